@@ -1,0 +1,23 @@
+//! Acting: what carries out a step at a resource. One trait; every implementation compares the token at the resource itself.
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
+use crate::domain::plan::Action;
+
+/// Carries out one kind of action. Implementations never retry underneath the caller, and never outlive `deadline`.
+///
+/// What may have been sent is `Unknown`; only what was certainly not sent, or was refused by the resource, is `Failed`.
+/// Dropping the future abandons the attempt at once (the effect, if sent, may still come: that too is unknown).
+#[async_trait]
+pub trait Actuator: Send + Sync {
+    /// Makes the resource remember the warrant's token without acting, and tells what is in flight there.
+    async fn raise(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Raised;
+
+    /// Raises the token at the resource, then acts.
+    async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome;
+
+    /// Looks whether the effect is there. Changes nothing, except that the token may be raised.
+    async fn read_back(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ReadBack;
+}

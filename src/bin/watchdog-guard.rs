@@ -1,0 +1,3 @@
+//! The resource side, on each host that is acted upon.
+
+fn main() {}

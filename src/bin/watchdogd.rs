@@ -1,0 +1,3 @@
+//! A node of the failover watchdog.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What `watchdogctl` asks and prints.

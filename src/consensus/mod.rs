@@ -1,0 +1,1 @@
+//! The replicated log: openraft over gRPC, stored in redb.

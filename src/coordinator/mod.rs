@@ -1,0 +1,1 @@
+//! The leader's loop: decide, commit, act, read back, commit.

@@ -1,0 +1,102 @@
+//! One attempt at a step: what an actuator is told, and the only answers it may give. "Unknown" is an answer of its own.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ClusterName, GroupName, RunId, StepId, Token};
+
+/// Who acts, for which run, under which token. Every token store compares `token` before anything is changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warrant {
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// The group acted for.
+    pub group: GroupName,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepId,
+    /// Counts attempts of this step over all claims, from 1.
+    pub attempt: u32,
+    /// The executor's current token.
+    pub token: Token,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    /// The effect is there; the evidence says how it was seen.
+    Done {
+        /// What was read.
+        evidence: String,
+    },
+    /// The effect is certainly not there.
+    Failed {
+        /// Trying again may help.
+        retryable: bool,
+        /// What went wrong and what to do next.
+        reason: String,
+    },
+    /// It may or may not have happened (time-out after sending): only reading back can tell.
+    Unknown {
+        /// What was being done when contact was lost.
+        reason: String,
+    },
+    /// The resource remembers a higher token and changed nothing.
+    Refused {
+        /// The token it holds.
+        held: Token,
+    },
+}
+
+/// What the resource shows when looked at under the current token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "read_back")]
+pub enum ReadBack {
+    /// The effect is there.
+    Done {
+        /// What was read.
+        evidence: String,
+    },
+    /// The effect is not there and nothing that could bring it is under way.
+    NotDone {
+        /// What was read.
+        evidence: String,
+    },
+    /// An earlier attempt is still at work there.
+    InFlight {
+        /// What was read.
+        evidence: String,
+    },
+    /// The resource could not be read.
+    Unknown {
+        /// Why, and what to do next.
+        reason: String,
+    },
+    /// The resource remembers a higher token.
+    Refused {
+        /// The token it holds.
+        held: Token,
+    },
+}
+
+/// Whether the token was made to be remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "raise")]
+pub enum Raised {
+    /// The store now remembers at least this token, durably.
+    Done {
+        /// What is still at work there under an earlier token (`run/step`).
+        in_flight: Option<String>,
+    },
+    /// The store could not be reached or did not answer.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+    /// It remembers a higher one.
+    Refused {
+        /// The token it holds.
+        held: Token,
+    },
+}

@@ -1,0 +1,139 @@
+//! A group's rules as the configuration gives them, validated and resolved: what `decide` weighs, and the plans it opens.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ClusterName, ConfigDigest, GroupName, NodeId, NodeName, ReceiverName, RegionName, TargetName};
+use super::plan::Plan;
+
+/// How many of a trigger's targets must be down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// Every one.
+    All,
+    /// One is enough.
+    Any,
+    /// At least so many.
+    AtLeast(u32),
+}
+
+/// What a group's region must show before it counts as lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    /// Targets of that region.
+    pub targets: Vec<TargetName>,
+    /// How many of them.
+    pub need: Need,
+}
+
+/// What replication lag above its limit does (A3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LagAction {
+    /// Pages only.
+    Page,
+    /// Pages, and blocks an automatic failover while it lasts.
+    Gate,
+    /// Pages, and is a trigger by itself: the users' procedure to the letter.
+    Failover,
+}
+
+/// How a group proves that its old primary is silent (P4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "mode")]
+pub enum Fencing {
+    /// The old primary's guard shows it stopped and latched, or an operator asserts it.
+    Confirm,
+    /// The old primary's lease ran out while attested. Not built yet: the configuration refuses it.
+    Lease,
+    /// A standing assertion, by name, that two primaries can do no harm here.
+    None {
+        /// Who asserts it.
+        asserted_by: String,
+    },
+}
+
+impl Fencing {
+    /// The mode's word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Fencing::Confirm => "confirm",
+            Fencing::Lease => "lease",
+            Fencing::None { .. } => "none",
+        }
+    }
+}
+
+/// One group's rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPolicy {
+    /// Where it serves from when all is well.
+    pub home: RegionName,
+    /// Every region that can serve it, home first.
+    pub regions: Vec<RegionName>,
+    /// Decide, record and page, but do nothing.
+    pub shadow: bool,
+    /// How the old primary is proved silent.
+    pub fencing: Fencing,
+    /// For each region: what must be down before a failover away from it opens.
+    pub triggers: BTreeMap<RegionName, Trigger>,
+    /// How long the trigger must last, milliseconds.
+    pub hold_down_ms: u64,
+    /// No automatic failover so soon after the last one, milliseconds.
+    pub cooldown_ms: u64,
+    /// An observation older than this is no evidence, milliseconds.
+    pub observation_ttl_ms: u64,
+    /// P5: at most so much may be lost by an automatic promotion, milliseconds of writes.
+    pub rpo_limit_ms: u64,
+    /// For each region: the target that measures replication into it.
+    pub replication: BTreeMap<RegionName, TargetName>,
+    /// What lag above `lag_limit_ms` does.
+    pub lag_action: LagAction,
+    /// The limit, milliseconds.
+    pub lag_limit_ms: u64,
+    /// For each region: its load balancer's target; down alone it opens a `traffic` run (C1).
+    pub load_balancers: BTreeMap<RegionName, TargetName>,
+    /// A fence that finds no proof for so long makes the run stuck, milliseconds.
+    pub fence_patience_ms: u64,
+    /// The plans of a failover, by the region moved to (each names the region it comes from).
+    pub failover_plans: Vec<Plan>,
+    /// The plans of a traffic run.
+    pub traffic_plans: Vec<Plan>,
+    /// The recovery-time objective, milliseconds, shown beside what was reached.
+    pub rto_objective_ms: Option<u64>,
+}
+
+impl GroupPolicy {
+    /// The failover plan between two regions.
+    pub fn failover_plan(&self, from: &RegionName, to: &RegionName) -> Option<&Plan> {
+        self.failover_plans.iter().find(|plan| &plan.from == from && &plan.to == to)
+    }
+}
+
+/// A member as the configuration names it. Its region comes from here only, never from what was probed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Name.
+    pub name: NodeName,
+    /// Region or witness site.
+    pub region: RegionName,
+}
+
+/// Everything `decide` needs to know beyond the replicated state and what is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterPolicy {
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Digest of the shared configuration.
+    pub digest: ConfigDigest,
+    /// Nodes by number.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Who is paged.
+    pub receivers: Vec<ReceiverName>,
+    /// The groups.
+    pub groups: BTreeMap<GroupName, GroupPolicy>,
+}

@@ -1,0 +1,328 @@
+//! A run: one replicated, resumable failover. Its phases, its steps' phases, and the one table of legal transitions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ConfigDigest, GroupName, NodeId, Principal, RegionName, RunId, StepId, Token, UnixMs};
+use super::plan::Plan;
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    /// Unplanned: the serving region is lost.
+    Failover,
+    /// Planned, with a healthy primary.
+    Switchover,
+    /// Planned return to the home region.
+    Failback,
+    /// Load balancer only; no database is promoted.
+    Traffic,
+    /// Recovery of a service.
+    Recovery,
+}
+
+impl std::fmt::Display for RunKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            RunKind::Failover => "failover",
+            RunKind::Switchover => "switchover",
+            RunKind::Failback => "failback",
+            RunKind::Traffic => "traffic",
+            RunKind::Recovery => "recovery",
+        })
+    }
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepPhase {
+    /// Not begun.
+    Pending,
+    /// `StepStarted` is committed; nothing is known of its effect until a result is.
+    Started,
+    /// The effect was seen.
+    Done,
+    /// The effect is certainly not there; may be tried again.
+    Failed,
+    /// It may or may not have happened.
+    Unknown,
+    /// An operator said to go on without it.
+    Skipped,
+}
+
+/// What can happen to a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepEvent {
+    /// `StepStarted`.
+    Start,
+    /// `StepFinished{done}`.
+    FinishDone,
+    /// `StepFinished{failed}`.
+    FinishFailed,
+    /// `StepFinished{unknown}`.
+    FinishUnknown,
+    /// An operator's `skip`.
+    Skip,
+}
+
+/// The one table: every legal transition of a step. Whatever is not here is rejected by `apply`.
+///
+/// `Unknown` has no way to `Started`: what may have happened is read back before it may be tried again.
+pub const STEP_TRANSITIONS: &[(StepPhase, StepEvent, StepPhase)] = &[
+    (StepPhase::Pending, StepEvent::Start, StepPhase::Started),
+    (StepPhase::Pending, StepEvent::Skip, StepPhase::Skipped),
+    (StepPhase::Started, StepEvent::FinishDone, StepPhase::Done),
+    (StepPhase::Started, StepEvent::FinishFailed, StepPhase::Failed),
+    (StepPhase::Started, StepEvent::FinishUnknown, StepPhase::Unknown),
+    (StepPhase::Started, StepEvent::Skip, StepPhase::Skipped),
+    (StepPhase::Unknown, StepEvent::FinishDone, StepPhase::Done),
+    (StepPhase::Unknown, StepEvent::FinishFailed, StepPhase::Failed),
+    (StepPhase::Unknown, StepEvent::FinishUnknown, StepPhase::Unknown),
+    (StepPhase::Unknown, StepEvent::Skip, StepPhase::Skipped),
+    (StepPhase::Failed, StepEvent::Start, StepPhase::Started),
+    (StepPhase::Failed, StepEvent::FinishDone, StepPhase::Done),
+    (StepPhase::Failed, StepEvent::Skip, StepPhase::Skipped),
+];
+
+impl StepPhase {
+    /// The phase after `event`, or `None` where the table has no such transition.
+    pub fn after(self, event: StepEvent) -> Option<StepPhase> {
+        STEP_TRANSITIONS.iter().find(|(from, on, _)| *from == self && *on == event).map(|(_, _, to)| *to)
+    }
+
+    /// Nothing more is to be done for it.
+    pub fn is_settled(self) -> bool {
+        matches!(self, StepPhase::Done | StepPhase::Skipped)
+    }
+
+    /// Its effect may or may not be there.
+    pub fn is_open_question(self) -> bool {
+        matches!(self, StepPhase::Started | StepPhase::Unknown)
+    }
+}
+
+impl std::fmt::Display for StepPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            StepPhase::Pending => "pending",
+            StepPhase::Started => "started",
+            StepPhase::Done => "done",
+            StepPhase::Failed => "failed",
+            StepPhase::Unknown => "unknown",
+            StepPhase::Skipped => "skipped",
+        })
+    }
+}
+
+/// A step's record within a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Where it stands.
+    pub phase: StepPhase,
+    /// Attempts so far, over all claims. Only grows.
+    pub attempts: u32,
+    /// Attempts since the last `retry` by an operator: what the plan's limit is held against.
+    pub attempts_since_retry: u32,
+    /// Token of the last `StepStarted`. Never above the run's current token.
+    pub token: Option<Token>,
+    /// When it was first started.
+    pub first_started_at: Option<UnixMs>,
+    /// When it was last started.
+    pub started_at: Option<UnixMs>,
+    /// When its last result was committed.
+    pub finished_at: Option<UnixMs>,
+    /// Evidence or reason of the last result.
+    pub detail: String,
+}
+
+impl Default for StepRecord {
+    fn default() -> Self {
+        Self {
+            phase: StepPhase::Pending,
+            attempts: 0,
+            attempts_since_retry: 0,
+            token: None,
+            first_started_at: None,
+            started_at: None,
+            finished_at: None,
+            detail: String::new(),
+        }
+    }
+}
+
+/// One executor's claim of the run. Every take-over claims anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The token it was issued.
+    pub token: Token,
+    /// Who claimed.
+    pub node: NodeId,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// A person's word, by name, with their reason; or the configuration's standing one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assertion {
+    /// Who.
+    pub by: Principal,
+    /// When.
+    pub at: UnixMs,
+    /// What they wrote.
+    pub reason: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOutcome {
+    /// Every step done or skipped.
+    Succeeded,
+    /// The trigger went away before anything irreversible.
+    Withdrawn,
+    /// An operator ended it.
+    Aborted,
+}
+
+impl std::fmt::Display for RunOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            RunOutcome::Succeeded => "succeeded",
+            RunOutcome::Withdrawn => "withdrawn",
+            RunOutcome::Aborted => "aborted",
+        })
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum RunPhase {
+    /// Going on.
+    Open,
+    /// A step cannot succeed; an operator is awaited.
+    Stuck {
+        /// Which step.
+        step: StepId,
+        /// Why, and what the operator may do.
+        reason: String,
+        /// Since when.
+        since: UnixMs,
+    },
+    /// An operator said abort; resources with unfinished steps are being settled.
+    Aborting {
+        /// Who and why.
+        order: Assertion,
+    },
+    /// Over.
+    Closed {
+        /// How it ended.
+        outcome: RunOutcome,
+        /// When.
+        at: UnixMs,
+    },
+}
+
+impl RunPhase {
+    /// `open`, `stuck`, `aborting`, or the outcome.
+    pub fn word(&self) -> String {
+        match self {
+            RunPhase::Open => "open".to_owned(),
+            RunPhase::Stuck { .. } => "stuck".to_owned(),
+            RunPhase::Aborting { .. } => "aborting".to_owned(),
+            RunPhase::Closed { outcome, .. } => outcome.to_string(),
+        }
+    }
+}
+
+/// What a run's opener knew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// `node:…` for an automatic opening, `operator:…` otherwise.
+    pub by: Principal,
+    /// No person was involved: counts for P1 and the cooldown.
+    pub automatic: bool,
+    /// In words for people: what was seen, or the operator's reason.
+    pub reason: String,
+    /// Votes and measurements, a line each.
+    pub evidence: Vec<String>,
+    /// When the first of the failures that led here was seen, by the opener's clock.
+    pub fault_at: Option<UnixMs>,
+    /// Expected loss when it was decided, milliseconds of writes; `None` is unknown.
+    pub expected_loss_ms: Option<u64>,
+}
+
+/// One line of a run's timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEvent {
+    /// Position in the log.
+    pub index: u64,
+    /// By the proposer's clock.
+    pub at: UnixMs,
+    /// The proposing node.
+    pub node: NodeId,
+    /// The step, where it concerns one.
+    pub step: Option<StepId>,
+    /// The token it was done under.
+    pub token: Option<Token>,
+    /// In words.
+    pub what: String,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// UUIDv7.
+    pub id: RunId,
+    /// Whose.
+    pub group: GroupName,
+    /// What for.
+    pub kind: RunKind,
+    /// A rehearsal on the drill's resources.
+    pub drill: bool,
+    /// When it was opened.
+    pub opened_at: UnixMs,
+    /// By whom and why.
+    pub cause: Cause,
+    /// The configuration it was resolved under.
+    pub digest: ConfigDigest,
+    /// Whoever continues uses only this.
+    pub plan: Plan,
+    /// Where it stands.
+    pub phase: RunPhase,
+    /// In the order of issue: strictly increasing tokens.
+    pub claims: Vec<Claim>,
+    /// Exactly the plan's steps.
+    pub steps: BTreeMap<StepId, StepRecord>,
+    /// An operator's word that the old primary is silent.
+    pub fence_assertion: Option<Assertion>,
+    /// An operator's word that the loss is accepted.
+    pub loss_acceptance: Option<Assertion>,
+    /// Bounded timeline for people.
+    pub events: Vec<RunEvent>,
+}
+
+impl Run {
+    /// The token of the newest claim.
+    pub fn token(&self) -> Option<Token> {
+        self.claims.last().map(|claim| claim.token)
+    }
+
+    /// From which region.
+    pub fn from(&self) -> &RegionName {
+        &self.plan.from
+    }
+
+    /// To which region.
+    pub fn to(&self) -> &RegionName {
+        &self.plan.to
+    }
+
+    /// Not closed.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.phase, RunPhase::Closed { .. })
+    }
+}

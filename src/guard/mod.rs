@@ -1,0 +1,1 @@
+//! The resource side: the program on each host that is acted upon.

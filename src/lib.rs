@@ -1,0 +1,24 @@
+//! Cross-region failover by a Raft quorum of watchdogs. The map, in reading order:
+//!
+//! * [`domain`]: what decides, pure.
+//! * [`config`]: the file, as typed and as validated.
+//! * [`consensus`]: the replicated log and state.
+//! * [`probe`]: seeing. [`actuator`]: acting. [`notify`]: telling.
+//! * [`guard`]: the program on each host that is acted upon.
+//! * [`coordinator`]: the leader's loop: decide, commit, act, read back, commit.
+//! * [`api`]: the admin service. [`cli`]: what `watchdogctl` prints.
+//! * [`server`]: one node, put together.
+
+pub mod actuator;
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod consensus;
+pub mod coordinator;
+pub mod domain;
+pub mod guard;
+pub mod metrics;
+pub mod notify;
+pub mod probe;
+pub mod server;

@@ -1,0 +1,1 @@
+//! Telling: takes pages from the replicated outbox to their receivers.
