@@ -1,1 +1,3 @@
-//! The resource side: the program on each host that is acted upon.
+//! The resource side: the program on each host that is acted upon. [`protocol`] is what it is asked and what it answers.
+
+pub mod protocol;
