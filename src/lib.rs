@@ -6,7 +6,7 @@
 //! * [`probe`]: seeing. [`actuator`]: acting. [`notify`]: telling.
 //! * [`guard`]: the program on each host that is acted upon.
 //! * [`coordinator`]: the leader's loop: decide, commit, act, read back, commit.
-//! * [`api`]: the admin service. [`cli`]: what `watchdogctl` prints.
+//! * [`proto`]: the wire. [`api`]: the admin service. [`cli`]: what `watchdogctl` prints.
 //! * [`server`]: one node, put together.
 
 pub mod actuator;
@@ -21,4 +21,5 @@ pub mod guard;
 pub mod metrics;
 pub mod notify;
 pub mod probe;
+pub mod proto;
 pub mod server;

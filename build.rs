@@ -1,0 +1,50 @@
+//! Compiles every `proto/watchdog/v1/*.proto` without `protoc`, and writes the descriptor set that reflection serves.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+const PROTO_DIR: &str = "proto/watchdog/v1";
+const ENUM: i32 = 14;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={PROTO_DIR}");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(PROTO_DIR)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ext| ext == "proto") {
+            println!("cargo::rerun-if-changed={}", path.display());
+            files.push(path.strip_prefix("proto")?.to_path_buf());
+        }
+    }
+    files.sort();
+
+    let mut compiler = protox::Compiler::new([Path::new("proto")])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
+    let mut set = compiler.file_descriptor_set();
+
+    let mut builder = tonic_prost_build::configure();
+    for file in set.file.iter().filter(|file| file.name().ends_with("/admin.proto")) {
+        let package = file.package();
+        for kind in &file.message_type {
+            let message = format!(".{package}.{}", kind.name());
+            builder = builder.type_attribute(&message, "#[derive(serde::Serialize)]");
+            for field in kind.field.iter().filter(|field| field.r#type == Some(ENUM)) {
+                // Programs that read JSON want the word, not the number on the wire.
+                let of = field.type_name().rsplit('.').next().unwrap_or_default();
+                let attribute = format!("#[serde(serialize_with = \"crate::proto::word::<_, {of}>\")]");
+                builder = builder.field_attribute(format!("{message}.{}", field.name()), attribute);
+            }
+        }
+    }
+    builder.compile_fds(set.clone())?;
+
+    // `compile_fds` ignores the builder's own option for this. Comments stay out: reflection has no use for them.
+    for file in &mut set.file {
+        file.source_code_info = None;
+    }
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("watchdog.bin");
+    std::fs::write(out, set.encode_to_vec())?;
+    Ok(())
+}
