@@ -9,3 +9,10 @@ pub fn unix_now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
+
+/// Milliseconds since the machine started, counting the time it slept. Never set back; for measuring spans.
+pub fn boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds_ms = u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1000);
+    seconds_ms.saturating_add(u64::try_from(time.tv_nsec / 1_000_000).unwrap_or(0))
+}

@@ -1,6 +1,6 @@
 //! What decides: pure data and functions. No clock, no randomness, no IO; time comes in as data.
 //!
-//! Reading order: [`ids`], [`observation`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`], [`state`].
+//! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`], [`state`].
 
 pub mod attempt;
 pub mod command;
@@ -11,3 +11,4 @@ pub mod plan;
 pub mod policy;
 pub mod run;
 pub mod state;
+pub mod verdict;
