@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ConfigDigest, GroupName, NodeId, Principal, RegionName, RunId, StepId, Token, UnixMs};
-use super::plan::Plan;
+use super::plan::{Action, Plan, Step};
+use super::policy::Fencing;
 
 /// What a run is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -289,6 +290,8 @@ pub struct Run {
     pub cause: Cause,
     /// The configuration it was resolved under.
     pub digest: ConfigDigest,
+    /// How the old primary must be proved silent; fixed when the run opened.
+    pub fencing: Fencing,
     /// Whoever continues uses only this.
     pub plan: Plan,
     /// Where it stands.
@@ -324,5 +327,42 @@ impl Run {
     /// Not closed.
     pub fn is_open(&self) -> bool {
         !matches!(self.phase, RunPhase::Closed { .. })
+    }
+
+    /// A step's record. Every step of the plan has one from the run's opening on.
+    pub fn record(&self, id: &StepId) -> Option<&StepRecord> {
+        self.steps.get(id)
+    }
+
+    /// The phase of a step; what the plan does not know counts as pending.
+    pub fn phase_of(&self, id: &StepId) -> StepPhase {
+        self.steps.get(id).map_or(StepPhase::Pending, |record| record.phase)
+    }
+
+    /// Whether `stage` may begin: every blocking step before it is settled; the last stage waits for all before it.
+    pub fn stage_is_due(&self, stage: usize) -> bool {
+        let is_last = stage + 1 == self.plan.stages.len();
+        self.plan
+            .steps()
+            .filter(|(n, step)| *n < stage && (step.blocking || is_last))
+            .all(|(_, step)| self.phase_of(&step.id).is_settled())
+    }
+
+    /// The plan's fence steps.
+    pub fn fence_steps(&self) -> impl Iterator<Item = &Step> {
+        self.plan.steps().map(|(_, step)| step).filter(|step| matches!(step.action, Action::Fence { .. }))
+    }
+
+    /// Something other than a fence was started: the run cannot be withdrawn any more.
+    pub fn went_past_fence(&self) -> bool {
+        self.plan
+            .steps()
+            .filter(|(_, step)| !matches!(step.action, Action::Fence { .. } | Action::Verify { .. }))
+            .any(|(_, step)| self.steps.get(&step.id).is_some_and(|record| record.attempts > 0))
+    }
+
+    /// Whether this run moves the right to write (and so changes `serving`).
+    pub fn moves_serving(&self) -> bool {
+        matches!(self.kind, RunKind::Failover | RunKind::Switchover | RunKind::Failback)
     }
 }

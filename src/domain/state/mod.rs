@@ -1,10 +1,20 @@
 //! The replicated state: what every node holds after applying the same log.
+//!
+//! [`ClusterState::apply`] is deterministic and total. `groups` holds what concerns a group as such, `runs` the life of a
+//! run, `outbox` the pages.
+
+mod groups;
+mod orders;
+mod outbox;
+mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Applied, Command, Rejection, RejectionCode};
+use super::command::{Applied, Change, Command, Rejection, RejectionCode, RunOrder};
 use super::ids::{
     ClusterName, ConfigDigest, GroupName, NodeId, Principal, ReceiverName, RegionName, RequestId, ResourceName, RunId,
     TargetName, Token, UnixMs,
@@ -72,6 +82,8 @@ pub struct GroupState {
     pub regions: Vec<RegionName>,
     /// Which region may accept writes.
     pub serving: Serving,
+    /// Where the load balancer's records point: moved by `traffic` runs, and by whatever moves `serving`.
+    pub traffic: RegionName,
     /// The last token issued; n = 0 where none was.
     pub token: Token,
     /// Paused by whom, why, until when.
@@ -122,6 +134,34 @@ pub struct Answered {
     pub applied: Applied,
 }
 
+/// A condition that was paged and is not over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Since when.
+    pub since: UnixMs,
+    /// The page that told of it.
+    pub event: String,
+    /// Its line.
+    pub summary: String,
+    /// The group it concerns.
+    pub group: Option<GroupName>,
+}
+
+/// How much is kept in memory; older entries are in each node's audit file.
+pub const AUDIT_KEPT: usize = 1000;
+/// Closed runs kept per group.
+pub const HISTORY_KEPT: usize = 50;
+/// Answers to admin calls kept.
+pub const ANSWERED_KEPT: usize = 512;
+/// Pages kept after every receiver took them.
+pub const TOLD_KEPT: usize = 50;
+/// Pages waiting for a receiver: past this, new conditions are recorded in the audit only.
+pub const OUTBOX_MAX: usize = 2000;
+/// Lines of a run's timeline.
+pub const EVENTS_KEPT: usize = 500;
+/// Claims of a run kept.
+pub const CLAIMS_KEPT: usize = 100;
+
 /// Everything that is replicated.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterState {
@@ -139,6 +179,8 @@ pub struct ClusterState {
     pub outbox: VecDeque<OutboxEntry>,
     /// The next page's number.
     pub next_page: u64,
+    /// Conditions that were paged and are not over, by key.
+    pub alarms: BTreeMap<String, Alarm>,
     /// Bounded; older entries are in each node's audit file.
     pub audit: VecDeque<AuditEntry>,
     /// Bounded.
@@ -147,11 +189,194 @@ pub struct ClusterState {
     pub applied_index: u64,
 }
 
+/// What a change's handler answers: a token where one was issued.
+type Effect = Result<Option<Token>, Rejection>;
+
+/// Where and by whom a command was proposed, handed to the handlers.
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    index: u64,
+    node: NodeId,
+    at: UnixMs,
+    by: &'a Principal,
+}
+
+fn reject<T>(code: RejectionCode, message: impl Into<String>) -> Result<T, Rejection> {
+    Err(Rejection { code, message: message.into() })
+}
+
+/// Drops from the front until at most `max` are left.
+fn bound<T>(queue: &mut VecDeque<T>, max: usize) {
+    while queue.len() > max {
+        queue.pop_front();
+    }
+}
+
 impl ClusterState {
     /// Applies one committed command. Deterministic and total: what is stale or illegal is a recorded rejection.
     pub fn apply(&mut self, index: u64, command: &Command) -> Applied {
         self.applied_index = index;
-        let _ = command;
-        Applied::Rejected(Rejection { code: RejectionCode::Invalid, message: String::new() })
+        let fingerprint = fingerprint(&command.change);
+        if let Some(id) = &command.request_id
+            && let Some(answered) = self.answered.iter().find(|answered| &answered.id == id)
+        {
+            if answered.change == fingerprint {
+                return answered.applied.clone();
+            }
+            return Applied::Rejected(Rejection {
+                code: RejectionCode::Invalid,
+                message: format!("request id {id} was used for \"{}\" before; choose a new one", answered.change),
+            });
+        }
+        let entry = Entry { index, node: command.node, at: command.at, by: &command.by };
+        let applied = match self.change(entry, &command.change) {
+            Ok(token) => Applied::Done { token, index },
+            Err(rejection) => Applied::Rejected(rejection),
+        };
+        self.record(entry, &command.change, &applied);
+        if let Some(id) = &command.request_id {
+            self.answered.push_back(Answered { id: id.clone(), change: fingerprint, applied: applied.clone() });
+            bound(&mut self.answered, ANSWERED_KEPT);
+        }
+        applied
+    }
+
+    fn change(&mut self, entry: Entry<'_>, change: &Change) -> Effect {
+        match change {
+            Change::AdoptConfig { cluster, epoch, digest, groups, receivers } => {
+                self.adopt_config(cluster, *epoch, digest, groups, receivers)
+            }
+            Change::MarkSeenUp { group, digest, targets } => self.mark_seen_up(group, digest, targets),
+            Change::OpenRun { .. } => self.open_run(entry, change),
+            Change::ClaimRun { group, run, expected_token, floor } => {
+                self.claim_run(entry, group, run, *expected_token, *floor)
+            }
+            Change::StepStarted { .. } => self.step_started(entry, change),
+            Change::StepFinished { group, run, step, token, attempt, outcome } => {
+                self.step_finished(entry, (group, run, *token), step, *attempt, outcome)
+            }
+            Change::MarkStuck { group, run, token, step, reason } => {
+                self.mark_stuck(entry, (group, run, *token), step, reason)
+            }
+            Change::Unstick { group, run, token, reason } => self.unstick(entry, (group, run, *token), reason),
+            Change::CloseRun { .. } => self.close_run(entry, change),
+            Change::Settle { group, resource, evidence } => self.settle(entry, group, resource, evidence),
+            Change::Order { group, run, expected_token, order, reason } => {
+                self.order(entry, (group, run, *expected_token), order, reason)
+            }
+            Change::Pause { group, reason, until } => self.pause(entry, group, reason, *until),
+            Change::Resume { group, expired, .. } => self.resume(group, *expired),
+            Change::Tell { page } => self.tell(entry, page),
+            Change::Told { seq, receiver, refused } => self.told(entry, *seq, receiver, refused.as_deref()),
+            Change::Note { .. } => Ok(None),
+        }
+    }
+
+    /// The group of that name.
+    pub fn group(&self, name: &GroupName) -> Option<&GroupState> {
+        self.groups.get(name)
+    }
+
+    fn group_mut(&mut self, name: &GroupName) -> Result<&mut GroupState, Rejection> {
+        match self.groups.get_mut(name) {
+            Some(group) => Ok(group),
+            None => {
+                reject(RejectionCode::NotFound, format!("there is no group {name}; `watchdogctl status` lists them"))
+            }
+        }
+    }
+
+    /// Adds to the audit. What is pure bookkeeping and succeeded is left out.
+    fn record(&mut self, entry: Entry<'_>, change: &Change, applied: &Applied) {
+        let done = !matches!(applied, Applied::Rejected(_));
+        if done && matches!(change, Change::MarkSeenUp { .. } | Change::Told { refused: None, .. }) {
+            return;
+        }
+        let outcome = match (change, applied) {
+            (Change::Note { outcome, .. }, _) => outcome.clone(),
+            (_, Applied::Done { token: Some(token), .. }) => format!("done, token {token}"),
+            (_, Applied::Done { .. } | Applied::Nothing) => "done".to_owned(),
+            (_, Applied::Rejected(rejection)) => format!("rejected: {}", rejection.message),
+        };
+        self.audit.push_back(AuditEntry {
+            index: entry.index,
+            at: entry.at,
+            node: entry.node,
+            by: entry.by.clone(),
+            group: change.group().cloned(),
+            what: describe(change),
+            reason: reason_of(change),
+            outcome,
+        });
+        bound(&mut self.audit, AUDIT_KEPT);
+    }
+}
+
+/// What makes two uses of a request id the same request.
+fn fingerprint(change: &Change) -> String {
+    let group = change.group().map_or("", GroupName::as_str);
+    match change {
+        Change::Order { run, order: order @ (RunOrder::Retry { step } | RunOrder::Skip { step }), .. } => {
+            format!("{} {group} {run} {step}", order.word())
+        }
+        Change::Order { run, order, .. } => format!("{} {group} {run}", order.word()),
+        Change::OpenRun { kind, plan, .. } => format!("OpenRun {group} {kind} {} {}", plan.from, plan.to),
+        other => format!("{} {group}", other.name()),
+    }
+}
+
+/// A change in one line, for the audit.
+fn describe(change: &Change) -> String {
+    match change {
+        Change::AdoptConfig { digest, epoch, .. } => format!("adopt configuration {digest} (epoch {epoch})"),
+        Change::MarkSeenUp { targets, .. } => format!("{} targets seen up", targets.len()),
+        Change::OpenRun { run, kind, plan, .. } => format!("open {kind} {run} from {} to {}", plan.from, plan.to),
+        Change::ClaimRun { run, floor: Some(floor), .. } => format!("claim run {run} above {floor}"),
+        Change::ClaimRun { run, .. } => format!("claim run {run}"),
+        Change::StepStarted { step, token, attempt, fence_proof: Some(proof), .. } => {
+            format!("start {step}, attempt {attempt}, token {token}, proof {proof:?}")
+        }
+        Change::StepStarted { step, token, attempt, .. } => format!("start {step}, attempt {attempt}, token {token}"),
+        Change::StepFinished { step, token, attempt, .. } => format!("finish {step}, attempt {attempt}, token {token}"),
+        Change::MarkStuck { run, step, .. } => format!("run {run} is stuck at {step}"),
+        Change::Unstick { run, .. } => format!("run {run} goes on"),
+        Change::CloseRun { run, outcome, .. } => format!("close run {run}: {outcome}"),
+        Change::Settle { resource, .. } => format!("settle {resource}"),
+        Change::Order { run, order: order @ (RunOrder::Retry { step } | RunOrder::Skip { step }), .. } => {
+            format!("{} {step} of run {run}", order.word())
+        }
+        Change::Order { run, order, .. } => format!("{} run {run}", order.word()),
+        Change::Pause { until: Some(until), .. } => format!("pause until {} (unix ms)", until.0),
+        Change::Pause { .. } => "pause".to_owned(),
+        Change::Resume { expired: Some(_), .. } => "resume: the pause expired".to_owned(),
+        Change::Resume { .. } => "resume".to_owned(),
+        Change::Tell { page } => format!("page {} ({})", page.event, page.key),
+        Change::Told { seq, receiver, .. } => format!("page {seq} to {receiver}"),
+        Change::Note { what, .. } => what.clone(),
+    }
+}
+
+/// Why, for the audit.
+fn reason_of(change: &Change) -> String {
+    match change {
+        Change::OpenRun { cause, .. } => {
+            let mut reason = cause.reason.clone();
+            for line in &cause.evidence {
+                reason.push_str("; ");
+                reason.push_str(line);
+            }
+            reason
+        }
+        Change::StepFinished { outcome, .. } => runs::outcome_text(outcome),
+        Change::MarkStuck { reason, .. }
+        | Change::Unstick { reason, .. }
+        | Change::CloseRun { reason, .. }
+        | Change::Order { reason, .. }
+        | Change::Pause { reason, .. }
+        | Change::Resume { reason, .. } => reason.clone(),
+        Change::Settle { evidence, .. } => evidence.clone(),
+        Change::Tell { page } => page.summary.clone(),
+        Change::Told { refused: Some(reason), .. } => reason.clone(),
+        _ => String::new(),
     }
 }

@@ -1,0 +1,157 @@
+//! What an operator may order an open run to do.
+
+use super::runs::{leave_unsettled, note};
+use super::{ClusterState, Effect, Entry, reject};
+use crate::domain::command::{Rejection, RejectionCode, RunOrder};
+use crate::domain::ids::{GroupName, RunId, StepId, Token};
+use crate::domain::plan::Action;
+use crate::domain::run::{Assertion, Run, RunPhase, StepEvent, StepPhase};
+
+impl ClusterState {
+    pub(super) fn order(
+        &mut self,
+        entry: Entry<'_>,
+        (name, id, expected): (&GroupName, &RunId, Option<Token>),
+        order: &RunOrder,
+        reason: &str,
+    ) -> Effect {
+        if reason.trim().is_empty() {
+            return reject(RejectionCode::Invalid, "reason: say why, for the audit");
+        }
+        let group = self.group_mut(name)?;
+        let run = group.run_mut(name, id)?;
+        if expected.is_some() && expected != run.token() {
+            let now = run.token().map_or("none".to_owned(), |token| token.to_string());
+            return reject(
+                RejectionCode::Stale,
+                format!("run {id} is under token {now} by now; look again (`run show {id}`)"),
+            );
+        }
+        let was_stuck = matches!(run.phase, RunPhase::Stuck { .. });
+        let word = Assertion { by: entry.by.clone(), at: entry.at, reason: reason.to_owned() };
+        let open_question = match order {
+            RunOrder::Retry { step } => retry(run, step).map(|()| None)?,
+            RunOrder::Skip { step } => skip(run, step, &word)?,
+            RunOrder::Abort => {
+                if matches!(run.phase, RunPhase::Aborting { .. }) {
+                    return reject(RejectionCode::Illegal, format!("run {id} is being aborted already"));
+                }
+                run.phase = RunPhase::Aborting { order: word.clone() };
+                None
+            }
+            RunOrder::AssertFence { region } => {
+                if region != run.from() {
+                    let message = format!("region: the old primary is in {}, not in {region}", run.from());
+                    return reject(RejectionCode::Invalid, message);
+                }
+                refuse_while_aborting(run)?;
+                run.fence_assertion = Some(word.clone());
+                assert_fence(run, &word)
+            }
+            RunOrder::AcceptLoss => {
+                refuse_while_aborting(run)?;
+                run.loss_acceptance = Some(word.clone());
+                go_on_if_stuck_at(run, |action| matches!(action, Action::Promote { .. }));
+                None
+            }
+        };
+        note(run, entry, None, format!("{} ordered by {}: {reason}", order.word(), entry.by));
+        let run = run.clone();
+        if let Some(step) = open_question.and_then(|step| run.plan.step(&step)) {
+            leave_unsettled(group, &run, step, entry);
+        }
+        // Skipping a promotion says that it was done by hand: the right to write follows.
+        if let RunOrder::Skip { step } = order
+            && run.moves_serving()
+            && run.plan.step(step).is_some_and(|step| matches!(step.action, Action::Promote { .. }))
+        {
+            group.serve_from(Some(run.to().clone()));
+        }
+        if was_stuck && !matches!(run.phase, RunPhase::Stuck { .. }) {
+            self.page_unstuck(entry, &run, &format!("{} ordered by {}", order.word(), entry.by));
+        }
+        Ok(None)
+    }
+}
+
+fn refuse_while_aborting(run: &Run) -> Result<(), Rejection> {
+    if matches!(run.phase, RunPhase::Aborting { .. }) {
+        return reject(RejectionCode::Illegal, format!("run {} is being aborted", run.id));
+    }
+    Ok(())
+}
+
+fn retry(run: &mut Run, step: &StepId) -> Result<(), Rejection> {
+    refuse_while_aborting(run)?;
+    let Some(record) = run.steps.get_mut(step) else {
+        return reject(RejectionCode::NotFound, format!("run {} has no step {step}", run.id));
+    };
+    if record.phase.is_settled() {
+        return reject(RejectionCode::Illegal, format!("step {step} is {}: nothing to retry", record.phase));
+    }
+    record.attempts_since_retry = 0;
+    run.phase = RunPhase::Open;
+    Ok(())
+}
+
+/// Returns the step where its effect is still an open question.
+fn skip(run: &mut Run, step: &StepId, word: &Assertion) -> Result<Option<StepId>, Rejection> {
+    refuse_while_aborting(run)?;
+    let Some(action) = run.plan.step(step).map(|step| step.action.clone()) else {
+        return reject(RejectionCode::NotFound, format!("run {} has no step {step}", run.id));
+    };
+    if matches!(action, Action::Fence { .. }) && run.fence_assertion.is_none() {
+        let message = format!(
+            "step {step} proves that the old primary in {0} is silent: `run assert-fence --region {0}` takes its place by your name",
+            run.from()
+        );
+        return reject(RejectionCode::NoFenceProof, message);
+    }
+    let fence_open = run.fence_steps().any(|step| !run.phase_of(&step.id).is_settled());
+    if matches!(action, Action::Promote { .. }) && fence_open {
+        return reject(RejectionCode::NoFenceProof, format!("step {step}: the old primary is not fenced yet"));
+    }
+    let was = run.phase_of(step);
+    let Some(phase) = was.after(StepEvent::Skip) else {
+        return reject(RejectionCode::Illegal, format!("step {step} is {was}: nothing to skip"));
+    };
+    if let Some(record) = run.steps.get_mut(step) {
+        record.phase = phase;
+        record.finished_at = Some(word.at);
+        record.detail = format!("skipped by {}: {}", word.by, word.reason);
+    }
+    if matches!(&run.phase, RunPhase::Stuck { step: at, .. } if at == step) {
+        run.phase = RunPhase::Open;
+    }
+    Ok(was.is_open_question().then(|| step.clone()))
+}
+
+/// The operator's word takes the place of the fence step. What that step may still do stays to be settled.
+fn assert_fence(run: &mut Run, word: &Assertion) -> Option<StepId> {
+    let steps: Vec<StepId> = run.fence_steps().map(|step| step.id.clone()).collect();
+    let mut open_question = None;
+    for id in steps {
+        let Some(record) = run.steps.get_mut(&id) else { continue };
+        let was = record.phase;
+        let Some(phase) = was.after(StepEvent::Skip) else { continue };
+        record.phase = phase;
+        record.finished_at = Some(word.at);
+        record.detail = format!("asserted by {}: {}", word.by, word.reason);
+        if was.is_open_question() || was == StepPhase::Failed {
+            open_question = Some(id);
+        }
+    }
+    go_on_if_stuck_at(run, |action| matches!(action, Action::Fence { .. } | Action::Promote { .. }));
+    open_question
+}
+
+fn go_on_if_stuck_at(run: &mut Run, fits: impl Fn(&Action) -> bool) {
+    if let RunPhase::Stuck { step, .. } = &run.phase
+        && run.plan.step(step).is_some_and(|step| fits(&step.action))
+    {
+        if let Some(record) = run.steps.get_mut(&step.clone()) {
+            record.attempts_since_retry = 0;
+        }
+        run.phase = RunPhase::Open;
+    }
+}

@@ -1,0 +1,184 @@
+//! Pages in the replicated state: put in by what happened, taken out when every receiver has answered (P11).
+
+use std::collections::BTreeMap;
+
+use super::{Alarm, ClusterState, Effect, Entry, OUTBOX_MAX, TOLD_KEPT, reject};
+use crate::domain::command::RejectionCode;
+use crate::domain::ids::ReceiverName;
+use crate::domain::page::{Delivery, OutboxEntry, Page, PageAction, Severity};
+use crate::domain::run::{Run, RunKind, RunOutcome};
+
+impl ClusterState {
+    /// Puts a page in, and keeps the alarm it opens or ends.
+    pub(super) fn tell(&mut self, entry: Entry<'_>, page: &Page) -> Effect {
+        match page.action {
+            PageAction::Trigger => {
+                let alarm = Alarm {
+                    since: self.alarms.get(&page.key).map_or(entry.at, |alarm| alarm.since),
+                    event: page.event.clone(),
+                    summary: page.summary.clone(),
+                    group: page.group.clone(),
+                };
+                self.alarms.insert(page.key.clone(), alarm);
+            }
+            PageAction::Resolve => {
+                if self.alarms.remove(&page.key).is_none() {
+                    return reject(RejectionCode::NotFound, format!("no alarm {} is open", page.key));
+                }
+            }
+        }
+        self.send(entry, page.clone())
+    }
+
+    /// Puts a page in the outbox. What has the same key and reached nobody yet is replaced, keeping its place.
+    pub(super) fn send(&mut self, entry: Entry<'_>, page: Page) -> Effect {
+        let untouched = |waiting: &OutboxEntry| waiting.deliveries.values().all(|d| matches!(d, Delivery::Pending));
+        let same = self
+            .outbox
+            .iter_mut()
+            .find(|waiting| waiting.page.key == page.key && waiting.page.action == page.action && untouched(waiting));
+        if let Some(waiting) = same
+            && !waiting.deliveries.is_empty()
+        {
+            waiting.page = page;
+            return Ok(None);
+        }
+        if self.outbox.len() >= OUTBOX_MAX {
+            return reject(RejectionCode::Illegal, format!("the outbox holds {OUTBOX_MAX} pages that nobody takes"));
+        }
+        let deliveries: BTreeMap<_, _> = self.receivers.iter().map(|r| (r.clone(), Delivery::Pending)).collect();
+        self.next_page += 1;
+        self.outbox.push_back(OutboxEntry { seq: self.next_page, at: entry.at, page, deliveries });
+        self.prune_outbox();
+        Ok(None)
+    }
+
+    pub(super) fn told(
+        &mut self,
+        entry: Entry<'_>,
+        seq: u64,
+        receiver: &ReceiverName,
+        refused: Option<&str>,
+    ) -> Effect {
+        let Some(waiting) = self.outbox.iter_mut().find(|waiting| waiting.seq == seq) else {
+            return reject(RejectionCode::NotFound, format!("page {seq} is no longer in the outbox"));
+        };
+        let Some(delivery) = waiting.deliveries.get_mut(receiver) else {
+            return reject(RejectionCode::NotFound, format!("page {seq} is not for {receiver}"));
+        };
+        if !matches!(delivery, Delivery::Pending) {
+            return reject(RejectionCode::Stale, format!("page {seq} to {receiver} was settled before"));
+        }
+        *delivery = match refused {
+            None => Delivery::Delivered { at: entry.at },
+            Some(reason) => Delivery::Refused { at: entry.at, reason: reason.to_owned() },
+        };
+        self.prune_outbox();
+        Ok(None)
+    }
+
+    /// Keeps every page somebody still waits for, and the newest of the others.
+    fn prune_outbox(&mut self) {
+        let is_settled = |entry: &OutboxEntry| entry.deliveries.values().all(|d| !matches!(d, Delivery::Pending));
+        let mut excess = self.outbox.iter().filter(|entry| is_settled(entry)).count().saturating_sub(TOLD_KEPT);
+        self.outbox.retain(|entry| {
+            let drop = excess > 0 && is_settled(entry);
+            excess -= usize::from(drop);
+            !drop
+        });
+    }
+
+    /// The prefix of a run's keys: one incident per run, whoever leads.
+    fn run_key(&self, run: &Run) -> String {
+        let cluster = self.cluster.as_ref().map_or("", |c| c.as_str());
+        format!("{cluster}/{}/{}", run.group, run.id)
+    }
+
+    fn run_page(&self, run: &Run, suffix: &str, event: &str, severity: Severity, summary: String) -> Page {
+        let mut details = BTreeMap::from([
+            ("run".to_owned(), run.id.to_string()),
+            ("kind".to_owned(), run.kind.to_string()),
+            ("from".to_owned(), run.from().to_string()),
+            ("to".to_owned(), run.to().to_string()),
+            ("cause".to_owned(), run.cause.reason.clone()),
+        ]);
+        if let Some(token) = run.token() {
+            details.insert("token".to_owned(), token.to_string());
+        }
+        for (n, line) in run.cause.evidence.iter().enumerate().take(20) {
+            details.insert(format!("evidence_{:02}", n + 1), line.clone());
+        }
+        Page {
+            key: format!("{}{suffix}", self.run_key(run)),
+            event: event.to_owned(),
+            action: PageAction::Trigger,
+            severity,
+            summary,
+            group: Some(run.group.clone()),
+            run: Some(run.id.clone()),
+            details,
+        }
+    }
+
+    /// A run has begun.
+    pub(super) fn page_opened(&mut self, entry: Entry<'_>, run: &Run) {
+        let event = if run.kind == RunKind::Traffic { "LB_FAILOVER_STARTED" } else { "DR_FAILOVER_STARTED" };
+        let summary =
+            format!("{}: {} from {} to {} begins: {}", run.group, run.kind, run.from(), run.to(), run.cause.reason);
+        let page = self.run_page(run, "", event, Severity::Critical, summary);
+        self.send_quietly(entry, page);
+    }
+
+    /// A run waits for a person.
+    pub(super) fn page_stuck(&mut self, entry: Entry<'_>, run: &Run, step: &str, reason: &str) {
+        let event = if run.kind == RunKind::Traffic { "LB_FAILOVER_FAILED" } else { "DR_FAILOVER_FAILED" };
+        let summary = format!("{}: {} to {} is stuck at {step}: {reason}", run.group, run.kind, run.to());
+        let mut page = self.run_page(run, "/stuck", event, Severity::Critical, summary);
+        page.details.insert("step".to_owned(), step.to_owned());
+        page.details.insert("reason".to_owned(), reason.to_owned());
+        let next = format!("watchdogctl run show {0}; then run retry|skip|abort {0}", run.id);
+        page.details.insert("next".to_owned(), next);
+        self.send_quietly(entry, page);
+    }
+
+    /// What kept a run is gone.
+    pub(super) fn page_unstuck(&mut self, entry: Entry<'_>, run: &Run, reason: &str) {
+        let summary = format!("{}: {} to {} goes on: {reason}", run.group, run.kind, run.to());
+        let mut page = self.run_page(run, "/stuck", "DR_FAILOVER_RESUMED", Severity::Info, summary);
+        page.action = PageAction::Resolve;
+        self.send_quietly(entry, page);
+    }
+
+    /// A run is over: its result is told under a key of its own, and the incident that told of its start ends.
+    pub(super) fn page_closed(&mut self, entry: Entry<'_>, run: &Run, outcome: RunOutcome, reason: &str) {
+        let traffic = run.kind == RunKind::Traffic;
+        let (event, severity) = match outcome {
+            RunOutcome::Succeeded if traffic => ("LB_FAILOVER", Severity::Warning),
+            RunOutcome::Succeeded => ("DR_FAILOVER_SUCCESS", Severity::Warning),
+            RunOutcome::Withdrawn => ("DR_FAILOVER_WITHDRAWN", Severity::Warning),
+            RunOutcome::Aborted if traffic => ("LB_FAILOVER_FAILED", Severity::Critical),
+            RunOutcome::Aborted => ("DR_FAILOVER_FAILED", Severity::Critical),
+        };
+        let took_s = entry.at.since(run.opened_at) as f64 / 1000.0;
+        let summary = format!(
+            "{}: {} from {} to {} {outcome} after {took_s:.1} s{}{reason}",
+            run.group,
+            run.kind,
+            run.from(),
+            run.to(),
+            if reason.is_empty() { "" } else { ": " },
+        );
+        let mut result = self.run_page(run, "/result", event, severity, summary.clone());
+        result.details.insert("outcome".to_owned(), outcome.to_string());
+        result.details.insert("took_ms".to_owned(), entry.at.since(run.opened_at).to_string());
+        let mut over = self.run_page(run, "", "DR_FAILOVER_ENDED", Severity::Info, summary);
+        over.action = PageAction::Resolve;
+        self.send_quietly(entry, result);
+        self.send_quietly(entry, over);
+    }
+
+    /// A full outbox never stops a run: the audit and the state tell the same.
+    fn send_quietly(&mut self, entry: Entry<'_>, page: Page) {
+        let _full = self.send(entry, page);
+    }
+}
