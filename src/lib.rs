@@ -4,6 +4,7 @@
 //! * [`config`]: the file, as typed and as validated.
 //! * [`consensus`]: the replicated log and state.
 //! * [`probe`]: seeing. [`actuator`]: acting. [`notify`]: telling.
+//! * [`resolve`]: asking one name server one question, for those who see and those who act.
 //! * [`guard`]: the program on each host that is acted upon.
 //! * [`coordinator`]: the leader's loop: decide, commit, act, read back, commit.
 //! * [`proto`]: the wire. [`api`]: the admin service. [`cli`]: what `watchdogctl` prints.
@@ -22,4 +23,5 @@ pub mod metrics;
 pub mod notify;
 pub mod probe;
 pub mod proto;
+pub mod resolve;
 pub mod server;
