@@ -1,1 +1,51 @@
-//! The admin service over gRPC: status, pause, resume, failover, runs. Any node answers; writes reach the leader.
+//! The admin service over gRPC: status, pause, resume, failover, runs, audit. Any node answers; writes reach the leader.
+//!
+//! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
+//! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes),
+//! [`refuse`] (errors as gRPC codes) and [`health`].
+
+pub mod backend;
+mod check;
+mod follow;
+mod forward;
+pub mod health;
+pub mod refuse;
+pub mod service;
+pub mod show;
+mod status;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::proto::DESCRIPTORS;
+use crate::proto::admin_server::AdminServer;
+use backend::AdminBackend;
+use service::AdminService;
+
+/// Largest request that is read, bytes. Larger ones are refused before they are decoded.
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+
+/// Largest answer, bytes: a status with many votes, a run with its whole timeline.
+pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Admin, health and reflection, to be served on a node's gRPC listener beside the peers' service.
+///
+/// The health of `""` and of `watchdog.v1.Admin` is kept up to date until `shutdown`, which also ends every open stream.
+pub fn routes(backend: Arc<dyn AdminBackend>, shutdown: CancellationToken) -> Result<Routes, ReflectionError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()
+        .map_err(|error| ReflectionError(error.to_string()))?;
+    let health = health::serve(Arc::clone(&backend), shutdown.clone());
+    let admin = AdminServer::new(AdminService::new(backend, shutdown))
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_ANSWER_BYTES);
+    Ok(Routes::new(admin).add_service(health).add_service(reflection))
+}
+
+/// The embedded descriptor set cannot be served: a fault of the build.
+#[derive(Debug, thiserror::Error)]
+#[error("the embedded descriptor set cannot be served, rebuild the program: {0}")]
+pub struct ReflectionError(String);

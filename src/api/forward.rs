@@ -1,0 +1,88 @@
+//! To the leader, once: a forwarded call carries a header, and a node that gets one and does not lead refuses it, so that
+//! two nodes with different ideas of the leader cannot pass a call to and fro.
+
+use std::time::Duration;
+
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+
+use super::backend::{Leader, NodeStanding};
+use super::refuse::{is_certain, nothing_done, outcome_unknown};
+use super::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
+use crate::proto::admin_client::AdminClient;
+
+/// Header of a forwarded call: the node that forwarded it.
+pub(super) const FORWARDED_BY: &str = "watchdog-forwarded-by";
+
+const CONNECT_MS: u64 = 2_000;
+
+/// Where a write is to be done.
+pub(super) enum Place {
+    /// Here.
+    Here,
+    /// At the leader.
+    Leader(Leader),
+}
+
+/// Where a write that arrived at this node is to be done.
+pub(super) fn place<T>(standing: &NodeStanding, request: &Request<T>) -> Result<Place, Status> {
+    if standing.is_leader() {
+        return Ok(Place::Here);
+    }
+    if let Some(by) = request.metadata().get(FORWARDED_BY) {
+        let by = by.to_str().unwrap_or("another node");
+        return Err(nothing_done(format!(
+            "{by} took {} for the leader, which it is not; nothing was changed: ask again",
+            standing.name
+        )));
+    }
+    match &standing.leader {
+        Some(leader) => Ok(Place::Leader(leader.clone())),
+        None => Err(nothing_done(format!("{}; nothing was changed", no_leader(standing)))),
+    }
+}
+
+/// That there is no leader, in words.
+pub(super) fn no_leader(standing: &NodeStanding) -> String {
+    let note = if standing.note.is_empty() { String::new() } else { format!(" ({})", standing.note) };
+    format!(
+        "{} knows no leader{note}: ask another node, or look whether a majority of the nodes run and reach each other",
+        standing.name
+    )
+}
+
+/// A client of the leader's admin service. An error here means that nothing was sent.
+pub(super) async fn connect(leader: &Leader, timeout: Duration) -> Result<AdminClient<Channel>, Status> {
+    let unreachable = |error: &dyn std::fmt::Display| {
+        let Leader { name, address, .. } = leader;
+        nothing_done(format!(
+            "the leader {name} at {address} cannot be reached from here ({error}); nothing was changed: ask again"
+        ))
+    };
+    let endpoint = Endpoint::from_shared(format!("http://{}", leader.address)).map_err(|error| unreachable(&error))?;
+    let endpoint = endpoint.connect_timeout(Duration::from_millis(CONNECT_MS).min(timeout)).timeout(timeout);
+    let channel = endpoint.connect().await.map_err(|error| unreachable(&error))?;
+    Ok(AdminClient::new(channel)
+        .max_decoding_message_size(MAX_ANSWER_BYTES)
+        .max_encoding_message_size(MAX_REQUEST_BYTES))
+}
+
+/// The message with the header that marks it as forwarded.
+pub(super) fn carried<T>(message: T, standing: &NodeStanding) -> Request<T> {
+    let mut request = Request::new(message);
+    let by = AsciiMetadataValue::try_from(standing.name.as_str()).unwrap_or(AsciiMetadataValue::from_static("a-node"));
+    request.metadata_mut().insert(FORWARDED_BY, by);
+    request
+}
+
+/// The leader's answer; where none came, that the outcome is unknown.
+pub(super) fn came_back<T>(leader: &Leader, answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
+    answer.map_err(|status| {
+        if is_certain(&status) {
+            return status;
+        }
+        let code = if status.code() == Code::Cancelled { Code::DeadlineExceeded } else { Code::Unknown };
+        outcome_unknown(code, &format!("no answer from the leader {}: {}", leader.name, status.message()))
+    })
+}

@@ -1,0 +1,89 @@
+//! Refusals as gRPC statuses: one table from the domain's codes to gRPC's, and the words for what to do next.
+
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::{Code, Status};
+
+use super::backend::ProposeError;
+use crate::domain::command::{Rejection, RejectionCode};
+
+/// Trailer: the stable code of a refusal by the replicated state (`stale`, `run_open` …).
+pub const REJECTION: &str = "watchdog-rejection";
+
+/// Trailer: the node that answered. An error without it came from the transport, not from a node's service.
+pub const NODE: &str = "watchdog-node";
+
+/// Trailer: `none` where certainly nothing was changed, `unknown` where it may have been.
+pub const OUTCOME: &str = "watchdog-outcome";
+
+/// Every code with its gRPC code and its word on the wire.
+pub const REJECTION_CODES: &[(RejectionCode, Code, &str)] = &[
+    (RejectionCode::NotFound, Code::NotFound, "not_found"),
+    (RejectionCode::Stale, Code::Aborted, "stale"),
+    (RejectionCode::RunOpen, Code::FailedPrecondition, "run_open"),
+    (RejectionCode::Paused, Code::FailedPrecondition, "paused"),
+    (RejectionCode::Illegal, Code::FailedPrecondition, "illegal"),
+    (RejectionCode::NoFenceProof, Code::FailedPrecondition, "no_fence_proof"),
+    (RejectionCode::LossTooGreat, Code::FailedPrecondition, "loss_too_great"),
+    (RejectionCode::OtherConfig, Code::FailedPrecondition, "other_config"),
+    (RejectionCode::AlreadyFailedOver, Code::FailedPrecondition, "already_failed_over"),
+    (RejectionCode::Unsettled, Code::FailedPrecondition, "unsettled"),
+    (RejectionCode::Invalid, Code::InvalidArgument, "invalid"),
+];
+
+/// A rejection as a status.
+pub fn rejected(rejection: &Rejection) -> Status {
+    let row = REJECTION_CODES.iter().find(|(code, _, _)| *code == rejection.code);
+    let (code, word) = row.map_or((Code::FailedPrecondition, "illegal"), |(_, code, word)| (*code, *word));
+    let mut status = Status::new(code, rejection.message.clone());
+    status.metadata_mut().insert(REJECTION, AsciiMetadataValue::from_static(word));
+    status
+}
+
+/// A failed proposal as a status.
+pub fn failed(error: ProposeError) -> Status {
+    match error {
+        ProposeError::NotLeader => nothing_done(error.to_string()),
+        ProposeError::Unavailable(why) => nothing_done(why),
+        ProposeError::Unknown(why) => outcome_unknown(Code::DeadlineExceeded, &why),
+        ProposeError::Rejected(rejection) => rejected(&rejection),
+    }
+}
+
+/// `UNAVAILABLE`: certainly nothing was changed.
+pub fn nothing_done(why: impl Into<String>) -> Status {
+    let mut status = Status::unavailable(why);
+    status.metadata_mut().insert(OUTCOME, AsciiMetadataValue::from_static("none"));
+    status
+}
+
+/// It may or may not have been done.
+pub fn outcome_unknown(code: Code, why: &str) -> Status {
+    let mut status = Status::new(code, format!("outcome unknown: ask again with the same request_id ({why})"));
+    status.metadata_mut().insert(OUTCOME, AsciiMetadataValue::from_static("unknown"));
+    status
+}
+
+/// A field of a request is wrong.
+pub fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("{field}: {why}"))
+}
+
+/// Says which node answered, so that callers can tell its word from the transport's.
+pub fn signed(mut status: Status, node: &str) -> Status {
+    if let Ok(name) = AsciiMetadataValue::try_from(node) {
+        let metadata: &mut MetadataMap = status.metadata_mut();
+        if metadata.get(NODE).is_none() {
+            metadata.insert(NODE, name);
+        }
+    }
+    status
+}
+
+/// A node's service said this, or the transport refused the message for certain before any service saw it.
+pub fn is_certain(status: &Status) -> bool {
+    let refused_unread = matches!(
+        status.code(),
+        Code::Unimplemented | Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument | Code::NotFound
+    );
+    status.metadata().get(NODE).is_some() || refused_unread
+}

@@ -1,0 +1,386 @@
+//! The admin service: each call is checked, done here or carried to the leader, and answered with the node's standing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use super::backend::{AdminBackend, NodeStanding, OpenFailover};
+use super::check::{self, Asked};
+use super::follow::follow;
+use super::forward::{self, FORWARDED_BY, Place};
+use super::refuse::{failed, invalid, rejected, signed};
+use super::show::{self, NoSuchRun};
+use super::status;
+use crate::clock::unix_now;
+use crate::domain::command::{Applied, Change, Command};
+use crate::domain::ids::{GroupName, RequestId};
+use crate::domain::run::Run;
+use crate::domain::state::ClusterState;
+use crate::proto::{self, admin_server::Admin};
+
+/// How long a forwarded write may take.
+const FORWARD: Duration = Duration::from_secs(20);
+/// How long a forwarded dry run may take: it reads every resource.
+const FORWARD_DRY_RUN: Duration = Duration::from_secs(60);
+/// How long a status waits for the leader's votes before it goes without.
+const FORWARD_STATUS: Duration = Duration::from_millis(1_500);
+/// At most so many followers of runs at once on one node.
+const FOLLOWERS_MAX: usize = 64;
+
+/// The service over one node.
+pub struct AdminService {
+    backend: Arc<dyn AdminBackend>,
+    followers: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl AdminService {
+    /// Streams end when `shutdown` is cancelled.
+    pub fn new(backend: Arc<dyn AdminBackend>, shutdown: CancellationToken) -> Self {
+        Self { backend, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)), shutdown }
+    }
+
+    fn standing(&self) -> NodeStanding {
+        self.backend.standing().borrow().clone()
+    }
+
+    fn standing_of(&self, state: &ClusterState) -> Option<proto::Standing> {
+        Some(status::standing(&self.standing(), state))
+    }
+
+    /// Signs refusals with the node's name and leaves a line in the node's own log for each (P10).
+    fn answer<T>(&self, call: &str, result: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
+        result.map_err(|status| {
+            warn!(call, code = ?status.code(), message = status.message(), "admin call refused");
+            signed(status, self.standing().name.as_str())
+        })
+    }
+
+    async fn propose(&self, asked: Asked, change: Change) -> Result<(), Status> {
+        let Asked { request_id, by, reason } = asked;
+        info!(change = change.name(), group = ?change.group(), %by, reason, %request_id, "admin call");
+        let node = self.standing().node;
+        let command = Command { node, at: unix_now(), by, request_id: Some(request_id), change };
+        match self.backend.propose(command).await.map_err(failed)? {
+            Applied::Done { .. } | Applied::Nothing => Ok(()),
+            Applied::Rejected(rejection) => Err(rejected(&rejection)),
+        }
+    }
+
+    fn known_group(&self, state: &ClusterState, group: &GroupName) -> Result<(), Status> {
+        if state.groups.contains_key(group) {
+            return Ok(());
+        }
+        let known: Vec<&str> = state.groups.keys().map(GroupName::as_str).collect();
+        let known =
+            if known.is_empty() { "none are known yet".to_owned() } else { format!("known: {}", known.join(", ")) };
+        Err(Status::not_found(format!("no group {group}; {known}")))
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<proto::GetStatusRequest>,
+    ) -> Result<Response<proto::GetStatusResponse>, Status> {
+        let standing = self.standing();
+        let forwarded = request.metadata().get(FORWARDED_BY).is_some();
+        let ask = request.into_inner();
+        let only = check::group_or_all(&ask.group)?;
+        if let (false, false, false, Some(leader)) = (ask.local, forwarded, standing.is_leader(), &standing.leader)
+            && let Ok(mut client) = forward::connect(leader, FORWARD_STATUS).await
+            && let Ok(answer) = client.get_status(forward::carried(ask, &standing)).await
+        {
+            return Ok(answer);
+        }
+        if let Some(group) = &only {
+            self.known_group(&self.backend.state(), group)?;
+        }
+        Ok(Response::new(status::status(self.backend.as_ref(), only.as_ref())))
+    }
+
+    async fn pause(&self, request: Request<proto::PauseRequest>) -> Result<Response<proto::PauseResponse>, Status> {
+        let asked = check::context(request.get_ref().context.as_ref())?;
+        let group = check::group(&request.get_ref().group)?;
+        let standing = self.standing();
+        if let Place::Leader(leader) = forward::place(&standing, &request)? {
+            let mut client = forward::connect(&leader, FORWARD).await?;
+            let answer = client.pause(forward::carried(request.into_inner(), &standing)).await;
+            return forward::came_back(&leader, answer);
+        }
+        let until = check::pause_until(request.get_ref(), unix_now())?;
+        self.known_group(&self.backend.state(), &group)?;
+        let reason = asked.reason.clone();
+        self.propose(asked, Change::Pause { group: group.clone(), reason, until }).await?;
+        let state = self.backend.state();
+        let pause = state.groups.get(&group).and_then(|group| group.pause.as_ref()).map(show::pause);
+        Ok(Response::new(proto::PauseResponse { standing: self.standing_of(&state), pause }))
+    }
+
+    async fn resume(&self, request: Request<proto::ResumeRequest>) -> Result<Response<proto::ResumeResponse>, Status> {
+        let asked = check::context(request.get_ref().context.as_ref())?;
+        let group = check::group(&request.get_ref().group)?;
+        let standing = self.standing();
+        if let Place::Leader(leader) = forward::place(&standing, &request)? {
+            let mut client = forward::connect(&leader, FORWARD).await?;
+            let answer = client.resume(forward::carried(request.into_inner(), &standing)).await;
+            return forward::came_back(&leader, answer);
+        }
+        self.known_group(&self.backend.state(), &group)?;
+        let reason = asked.reason.clone();
+        self.propose(asked, Change::Resume { group, reason, expired: None }).await?;
+        Ok(Response::new(proto::ResumeResponse { standing: self.standing_of(&self.backend.state()) }))
+    }
+
+    async fn failover(
+        &self,
+        request: Request<proto::FailoverRequest>,
+    ) -> Result<Response<proto::FailoverResponse>, Status> {
+        let ask = request.get_ref();
+        let asked = check::context(ask.context.as_ref())?;
+        let (group, to, assert_fence) = check::failover(ask)?;
+        let expected_token = check::token("expected_token", &ask.expected_token)?;
+        let standing = self.standing();
+        if let Place::Leader(leader) = forward::place(&standing, &request)? {
+            let limit = if request.get_ref().dry_run { FORWARD_DRY_RUN } else { FORWARD };
+            let mut client = forward::connect(&leader, limit).await?;
+            let answer = client.failover(forward::carried(request.into_inner(), &standing)).await;
+            return forward::came_back(&leader, answer);
+        }
+        let ask = request.into_inner();
+        self.known_group(&self.backend.state(), &group)?;
+        let open = OpenFailover {
+            group,
+            to,
+            by: asked.by,
+            reason: asked.reason,
+            accept_loss: ask.accept_loss,
+            assert_fence,
+            expected_token,
+            request_id: asked.request_id,
+        };
+        if ask.dry_run { self.dry_run(open).await } else { self.open_failover(open).await }
+    }
+
+    async fn dry_run(&self, open: OpenFailover) -> Result<Response<proto::FailoverResponse>, Status> {
+        let OpenFailover { group, to, by, reason, .. } = &open;
+        info!(%group, %to, %by, reason, "admin call: dry run of a failover");
+        let dry = self.backend.dry_run(&open).await.map_err(failed)?;
+        self.note_dry_run(&open).await;
+        let state = self.backend.state();
+        let gates = dry.gates.iter().map(|gate| proto::Gate {
+            name: gate.name.clone(),
+            open: gate.is_open,
+            detail: gate.detail.clone(),
+        });
+        Ok(Response::new(proto::FailoverResponse {
+            standing: self.standing_of(&state),
+            run_id: String::new(),
+            from_region: dry.plan.from.0.clone(),
+            to_region: dry.plan.to.0.clone(),
+            steps: show::planned(&dry.plan, &dry.present),
+            gates: gates.collect(),
+            would_open: dry.gates.iter().all(|gate| gate.is_open),
+            token: state.groups.get(&open.group).map(|group| group.token.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    /// A dry run changes nothing, so that a failure to record it in the audit is no reason to refuse its answer.
+    async fn note_dry_run(&self, open: &OpenFailover) {
+        let change = Change::Note {
+            group: Some(open.group.clone()),
+            what: format!("dry run of a failover to {}: {}", open.to, open.reason),
+            outcome: "done".to_owned(),
+        };
+        let id = RequestId(format!("{}.dry", open.request_id));
+        let command =
+            Command { node: self.standing().node, at: unix_now(), by: open.by.clone(), request_id: Some(id), change };
+        if let Err(error) = self.backend.propose(command).await {
+            warn!(%error, "a dry run could not be recorded in the audit");
+        }
+    }
+
+    async fn open_failover(&self, open: OpenFailover) -> Result<Response<proto::FailoverResponse>, Status> {
+        let OpenFailover { group, to, by, reason, request_id, .. } = &open;
+        info!(%group, %to, %by, reason, %request_id, "admin call: failover");
+        let (group, to) = (group.clone(), to.clone());
+        let run_id = self.backend.open_failover(open).await.map_err(failed)?;
+        let state = self.backend.state();
+        let run = show::find_run(&state, run_id.as_str()).ok();
+        Ok(Response::new(proto::FailoverResponse {
+            standing: self.standing_of(&state),
+            from_region: run.map(|run| run.from().0.clone()).unwrap_or_default(),
+            to_region: to.0,
+            steps: run.map(|run| show::planned(&run.plan, &std::collections::BTreeMap::new())).unwrap_or_default(),
+            gates: Vec::new(),
+            would_open: true,
+            token: state.groups.get(&group).map(|group| group.token.to_string()).unwrap_or_default(),
+            run_id: run_id.0,
+        }))
+    }
+
+    fn find<'a>(&self, state: &'a ClusterState, asked: &str) -> Result<&'a Run, Status> {
+        let id = check::name("run_id", asked)?;
+        show::find_run(state, id).map_err(|none| match none {
+            NoSuchRun::None => Status::not_found(format!(
+                "no run {id}; only the newest of each group are remembered: list them, or give 8 characters at least"
+            )),
+            NoSuchRun::Ambiguous(ids) => {
+                let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+                invalid("run_id", format!("{id} fits more than one run: {}", ids.join(", ")))
+            }
+        })
+    }
+
+    fn list_runs(&self, ask: &proto::ListRunsRequest) -> Result<Response<proto::ListRunsResponse>, Status> {
+        let only = check::group_or_all(&ask.group)?;
+        let limit = check::limit(ask.limit, 20, 200)?;
+        let state = self.backend.state();
+        if let Some(group) = &only {
+            self.known_group(&state, group)?;
+        }
+        let mut runs = show::runs(&state);
+        if !ask.before_run_id.is_empty() {
+            let before = self.find(&state, &ask.before_run_id)?.id.clone();
+            let newer = runs.iter().take_while(|run| run.id != before).count();
+            runs.drain(..=newer.min(runs.len().saturating_sub(1)));
+        }
+        runs.retain(|run| only.as_ref().is_none_or(|only| *only == run.group));
+        Ok(Response::new(proto::ListRunsResponse {
+            standing: self.standing_of(&state),
+            more: runs.len() > limit,
+            runs: runs.into_iter().take(limit).map(show::summary).collect(),
+        }))
+    }
+
+    async fn order_run(
+        &self,
+        request: Request<proto::OrderRunRequest>,
+    ) -> Result<Response<proto::OrderRunResponse>, Status> {
+        let ask = request.get_ref();
+        let asked = check::context(ask.context.as_ref())?;
+        let (id, order, destructive) = check::order(ask)?;
+        let expected_token = check::token("expected_token", &ask.expected_token)?;
+        let standing = self.standing();
+        if let Place::Leader(leader) = forward::place(&standing, &request)? {
+            let mut client = forward::connect(&leader, FORWARD).await?;
+            let answer = client.order_run(forward::carried(request.into_inner(), &standing)).await;
+            return forward::came_back(&leader, answer);
+        }
+        let state = self.backend.state();
+        let run = self.find(&state, id.as_str())?;
+        if destructive {
+            check::confirmed(&request.get_ref().confirm_group, &run.group)?;
+            if let (None, Some(token)) = (expected_token, run.token()) {
+                return Err(invalid(
+                    "expected_token",
+                    format!("empty; give the run's token as you saw it (now {token})"),
+                ));
+            }
+        }
+        let (group, run) = (run.group.clone(), run.id.clone());
+        let reason = asked.reason.clone();
+        self.propose(asked, Change::Order { group, run: run.clone(), expected_token, order, reason }).await?;
+        let state = self.backend.state();
+        let run = self.find(&state, run.as_str()).ok().map(|run| show::run(run, &self.backend.policy()));
+        Ok(Response::new(proto::OrderRunResponse { standing: self.standing_of(&state), run }))
+    }
+
+    fn list_audit(&self, ask: &proto::ListAuditRequest) -> Result<Response<proto::ListAuditResponse>, Status> {
+        let only = check::group_or_all(&ask.group)?;
+        let limit = check::limit(ask.limit, 50, 500)?;
+        let (state, policy) = (self.backend.state(), self.backend.policy());
+        let before = if ask.before_index == 0 { u64::MAX } else { ask.before_index };
+        let fits = |entry: &&crate::domain::state::AuditEntry| {
+            entry.index < before && only.as_ref().is_none_or(|only| entry.group.as_ref() == Some(only))
+        };
+        let mut entries: Vec<_> = state.audit.iter().rev().filter(fits).take(limit + 1).collect();
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        Ok(Response::new(proto::ListAuditResponse {
+            standing: self.standing_of(&state),
+            next_before_index: entries.last().filter(|_| more).map(|entry| entry.index).unwrap_or_default(),
+            entries: entries.into_iter().map(|entry| show::audit_entry(entry, &policy)).collect(),
+        }))
+    }
+
+    fn follow_run(&self, ask: &proto::FollowRunRequest) -> Result<Response<RunStream>, Status> {
+        let id = self.find(&self.backend.state(), &ask.run_id)?.id.clone();
+        let place = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{FOLLOWERS_MAX} callers follow runs at this node already; ask another"))
+        })?;
+        let (to, stream) = mpsc::channel(4);
+        let task = follow(Arc::clone(&self.backend), id, to, self.shutdown.clone());
+        tokio::spawn(async move {
+            task.await;
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+type RunStream = ReceiverStream<Result<proto::FollowRunResponse, Status>>;
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn get_status(
+        &self,
+        request: Request<proto::GetStatusRequest>,
+    ) -> Result<Response<proto::GetStatusResponse>, Status> {
+        self.answer("GetStatus", Self::get_status(self, request).await)
+    }
+
+    async fn pause(&self, request: Request<proto::PauseRequest>) -> Result<Response<proto::PauseResponse>, Status> {
+        self.answer("Pause", Self::pause(self, request).await)
+    }
+
+    async fn resume(&self, request: Request<proto::ResumeRequest>) -> Result<Response<proto::ResumeResponse>, Status> {
+        self.answer("Resume", Self::resume(self, request).await)
+    }
+
+    async fn failover(
+        &self,
+        request: Request<proto::FailoverRequest>,
+    ) -> Result<Response<proto::FailoverResponse>, Status> {
+        self.answer("Failover", Self::failover(self, request).await)
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<proto::ListRunsRequest>,
+    ) -> Result<Response<proto::ListRunsResponse>, Status> {
+        self.answer("ListRuns", Self::list_runs(self, request.get_ref()))
+    }
+
+    async fn get_run(&self, request: Request<proto::GetRunRequest>) -> Result<Response<proto::GetRunResponse>, Status> {
+        let state = self.backend.state();
+        let found = self.find(&state, &request.get_ref().run_id).map(|run| {
+            let run = Some(show::run(run, &self.backend.policy()));
+            Response::new(proto::GetRunResponse { standing: self.standing_of(&state), run })
+        });
+        self.answer("GetRun", found)
+    }
+
+    type FollowRunStream = RunStream;
+
+    async fn follow_run(&self, request: Request<proto::FollowRunRequest>) -> Result<Response<RunStream>, Status> {
+        self.answer("FollowRun", Self::follow_run(self, request.get_ref()))
+    }
+
+    async fn order_run(
+        &self,
+        request: Request<proto::OrderRunRequest>,
+    ) -> Result<Response<proto::OrderRunResponse>, Status> {
+        self.answer("OrderRun", Self::order_run(self, request).await)
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<proto::ListAuditRequest>,
+    ) -> Result<Response<proto::ListAuditResponse>, Status> {
+        self.answer("ListAudit", Self::list_audit(self, request.get_ref()))
+    }
+}
