@@ -63,6 +63,11 @@ pub enum ReadBack {
         /// What was read.
         evidence: String,
     },
+    /// As `NotDone`, and no part of the effect is there either: the resource is as if nobody had tried.
+    Untouched {
+        /// What was read.
+        evidence: String,
+    },
     /// An earlier attempt is still at work there.
     InFlight {
         /// What was read.

@@ -1,14 +1,22 @@
 //! What decides: pure data and functions. No clock, no randomness, no IO; time comes in as data.
 //!
-//! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`], [`state`].
+//! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`],
+//! [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`decide`], [`alarms`], [`advance`].
 
+pub mod advance;
+pub mod alarms;
 pub mod attempt;
 pub mod command;
+pub mod decide;
 pub mod ids;
+pub mod invariants;
+pub mod loss;
 pub mod observation;
 pub mod page;
 pub mod plan;
 pub mod policy;
+pub mod quorum;
 pub mod run;
 pub mod state;
 pub mod verdict;
+pub mod view;

@@ -129,7 +129,7 @@ pub struct StepRecord {
     pub attempts_since_retry: u32,
     /// Token of the last `StepStarted`. Never above the run's current token.
     pub token: Option<Token>,
-    /// When it was first started.
+    /// When it was first started, since the last `retry`.
     pub first_started_at: Option<UnixMs>,
     /// When it was last started.
     pub started_at: Option<UnixMs>,
@@ -137,6 +137,9 @@ pub struct StepRecord {
     pub finished_at: Option<UnixMs>,
     /// Evidence or reason of the last result.
     pub detail: String,
+    /// The last failure said that trying again is of no use.
+    #[serde(default)]
+    pub is_permanent: bool,
 }
 
 impl Default for StepRecord {
@@ -150,7 +153,17 @@ impl Default for StepRecord {
             started_at: None,
             finished_at: None,
             detail: String::new(),
+            is_permanent: false,
         }
+    }
+}
+
+impl StepRecord {
+    /// Gives the step its full number of attempts and its patience again.
+    pub fn refresh(&mut self) {
+        self.attempts_since_retry = 0;
+        self.first_started_at = None;
+        self.is_permanent = false;
     }
 }
 

@@ -89,7 +89,7 @@ fn retry(run: &mut Run, step: &StepId) -> Result<(), Rejection> {
     if record.phase.is_settled() {
         return reject(RejectionCode::Illegal, format!("step {step} is {}: nothing to retry", record.phase));
     }
-    record.attempts_since_retry = 0;
+    record.refresh();
     run.phase = RunPhase::Open;
     Ok(())
 }
@@ -150,7 +150,7 @@ fn go_on_if_stuck_at(run: &mut Run, fits: impl Fn(&Action) -> bool) {
         && run.plan.step(step).is_some_and(|step| fits(&step.action))
     {
         if let Some(record) = run.steps.get_mut(&step.clone()) {
-            record.attempts_since_retry = 0;
+            record.refresh();
         }
         run.phase = RunPhase::Open;
     }

@@ -261,6 +261,7 @@ impl ClusterState {
         record.phase = phase;
         record.finished_at = Some(entry.at);
         record.detail = outcome_text(outcome);
+        record.is_permanent = matches!(outcome, Outcome::Failed { retryable: false, .. });
         note(run, entry, Some(step), format!("{} {}", planned.action.verb(), outcome_text(outcome)));
         // A promotion that certainly did not happen leaves nobody with the right to write.
         let moves = run.moves_serving();
@@ -296,7 +297,7 @@ impl ClusterState {
             return reject(RejectionCode::Illegal, format!("run {} is not stuck", run.id));
         };
         if let Some(record) = run.steps.get_mut(&step) {
-            record.attempts_since_retry = 0;
+            record.refresh();
         }
         run.phase = RunPhase::Open;
         note(run, entry, Some(&step), format!("goes on: {reason}"));

@@ -1,0 +1,162 @@
+//! Conditions that people must hear of: which should be told now, and what changed since they were last told.
+
+use std::collections::BTreeMap;
+
+use super::decide::{Explanation, Standing, ballot_lines};
+use super::ids::GroupName;
+use super::loss::Loss;
+use super::observation::{FailureKind, Verdict};
+use super::page::{Page, PageAction, Severity};
+use super::policy::{ClusterPolicy, GroupPolicy, LagAction};
+use super::state::{ClusterState, GroupState};
+use super::view::View;
+
+/// Reports older than this leave a node out, milliseconds.
+const REPORT_TTL_MS: u64 = 5000;
+
+/// Conditions by key.
+pub type Wanted = BTreeMap<String, Page>;
+
+fn condition(
+    key: String,
+    event: &str,
+    severity: Severity,
+    group: Option<&GroupName>,
+    summary: String,
+) -> (String, Page) {
+    let page = Page {
+        key: key.clone(),
+        event: event.to_owned(),
+        action: PageAction::Trigger,
+        severity,
+        summary,
+        group: group.cloned(),
+        run: None,
+        details: BTreeMap::new(),
+    };
+    (key, page)
+}
+
+/// Conditions of the cluster as such.
+pub fn of_cluster(state: &ClusterState, policy: &ClusterPolicy, view: &View) -> Wanted {
+    let mut wanted = Wanted::new();
+    let Some(digest) = &state.digest else { return wanted };
+    let cluster = &policy.cluster;
+    for (id, sight) in view.fresh(REPORT_TTL_MS) {
+        let name = policy.members.get(&id).map_or_else(|| id.to_string(), |member| member.name.to_string());
+        if &sight.report.digest != digest {
+            let summary =
+                format!("node {name} runs under another configuration than the one in force: it votes, but never acts");
+            let key = format!("{cluster}/config-differs/{name}");
+            wanted.extend([condition(key, "CONFIG_DIFFERS", Severity::Warning, None, summary)]);
+        }
+        if sight.report.isolated {
+            let summary = format!("node {name} sees neither its references nor a majority of its peers");
+            wanted.extend([condition(
+                format!("{cluster}/isolated/{name}"),
+                "NODE_ISOLATED",
+                Severity::Warning,
+                None,
+                summary,
+            )]);
+        }
+    }
+    wanted
+}
+
+/// Conditions of one group.
+pub fn of_group(
+    policy: &ClusterPolicy,
+    name: &GroupName,
+    rules: &GroupPolicy,
+    group: &GroupState,
+    view: &View,
+    explanation: &Explanation,
+) -> Wanted {
+    let mut wanted = Wanted::new();
+    let prefix = format!("{}/{name}", policy.cluster);
+    if explanation.standing == Standing::Blocked {
+        let why = explanation.lines.first().cloned().unwrap_or_default();
+        let summary = format!("{name}: a failover from {} is due but does not start: {why}", group.serving.last);
+        let (key, mut page) =
+            condition(format!("{prefix}/blocked"), "DR_FAILOVER_BLOCKED", Severity::Critical, Some(name), summary);
+        page.details.insert("why".to_owned(), why);
+        page.details.insert("next".to_owned(), format!("watchdogctl status; watchdogctl failover {name} --dry-run"));
+        if let Some(Loss::AtMost { ms, .. }) = &explanation.loss {
+            page.details.insert("expected_loss_ms".to_owned(), ms.to_string());
+        }
+        if let Some(count) = &explanation.count {
+            for (n, line) in ballot_lines(count, policy).into_iter().enumerate() {
+                page.details.insert(format!("vote_{:02}", n + 1), line);
+            }
+        }
+        wanted.insert(key, page);
+    }
+    wanted.extend(lag_condition(&prefix, name, rules, explanation));
+    wanted.extend(our_faults(&prefix, name, view));
+    wanted.extend(group.unsettled.iter().map(|(resource, left)| {
+        let summary =
+            format!("{name}: {resource} is unsettled since run {}: a step may still take effect there", left.run);
+        condition(format!("{prefix}/unsettled/{resource}"), "RESOURCE_UNSETTLED", Severity::Error, Some(name), summary)
+    }));
+    wanted
+}
+
+fn lag_condition(
+    prefix: &str,
+    name: &GroupName,
+    rules: &GroupPolicy,
+    explanation: &Explanation,
+) -> Option<(String, Page)> {
+    let lag_ms = explanation.lag_ms.filter(|lag| *lag > rules.lag_limit_ms)?;
+    let effect = match rules.lag_action {
+        LagAction::Page => "for your information",
+        LagAction::Gate => "no automatic failover while it lasts",
+        LagAction::Failover => "a failover follows",
+    };
+    let (lag_s, limit_s) = (lag_ms / 1000, rules.lag_limit_ms / 1000);
+    let summary = format!("{name}: the standby lags more than {limit_s} s ({lag_s} s when first seen); {effect}");
+    Some(condition(format!("{prefix}/lag"), "REPLICATION_LAG", Severity::Critical, Some(name), summary))
+}
+
+/// Wrong passwords, certificates, names and paths: ours to mend, never a dead target.
+fn our_faults(prefix: &str, name: &GroupName, view: &View) -> Wanted {
+    let mut wanted = Wanted::new();
+    for (_, sight) in view.fresh(REPORT_TTL_MS) {
+        for seen in
+            sight.report.observations.iter().filter(|seen| &seen.group == name && seen.verdict == Verdict::Suspect)
+        {
+            let Some(failure) = seen.failure.as_ref().filter(|failure| failure.kind == FailureKind::OurFault) else {
+                continue;
+            };
+            let summary = format!("{name}: the probe of {} cannot work: {}", seen.target, failure.detail);
+            let key = format!("{prefix}/probe/{}", seen.target);
+            wanted.extend([condition(key, "PROBE_MISCONFIGURED", Severity::Error, Some(name), summary)]);
+        }
+    }
+    wanted
+}
+
+/// What to tell: conditions that are new, and alarms that are over. Nothing is called over until a majority reports, so
+/// that a new leader that has seen nothing yet ends no alarm.
+pub fn changes(state: &ClusterState, wanted: Wanted, view: &View) -> Vec<Page> {
+    let mut pages = Vec::new();
+    if view.is_settled(REPORT_TTL_MS) {
+        for (key, alarm) in &state.alarms {
+            if !wanted.contains_key(key) {
+                pages.push(Page {
+                    key: key.clone(),
+                    event: alarm.event.clone(),
+                    action: PageAction::Resolve,
+                    severity: Severity::Info,
+                    summary: format!("over: {}", alarm.summary),
+                    group: alarm.group.clone(),
+                    run: None,
+                    details: BTreeMap::new(),
+                });
+            }
+        }
+    }
+    pages.extend(wanted.into_iter().filter(|(key, _)| !state.alarms.contains_key(key)).map(|(_, page)| page));
+    pages
+}

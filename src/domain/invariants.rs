@@ -1,0 +1,73 @@
+//! What must hold of the replicated state after every command. Checked by the property tests and the simulation, and
+//! cheap enough for a debug build to check always.
+
+use super::ids::Token;
+use super::run::{RunPhase, StepPhase};
+use super::state::ClusterState;
+
+/// Everything wrong with a state, in words; empty when all is well.
+pub fn violations(state: &ClusterState) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, group) in &state.groups {
+        if let Some(region) = &group.serving.region
+            && region != &group.serving.last
+        {
+            found.push(format!("{name}: serves from {region} but last served from {}", group.serving.last));
+        }
+        let Some(run) = &group.open_run else { continue };
+        if matches!(run.phase, RunPhase::Closed { .. }) {
+            found.push(format!("{name}: open run {} is closed", run.id));
+        }
+        let mut before = Token::default();
+        for claim in &run.claims {
+            if claim.token <= before {
+                found.push(format!("{name}: claim {} does not rise above {before}", claim.token));
+            }
+            before = claim.token;
+        }
+        if run.token().is_some_and(|token| token != group.token) {
+            found.push(format!("{name}: the open run's token is not the group's last"));
+        }
+        if run.steps.len() != run.plan.steps().count() {
+            found.push(format!("{name}: run {} has records of other steps than its plan's", run.id));
+        }
+        for (id, record) in &run.steps {
+            if record.token > run.token() {
+                found.push(format!("{name}: step {id} was started under a token above the run's"));
+            }
+            if record.phase == StepPhase::Pending && record.attempts > 0 {
+                found.push(format!("{name}: step {id} is pending after {} attempts", record.attempts));
+            }
+        }
+    }
+    found
+}
+
+/// Everything wrong with a change of state: what may only grow has shrunk.
+pub fn violations_between(before: &ClusterState, after: &ClusterState) -> Vec<String> {
+    let mut found = Vec::new();
+    if after.epoch < before.epoch {
+        found.push(format!("the cluster's epoch fell from {} to {}", before.epoch, after.epoch));
+    }
+    for (name, old) in &before.groups {
+        let Some(new) = after.groups.get(name) else {
+            found.push(format!("group {name} disappeared"));
+            continue;
+        };
+        if new.token < old.token {
+            found.push(format!("{name}: token fell from {} to {}", old.token, new.token));
+        }
+        if new.serving.epoch < old.serving.epoch {
+            found.push(format!("{name}: serving epoch fell from {} to {}", old.serving.epoch, new.serving.epoch));
+        }
+        if new.serving.region != old.serving.region && new.serving.epoch == old.serving.epoch {
+            found.push(format!("{name}: serving changed without its epoch"));
+        }
+        if let (Some(a), Some(b)) = (&old.open_run, &new.open_run)
+            && a.id != b.id
+        {
+            found.push(format!("{name}: run {} gave way to {} without being closed", a.id, b.id));
+        }
+    }
+    found
+}
