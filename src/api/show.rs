@@ -254,7 +254,9 @@ fn read_back(seen: Option<&ReadBack>) -> (proto::Present, String) {
     match seen {
         None => (proto::Present::NotRead, String::new()),
         Some(ReadBack::Done { evidence }) => (proto::Present::Done, evidence.clone()),
-        Some(ReadBack::NotDone { evidence }) => (proto::Present::NotDone, evidence.clone()),
+        Some(ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence }) => {
+            (proto::Present::NotDone, evidence.clone())
+        }
         Some(ReadBack::InFlight { evidence }) => (proto::Present::InFlight, evidence.clone()),
         Some(ReadBack::Unknown { reason }) => (proto::Present::Unknown, reason.clone()),
         Some(ReadBack::Refused { held }) => (proto::Present::Refused, format!("holds the higher token {held}")),
