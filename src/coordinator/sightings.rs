@@ -1,0 +1,71 @@
+//! The newest report of every node, with the moment it came.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::domain::ids::{NodeId, UnixMs};
+use crate::domain::observation::Report;
+use crate::domain::view::{Sight, View};
+
+/// Two clocks that differ by more do not agree, milliseconds.
+const CLOCK_TOLERANCE_MS: u64 = 5000;
+/// Reports are kept from so many nodes at most: more than any cluster has.
+const NODES_MAX: usize = 64;
+
+/// Kept by every node, so that a new leader starts with what it was pushed last.
+#[derive(Default)]
+pub struct Sightings {
+    newest: Mutex<BTreeMap<NodeId, (Instant, Report)>>,
+    changed: Notify,
+}
+
+impl Sightings {
+    /// Takes a report; an older one than the newest of its node is dropped. Answers whether it was taken.
+    pub fn receive(&self, report: Report) -> bool {
+        let mut newest = self.lock();
+        let known = newest.get(&report.node);
+        if known.is_some_and(|(_, old)| (old.incarnation, old.seq) >= (report.incarnation, report.seq)) {
+            return false;
+        }
+        if known.is_none() && newest.len() >= NODES_MAX {
+            return false;
+        }
+        newest.insert(report.node, (Instant::now(), report));
+        drop(newest);
+        self.changed.notify_one();
+        true
+    }
+
+    /// Returns when something new came since it was last asked.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The view at `now`.
+    pub fn view(&self, self_id: NodeId, voters: BTreeSet<NodeId>, now: Instant, clock: UnixMs) -> View {
+        let newest = self.lock();
+        let sights: BTreeMap<NodeId, Sight> = newest
+            .iter()
+            .map(|(id, (came, report))| {
+                let age_ms = u64::try_from(now.saturating_duration_since(*came).as_millis()).unwrap_or(u64::MAX);
+                (*id, Sight { age_ms, report: report.clone() })
+            })
+            .collect();
+        drop(newest);
+        let agreeing = sights
+            .iter()
+            .filter(|(id, _)| voters.contains(id))
+            .filter(|(_, sight)| sight.report.clock.plus(sight.age_ms).0.abs_diff(clock.0) <= CLOCK_TOLERANCE_MS)
+            .count();
+        let clock_agrees = agreeing > voters.len() / 2;
+        View { self_id, voters, sights, clock_agrees }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Instant, Report)>> {
+        // A panic elsewhere leaves the map whole: every write is a single insert.
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,554 @@
+//! Single moves of an open run, each a task of its own: confirm, commit the intent, act, read back, commit the result.
+//!
+//! Wherever such a task dies, the log tells what may have happened: before `StepStarted` nothing has, after it the next
+//! holder reads the effect back under a higher token before anything else is done about the step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Coordinator, JournalError};
+use crate::clock::unix_now;
+use crate::domain::advance::{Move, backoff_ms};
+use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
+use crate::domain::command::{Applied, Change, Command, FenceProof};
+use crate::domain::decide::{Holds, loss_obstacle, trigger_holds};
+use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
+use crate::domain::loss;
+use crate::domain::plan::{Action, Step};
+use crate::domain::policy::Fencing;
+use crate::domain::run::{Run, RunKind, RunOutcome, StepPhase};
+use crate::domain::state::{GroupState, Unsettled};
+use crate::domain::view::View;
+
+/// Reading back and raising take no longer than this.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// What is in flight at a resource is looked at this often.
+const POLL: Duration = Duration::from_millis(50);
+/// A condition that is not met is looked at this often.
+const RECHECK: Duration = Duration::from_millis(200);
+/// A stuck run's resource is looked at this often.
+const WATCH: Duration = Duration::from_secs(2);
+/// An actuator that outlives its deadline by this is dropped, and its outcome is unknown.
+const GRACE: Duration = Duration::from_millis(500);
+/// A result is proposed again for this long where the log does not answer.
+const REPORT_FOR: Duration = Duration::from_secs(10);
+
+/// How a task ended.
+pub(super) enum Over {
+    /// A claim; `None` where it failed.
+    Claimed { group: GroupName, run: RunId, token: Option<Token> },
+    /// Something about a step. `rest`: how long to leave it alone. `silent`: its resource did (not) answer a watch.
+    Step { group: GroupName, step: StepId, rest: Duration, floor: Option<Token>, silent: Option<bool> },
+    /// Something about the run as a whole.
+    Run { group: GroupName },
+    /// An unsettled resource was tried.
+    Settled { group: GroupName, resource: ResourceName },
+}
+
+/// One move, with the state and view it was decided on.
+pub(super) struct Executor {
+    pub coordinator: Arc<Coordinator>,
+    pub group: GroupState,
+    pub run: Run,
+    pub token: Token,
+    pub floor: Option<Token>,
+    pub view: View,
+    pub was_silent: bool,
+}
+
+/// What a move leaves behind.
+struct Rest {
+    rest: Duration,
+    floor: Option<Token>,
+    silent: Option<bool>,
+}
+
+impl Rest {
+    fn none() -> Self {
+        Self::of(Duration::ZERO)
+    }
+
+    fn of(rest: Duration) -> Self {
+        Self { rest, floor: None, silent: None }
+    }
+}
+
+impl Executor {
+    pub(super) async fn carry_out(self, due: Move) -> Over {
+        let group = self.run.group.clone();
+        let (step, rest) = match due {
+            Move::Claim => return self.claim().await,
+            Move::Abort => return self.abort().await,
+            Move::Close { outcome } => return self.close(outcome, "").await,
+            Move::Start { step, attempt } => (step.clone(), self.start(&step, attempt).await),
+            Move::Settle { step, attempt } => (step.clone(), self.settle(&step, attempt).await),
+            Move::Watch { step } => (step.clone(), self.watch(&step).await),
+            Move::GiveUp { step, reason } => (step.clone(), self.give_up(&step, reason).await),
+        };
+        Over::Step { group, step, rest: rest.rest, floor: rest.floor, silent: rest.silent }
+    }
+
+    fn planned(&self, step: &StepId) -> Option<Step> {
+        self.run.plan.step(step).cloned()
+    }
+
+    fn warrant(&self, step: &StepId, attempt: u32) -> Warrant {
+        Warrant {
+            cluster: self.coordinator.policy.cluster.clone(),
+            group: self.run.group.clone(),
+            run: self.run.id.clone(),
+            step: step.clone(),
+            attempt,
+            token: self.token,
+        }
+    }
+
+    async fn claim(self) -> Over {
+        let change = Change::ClaimRun {
+            group: self.run.group.clone(),
+            run: self.run.id.clone(),
+            expected_token: self.group.token,
+            floor: self.floor,
+        };
+        let token = match self.coordinator.propose(change).await {
+            Some(Applied::Done { token, .. }) => token,
+            _ => None,
+        };
+        if let Some(token) = token {
+            tracing::info!(run = %self.run.id, %token, "claimed");
+        }
+        Over::Claimed { group: self.run.group, run: self.run.id, token }
+    }
+
+    // --- an attempt ------------------------------------------------------------------------------------------------
+
+    async fn start(&self, id: &StepId, attempt: u32) -> Rest {
+        let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
+        match &step.action {
+            Action::Fence { .. } => match self.trigger() {
+                Holds::Unknown => return Rest::of(RECHECK),
+                Holds::No => {
+                    if let Some(rest) = self.withdraw(&step).await {
+                        return rest;
+                    }
+                }
+                Holds::Yes => {}
+            },
+            Action::Promote { .. } if self.run.loss_acceptance.is_none() && !self.view.is_settled(LOOK_MS) => {
+                return Rest::of(RECHECK);
+            }
+            _ => {}
+        }
+        if let Err(error) = self.coordinator.journal.confirm().await {
+            tracing::warn!(run = %self.run.id, step = %id, %error, "not started: leadership is not confirmed");
+            return Rest::of(RECHECK);
+        }
+        let deadline = Instant::now() + Duration::from_millis(step.deadline_ms);
+        let (proof, gate) = match &step.action {
+            Action::Promote { .. } => match self.may_promote().await {
+                Ok(passed) => passed,
+                Err(refusal) => return self.refused_gate(id, refusal).await,
+            },
+            _ => (None, LossGate::default()),
+        };
+        let started = self
+            .propose(Change::StepStarted {
+                group: self.run.group.clone(),
+                run: self.run.id.clone(),
+                step: id.clone(),
+                token: self.token,
+                attempt,
+                fence_proof: proof,
+                expected_loss_ms: gate.expected_ms,
+                loss_limit_ms: gate.limit_ms,
+            })
+            .await;
+        if !started {
+            return Rest::of(RECHECK);
+        }
+        let warrant = self.warrant(id, attempt);
+        let outcome = self.attempt(&warrant, &step.action, deadline).await;
+        self.conclude(&step, attempt, outcome).await
+    }
+
+    async fn attempt(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
+        // Between the quorum check and here this process may have slept; what is late is not sent.
+        if Instant::now() >= deadline {
+            let reason = "its deadline passed before anything was sent".to_owned();
+            return Outcome::Failed { retryable: true, reason };
+        }
+        let acting = self.coordinator.actuator.execute(warrant, action, deadline);
+        match tokio::time::timeout_at(deadline + GRACE, acting).await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Unknown { reason: "no answer within the step's deadline".to_owned() },
+        }
+    }
+
+    /// Commits the result of an attempt or of reading back, and says how long to wait before the next move.
+    async fn conclude(&self, step: &Step, attempt: u32, outcome: Outcome) -> Rest {
+        let (run, id) = (&self.run.id, &step.id);
+        match &outcome {
+            Outcome::Done { evidence } => tracing::info!(%run, step = %id, token = %self.token, "done: {evidence}"),
+            other => tracing::warn!(%run, step = %id, token = %self.token, outcome = ?other, "not done"),
+        }
+        let rest = match &outcome {
+            Outcome::Done { .. } => Duration::ZERO,
+            Outcome::Unknown { .. } => POLL,
+            Outcome::Failed { .. } | Outcome::Refused { .. } => jittered(backoff_ms(step, self.since_retry(id) + 1)),
+        };
+        let outcome = match outcome {
+            // A repeatable action needs no reading back: whatever it did may be done again.
+            Outcome::Unknown { reason } if step.action.is_repeatable() => Outcome::Failed { retryable: true, reason },
+            other => other,
+        };
+        let held = if let Outcome::Refused { held } = &outcome { Some(*held) } else { None };
+        self.report(id, attempt, outcome).await;
+        if let Some(held) = held {
+            return self.held_higher(step, held).await;
+        }
+        Rest::of(rest)
+    }
+
+    fn since_retry(&self, id: &StepId) -> u32 {
+        self.run.record(id).map_or(0, |record| record.attempts_since_retry)
+    }
+
+    /// The log must learn the result: asked again while it does not answer. Where it never does, the step stays `started`
+    /// in the log and is read back.
+    async fn report(&self, id: &StepId, attempt: u32, outcome: Outcome) {
+        let give_up_at = Instant::now() + REPORT_FOR;
+        let change = Change::StepFinished {
+            group: self.run.group.clone(),
+            run: self.run.id.clone(),
+            step: id.clone(),
+            token: self.token,
+            attempt,
+            outcome,
+        };
+        loop {
+            match self.journal_answer(change.clone()).await {
+                Ok(_) | Err(JournalError::NotLeader) => return,
+                Err(error) if Instant::now() >= give_up_at => {
+                    tracing::error!(run = %self.run.id, step = %id, %error, "the result could not be committed; it will be read back");
+                    return;
+                }
+                Err(_) => tokio::time::sleep(RECHECK).await,
+            }
+        }
+    }
+
+    /// A resource remembers a higher token than the log's newest: stop, page, and go on only by a claim above it.
+    async fn held_higher(&self, step: &Step, held: Token) -> Rest {
+        let resource = step.action.resource().map_or_else(String::new, |resource| resource.0);
+        tracing::warn!(run = %self.run.id, step = %step.id, ours = %self.token, %held, %resource, "refused: a higher token is held there");
+        let reason = format!(
+            "{resource} holds token {held}, above this run's {}: find out who raised it; `run retry` then claims above it",
+            self.token
+        );
+        self.give_up(&step.id, reason).await;
+        Rest { rest: RECHECK, floor: Some(held), silent: None }
+    }
+
+    // --- gates -----------------------------------------------------------------------------------------------------
+
+    /// Only an automatic failover is withdrawn: an operator's order does not depend on what is seen.
+    fn trigger(&self) -> Holds {
+        if !self.run.cause.automatic || self.run.kind != RunKind::Failover {
+            return Holds::Yes;
+        }
+        trigger_holds(&self.coordinator.policy, &self.run.group, &self.group, self.run.from(), &self.view)
+    }
+
+    /// P4 and P5, judged just before `StepStarted`.
+    async fn may_promote(&self) -> Result<(Option<FenceProof>, LossGate), String> {
+        let gate = self.loss_gate()?;
+        if matches!(self.run.fencing, Fencing::None { .. }) {
+            return Ok((Some(FenceProof::Standing), gate));
+        }
+        let mut missing = "the plan has no fence step".to_owned();
+        for step in self.run.fence_steps() {
+            if self.run.phase_of(&step.id) != StepPhase::Done {
+                missing = format!("step {} is {}", step.id, self.run.phase_of(&step.id));
+                continue;
+            }
+            let warrant = self.warrant(&step.id, self.run.record(&step.id).map_or(0, |record| record.attempts));
+            match self.look(&warrant, &step.action).await {
+                ReadBack::Done { evidence } => {
+                    return Ok((Some(FenceProof::Guard { token: self.token, evidence }), gate));
+                }
+                other => missing = format!("the fence does not show any more: {other:?}"),
+            }
+        }
+        if self.run.fence_assertion.is_some() {
+            return Ok((Some(FenceProof::Asserted), gate));
+        }
+        Err(format!("no fence proof: {missing}"))
+    }
+
+    fn loss_gate(&self) -> Result<LossGate, String> {
+        if self.run.loss_acceptance.is_some() || self.run.kind != RunKind::Failover {
+            return Ok(LossGate::default());
+        }
+        let Some(rules) = self.coordinator.policy.groups.get(&self.run.group) else {
+            return Err(format!("the configuration no longer has group {}", self.run.group));
+        };
+        let loss = loss::expected(&self.run.group, rules, self.run.to(), &self.view);
+        match loss_obstacle(rules, Some(&loss), self.run.to()) {
+            Some(obstacle) => Err(obstacle),
+            None => Ok(LossGate { expected_ms: loss.ms(), limit_ms: Some(rules.rpo_limit_ms) }),
+        }
+    }
+
+    /// A gate before promoting is shut: a hiccup of the guard is tried again for a while, then a person is called.
+    async fn refused_gate(&self, id: &StepId, refusal: String) -> Rest {
+        let opened_ms = unix_now().since(self.run.opened_at);
+        let patience_ms =
+            self.coordinator.policy.groups.get(&self.run.group).map_or(0, |rules| rules.fence_patience_ms);
+        if opened_ms < patience_ms && refusal.starts_with("no fence proof") {
+            tracing::warn!(run = %self.run.id, step = %id, "not yet: {refusal}");
+            return Rest::of(RECHECK);
+        }
+        self.give_up(id, refusal).await
+    }
+
+    /// The trigger no longer holds. Closes the run as withdrawn where nothing irreversible happened; `None`: go on.
+    async fn withdraw(&self, fence: &Step) -> Option<Rest> {
+        if self.run.went_past_fence() {
+            return None;
+        }
+        let is_tried = self.run.record(&fence.id).is_some_and(|record| record.attempts > 0);
+        if is_tried {
+            let warrant = self.warrant(&fence.id, self.run.record(&fence.id).map_or(0, |record| record.attempts));
+            match self.look(&warrant, &fence.action).await {
+                ReadBack::Untouched { .. } => {}
+                ReadBack::Done { .. } | ReadBack::NotDone { .. } => return None,
+                ReadBack::InFlight { .. } | ReadBack::Unknown { .. } => return Some(Rest::of(RECHECK)),
+                ReadBack::Refused { held } => return Some(self.held_higher(fence, held).await),
+            }
+        }
+        tracing::info!(run = %self.run.id, "withdrawn: the trigger no longer holds");
+        self.propose_close(RunOutcome::Withdrawn, is_tried, Vec::new(), "the trigger no longer holds").await;
+        Some(Rest::of(RECHECK))
+    }
+
+    // --- reading back ----------------------------------------------------------------------------------------------
+
+    /// Raises our token at the resource and reads it back.
+    async fn look(&self, warrant: &Warrant, action: &Action) -> ReadBack {
+        let deadline = Instant::now() + LOOK_DEADLINE;
+        let actuator = &self.coordinator.actuator;
+        let looking = async {
+            match actuator.raise(warrant, action, deadline).await {
+                Raised::Done { .. } => actuator.read_back(warrant, action, deadline).await,
+                Raised::Unknown { reason } => ReadBack::Unknown { reason },
+                Raised::Refused { held } => ReadBack::Refused { held },
+            }
+        };
+        match tokio::time::timeout_at(deadline + GRACE, looking).await {
+            Ok(seen) => seen,
+            Err(_) => ReadBack::Unknown { reason: "no answer in time".to_owned() },
+        }
+    }
+
+    async fn settle(&self, id: &StepId, attempt: u32) -> Rest {
+        let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
+        if let Err(error) = self.coordinator.journal.confirm().await {
+            tracing::warn!(run = %self.run.id, step = %id, %error, "not read back: leadership is not confirmed");
+            return Rest::of(RECHECK);
+        }
+        if step.action.is_repeatable() {
+            let reason = "interrupted; it may be repeated".to_owned();
+            self.report(id, attempt, Outcome::Failed { retryable: true, reason }).await;
+            return Rest::none();
+        }
+        let phase = self.run.phase_of(id);
+        match self.look(&self.warrant(id, attempt), &step.action).await {
+            ReadBack::Done { evidence } => {
+                let evidence = format!("found done: {evidence}");
+                self.conclude(&step, attempt, Outcome::Done { evidence }).await
+            }
+            ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
+                let reason = format!("found not done: {evidence}");
+                self.report(id, attempt, Outcome::Failed { retryable: true, reason }).await;
+                Rest::of(POLL)
+            }
+            ReadBack::InFlight { .. } => Rest::of(POLL),
+            ReadBack::Unknown { reason } => {
+                if phase == StepPhase::Started {
+                    self.report(id, attempt, Outcome::Unknown { reason }).await;
+                }
+                Rest::of(RECHECK)
+            }
+            ReadBack::Refused { held } => self.held_higher(&step, held).await,
+        }
+    }
+
+    /// Looks whether what keeps a stuck run is gone. A fence goes on by itself when proof arrives or its host answers
+    /// again; a promotion when its gates open; any other step only when its effect is found to be there.
+    async fn watch(&self, id: &StepId) -> Rest {
+        let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
+        if matches!(step.action, Action::Promote { .. }) && self.run.phase_of(id) == StepPhase::Pending {
+            if self.view.is_settled(LOOK_MS) && self.may_promote().await.is_ok() {
+                self.unstick("the gates before promoting are open").await;
+            }
+            return Rest::of(WATCH);
+        }
+        let record = self.run.record(id).cloned().unwrap_or_default();
+        if step.action.is_repeatable() || record.attempts == 0 {
+            return Rest::of(WATCH);
+        }
+        let seen = self.look(&self.warrant(id, record.attempts), &step.action).await;
+        let is_silent = matches!(seen, ReadBack::Unknown { .. });
+        match seen {
+            ReadBack::Done { evidence } => {
+                let evidence = format!("found done: {evidence}");
+                self.report(id, record.attempts, Outcome::Done { evidence }).await;
+                self.unstick("the effect is there").await;
+                return Rest::none();
+            }
+            ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
+                if record.phase.is_open_question() {
+                    let reason = format!("found not done: {evidence}");
+                    self.report(id, record.attempts, Outcome::Failed { retryable: true, reason }).await;
+                }
+                let is_fence = matches!(step.action, Action::Fence { .. });
+                if is_fence && (self.was_silent || record.phase.is_open_question()) {
+                    self.unstick("the old primary's host answers again").await;
+                }
+            }
+            ReadBack::InFlight { .. } | ReadBack::Unknown { .. } => {}
+            ReadBack::Refused { held } => return Rest { rest: WATCH, floor: Some(held), silent: Some(false) },
+        }
+        Rest { rest: WATCH, floor: None, silent: Some(is_silent) }
+    }
+
+    async fn unstick(&self, reason: &str) {
+        let (group, run) = (self.run.group.clone(), self.run.id.clone());
+        self.propose(Change::Unstick { group, run, token: self.token, reason: reason.to_owned() }).await;
+    }
+
+    async fn give_up(&self, id: &StepId, reason: String) -> Rest {
+        tracing::error!(run = %self.run.id, step = %id, "stuck: {reason}");
+        let (group, run) = (self.run.group.clone(), self.run.id.clone());
+        self.propose(Change::MarkStuck { group, run, token: self.token, step: id.clone(), reason }).await;
+        Rest::of(RECHECK)
+    }
+
+    // --- the end ---------------------------------------------------------------------------------------------------
+
+    async fn abort(self) -> Over {
+        let mut settled = Vec::new();
+        let mut untouched = true;
+        for (_, step) in self.run.plan.steps() {
+            let Some(record) = self.run.record(&step.id) else { continue };
+            let is_fence = matches!(step.action, Action::Fence { .. });
+            if record.attempts == 0 || !(record.phase.is_open_question() || is_fence) {
+                continue;
+            }
+            let seen = self.look(&self.warrant(&step.id, record.attempts), &step.action).await;
+            untouched &= !is_fence || matches!(seen, ReadBack::Untouched { .. });
+            let Some(resource) = step.action.resource() else { continue };
+            match seen {
+                ReadBack::Done { evidence } | ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
+                    settled.push((resource, evidence));
+                }
+                ReadBack::InFlight { .. } | ReadBack::Unknown { .. } | ReadBack::Refused { .. } => {}
+            }
+        }
+        self.propose_close(RunOutcome::Aborted, untouched, settled, "aborted by an operator").await;
+        Over::Run { group: self.run.group }
+    }
+
+    async fn close(self, outcome: RunOutcome, reason: &str) -> Over {
+        self.propose_close(outcome, false, Vec::new(), reason).await;
+        Over::Run { group: self.run.group }
+    }
+
+    async fn propose_close(
+        &self,
+        outcome: RunOutcome,
+        old_primary_untouched: bool,
+        settled: Vec<(ResourceName, String)>,
+        reason: &str,
+    ) {
+        self.propose(Change::CloseRun {
+            group: self.run.group.clone(),
+            run: self.run.id.clone(),
+            token: self.token,
+            outcome,
+            settled: settled.into_iter().collect(),
+            old_primary_untouched,
+            reason: reason.to_owned(),
+        })
+        .await;
+    }
+
+    async fn propose(&self, change: Change) -> bool {
+        matches!(self.coordinator.propose(change).await, Some(Applied::Done { .. }))
+    }
+
+    async fn journal_answer(&self, change: Change) -> Result<Applied, JournalError> {
+        let what = change.name();
+        let by = self.coordinator.name.clone();
+        let command = Command { node: self.coordinator.node, at: unix_now(), by, request_id: None, change };
+        let applied = self.coordinator.journal.propose(command).await?;
+        if let Applied::Rejected(rejection) = &applied {
+            tracing::warn!(run = %self.run.id, what, code = ?rejection.code, "rejected: {}", rejection.message);
+        }
+        Ok(applied)
+    }
+}
+
+/// Reports no older than this let the gates before promoting be judged, milliseconds.
+const LOOK_MS: u64 = 5000;
+
+/// What P5 was judged by.
+#[derive(Default)]
+struct LossGate {
+    expected_ms: Option<u64>,
+    limit_ms: Option<u64>,
+}
+
+/// Between three quarters and five quarters of it, so that many retries do not keep step.
+fn jittered(ms: u64) -> Duration {
+    let factor = rand::random_range(0.75..1.25);
+    Duration::from_millis(ms).mul_f64(factor)
+}
+
+/// Raises the group's last token at a resource that an aborted or skipped step may still act upon, and records what it shows.
+pub(super) async fn settle_left(
+    coordinator: Arc<Coordinator>,
+    group: GroupName,
+    resource: ResourceName,
+    left: Unsettled,
+    token: Token,
+) -> Over {
+    let warrant = Warrant {
+        cluster: coordinator.policy.cluster.clone(),
+        group: group.clone(),
+        run: left.run.clone(),
+        step: StepId::from("settle"),
+        attempt: 0,
+        token,
+    };
+    let deadline = Instant::now() + LOOK_DEADLINE;
+    let raising = coordinator.actuator.raise(&warrant, &left.action, deadline);
+    match tokio::time::timeout_at(deadline + GRACE, raising).await {
+        Ok(Raised::Done { in_flight: None }) => {
+            let evidence = format!("token {token} raised; nothing in flight");
+            let change = Change::Settle { group: group.clone(), resource: resource.clone(), evidence };
+            coordinator.propose(change).await;
+        }
+        Ok(Raised::Done { in_flight: Some(what) }) => {
+            tracing::info!(%group, %resource, "unsettled still: {what} is in flight");
+        }
+        Ok(Raised::Unknown { reason }) => tracing::debug!(%group, %resource, "unsettled still: {reason}"),
+        Ok(Raised::Refused { held }) => {
+            tracing::warn!(%group, %resource, %held, "unsettled: a higher token is held there")
+        }
+        Err(_) => tracing::debug!(%group, %resource, "unsettled still: no answer in time"),
+    }
+    Over::Settled { group, resource }
+}

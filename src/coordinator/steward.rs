@@ -1,0 +1,72 @@
+//! Who should lead: a node under the configuration in force, and rather the witness than DR, rather DR than the serving
+//! region, so that the loss of any one site costs the serving side neither an election nor its lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Coordinator;
+use crate::domain::ids::{ConfigDigest, NodeId};
+use crate::domain::state::ClusterState;
+use crate::domain::view::View;
+
+/// A leader leads at least this long before it hands over, so that reports and elections come to rest.
+const SETTLE: Duration = Duration::from_secs(3);
+/// A transfer that did not happen is tried again after this long.
+const RETRY: Duration = Duration::from_secs(30);
+/// A candidate must have reported within this, milliseconds.
+const FRESH_MS: u64 = 3000;
+
+/// Looks after leadership.
+pub struct Steward {
+    coordinator: Arc<Coordinator>,
+    not_before: Instant,
+}
+
+impl Steward {
+    pub(super) fn new(coordinator: Arc<Coordinator>) -> Self {
+        Self { coordinator, not_before: Instant::now() + SETTLE }
+    }
+
+    /// Hands leadership over where somebody else should have it. Answers whether it was handed over.
+    pub(super) async fn look(&mut self, state: &ClusterState, view: &View, is_idle: bool) -> bool {
+        let Some(digest) = &state.digest else { return false };
+        let ours = digest == &self.coordinator.policy.digest;
+        // A run goes on under whoever holds it; only a node that may not act hands it on.
+        let is_calm = is_idle && state.groups.values().all(|group| group.open_run.is_none());
+        if Instant::now() < self.not_before || (ours && !is_calm) {
+            return false;
+        }
+        let Some(better) = self.better(state, digest, view, ours) else { return false };
+        self.not_before = Instant::now() + RETRY;
+        tracing::info!(to = %better, same_configuration = ours, "handing leadership over");
+        match self.coordinator.journal.transfer(better).await {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::warn!(to = %better, %error, "leadership was not handed over");
+                false
+            }
+        }
+    }
+
+    fn better(&self, state: &ClusterState, digest: &ConfigDigest, view: &View, ours: bool) -> Option<NodeId> {
+        let own_rank = if ours { self.rank(state, self.coordinator.node) } else { usize::MAX };
+        view.fresh(FRESH_MS)
+            .filter(|(id, sight)| {
+                *id != self.coordinator.node && &sight.report.digest == digest && !sight.report.isolated
+            })
+            .map(|(id, _)| (self.rank(state, id), id))
+            .filter(|(rank, _)| *rank < own_rank)
+            .min()
+            .map(|(_, id)| id)
+    }
+
+    /// 0 serves nothing ever, then one more for each group that it could serve, many more for each that it serves now.
+    fn rank(&self, state: &ClusterState, node: NodeId) -> usize {
+        let Some(member) = self.coordinator.policy.members.get(&node) else { return usize::MAX - 1 };
+        let serving = state.groups.values().filter(|group| group.serving.last == member.region).count();
+        let could = state.groups.values().any(|group| group.regions.contains(&member.region));
+        serving * 2 + usize::from(could)
+    }
+}
