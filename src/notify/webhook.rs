@@ -1,0 +1,131 @@
+//! A webhook: one JSON object of stable shape by `POST`, signed where a secret is given.
+//!
+//! The signature is HMAC-SHA256 over `TIMESTAMP.BODY` (the timestamp in seconds since 1970, as in the header), written
+//! `v1=HEX`. A receiver checks it in constant time and refuses an old timestamp, so that a page cannot be played again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::header::HeaderMap;
+use ring::hmac;
+use serde::Serialize;
+use url::Url;
+
+use super::http::{NotifyError, Poster, header, read_secret};
+use super::rfc3339::rfc3339;
+use super::{Notifier, Parcel, Sent};
+use crate::clock;
+use crate::domain::ids::{ClusterName, GroupName, RunId};
+use crate::domain::page::{PageAction, Severity};
+
+/// `v1=` and the signature in hexadecimal.
+pub const SIGNATURE_HEADER: &str = "x-watchdog-signature";
+/// Seconds since 1970 when it was signed.
+pub const TIMESTAMP_HEADER: &str = "x-watchdog-timestamp";
+
+/// Sends to one webhook.
+#[derive(Debug)]
+pub struct Webhook {
+    cluster: ClusterName,
+    secret_file: Option<PathBuf>,
+    poster: Poster,
+}
+
+impl Webhook {
+    /// For the address; signed with the first line of `secret_file` where given.
+    ///
+    /// # Errors
+    /// Where no HTTP client can be built.
+    pub fn new(
+        cluster: ClusterName,
+        url: Url,
+        secret_file: Option<PathBuf>,
+        timeout: Duration,
+    ) -> Result<Self, NotifyError> {
+        Ok(Self { cluster, secret_file, poster: Poster::new(url, timeout)? })
+    }
+}
+
+#[async_trait]
+impl Notifier for Webhook {
+    async fn send(&self, parcel: Parcel<'_>) -> Sent {
+        let body = match serde_json::to_vec(&Body::new(&self.cluster, parcel)) {
+            Ok(body) => body,
+            Err(e) => return Sent::Refused { reason: format!("the page cannot be written as JSON: {e}") },
+        };
+        let mut headers = HeaderMap::new();
+        let mut secret = None;
+        if let Some(path) = &self.secret_file {
+            let key = match read_secret("secret_file", path).await {
+                Ok(key) => key,
+                Err(e) => return Sent::Retry { reason: e.to_string(), after: None },
+            };
+            let timestamp_s = clock::unix_now().0 / 1000;
+            headers.extend(header(TIMESTAMP_HEADER, &timestamp_s.to_string()));
+            headers.extend(header(SIGNATURE_HEADER, &sign(key.as_bytes(), timestamp_s, &body)));
+            secret = Some(key);
+        }
+        self.poster.post(body, headers, secret.as_deref()).await
+    }
+}
+
+/// The value of [`SIGNATURE_HEADER`].
+pub fn sign(key: &[u8], timestamp_s: u64, body: &[u8]) -> String {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    context.update(timestamp_s.to_string().as_bytes());
+    context.update(b".");
+    context.update(body);
+    let hex: String = context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("v1={hex}")
+}
+
+/// The shape is promised to receivers: fields are added, never renamed or taken away.
+#[derive(Serialize)]
+struct Body<'a> {
+    cluster: &'a ClusterName,
+    key: &'a str,
+    event: &'a str,
+    severity: Severity,
+    action: PageAction,
+    summary: &'a str,
+    group: Option<&'a GroupName>,
+    run: Option<&'a RunId>,
+    details: &'a BTreeMap<String, String>,
+    seq: Option<u64>,
+    at: String,
+}
+
+impl<'a> Body<'a> {
+    fn new(cluster: &'a ClusterName, parcel: Parcel<'a>) -> Self {
+        let page = parcel.page;
+        Self {
+            cluster,
+            key: &page.key,
+            event: &page.event,
+            severity: page.severity,
+            action: page.action,
+            summary: &page.summary,
+            group: page.group.as_ref(),
+            run: page.run.as_ref(),
+            details: &page.details,
+            seq: parcel.seq,
+            at: rfc3339(parcel.at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // printf "1700000000.{\"key\":\"a\"}" | openssl dgst -sha256 -hmac Jefe
+    #[test]
+    fn the_signature_is_what_openssl_computes() {
+        assert_eq!(
+            sign(b"Jefe", 1_700_000_000, b"{\"key\":\"a\"}"),
+            "v1=91ab849977823953051a712e79746f1d1428380bf3de31f5d6ee180e94389e82"
+        );
+    }
+}
