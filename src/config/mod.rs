@@ -1,1 +1,117 @@
-//! The configuration file: as typed (raw), then validated. Every fault is named with its line or field.
+//! The configuration file: as typed ([`raw`]), then judged and resolved ([`types`]). Every fault is named with its line and field.
+//!
+//! One file, the same on every node; `docs/CONFIGURATION.md` explains it key by key. [`Config::load`] either gives a
+//! configuration that is sound in itself or every fault at once. Its digest is what nodes compare.
+
+use std::path::{Path, PathBuf};
+
+mod digest;
+mod files;
+mod read;
+mod validate;
+
+pub mod check;
+pub mod raw;
+pub mod types;
+
+pub use check::{Fault, Report, render};
+pub use types::*;
+
+use crate::domain::ids::{NodeName, ReceiverName};
+use crate::domain::policy::{ClusterPolicy, Member};
+
+/// Why a configuration was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("configuration {}: {source}; check --config and the file's permissions", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It was read and is wrong.
+    #[error("{}", render(report, &path.display().to_string()).trim_end())]
+    Faults {
+        /// Which file.
+        path: PathBuf,
+        /// Every fault.
+        report: Report,
+    },
+    /// No such node.
+    #[error("no node {name:?} in the configuration; --node is one of: {}", known.join(", "))]
+    NoSuchNode {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+}
+
+/// Judges a file's bytes: the report always, and the configuration where there are no errors.
+pub fn judge(bytes: &[u8]) -> (Option<Config>, Report) {
+    let mut report = Report::default();
+    let config = match std::str::from_utf8(bytes) {
+        Ok(text) => read::read(text, &mut report).and_then(|raw| validate::validate(&raw, &mut report)),
+        Err(error) => {
+            let before = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
+            let place = check::Place { line: Some(before + 1), ..check::Place::default() };
+            report.error(&place, "", "a byte that is not UTF-8", "save the file as UTF-8 text");
+            None
+        }
+    };
+    report.sort();
+    match config {
+        Some(mut config) if report.passes() => {
+            config.warnings = report.warnings.clone();
+            config.digest = digest::of(&config);
+            (Some(config), report)
+        }
+        _ => (None, report),
+    }
+}
+
+impl Config {
+    /// Reads and judges a file.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let bytes = read_bounded(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        match judge(&bytes) {
+            (Some(config), _) => Ok(config),
+            (None, report) => Err(ConfigError::Faults { path: path.to_owned(), report }),
+        }
+    }
+
+    /// The node of that name.
+    pub fn node(&self, name: &str) -> Result<&NodeConfig, ConfigError> {
+        let known = || self.nodes.values().map(|node| node.name.to_string()).collect();
+        let found = self.nodes.values().find(|node| node.name.as_str() == name);
+        found.ok_or_else(|| ConfigError::NoSuchNode { name: name.to_owned(), known: known() })
+    }
+
+    /// Every target that a node probes: those of all groups, then the references.
+    pub fn targets(&self) -> impl Iterator<Item = &TargetConfig> {
+        self.groups.values().flat_map(|group| group.targets.values()).chain(self.references.values())
+    }
+
+    /// What `decide` needs of all this.
+    pub fn policy(&self) -> ClusterPolicy {
+        let member = |node: &NodeConfig| Member { name: NodeName(node.name.0.clone()), region: node.region.clone() };
+        ClusterPolicy {
+            cluster: self.cluster.clone(),
+            epoch: self.epoch,
+            digest: self.digest.clone(),
+            members: self.nodes.iter().map(|(id, node)| (*id, member(node))).collect(),
+            receivers: self.receivers.keys().cloned().collect::<Vec<ReceiverName>>(),
+            groups: self.groups.iter().map(|(name, group)| (name.clone(), group.policy.clone())).collect(),
+        }
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that the reader can tell "too large" from "just large enough".
+    std::fs::File::open(path)?.take(read::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

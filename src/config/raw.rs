@@ -1,0 +1,368 @@
+//! The file as typed: one struct a table, unknown keys refused, units in the names. Nothing is judged here.
+//!
+//! Every field may be absent, so that what is missing is told together with everything else that is wrong.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::check::Item;
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty),+ $(,)? })+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: Option<$kind>,)+ }
+    )+};
+}
+
+tables! {
+    /// `[cluster]`
+    RawCluster {
+        /// Identity in every remote call and guard request.
+        name: String,
+        /// Raised when a cluster is rebuilt.
+        epoch: u64,
+        /// Regions whose loss nobody will answer automatically, knowingly.
+        accept_no_automatic_failover_from: Vec<String>,
+    }
+
+    /// `[timing]`
+    RawTiming {
+        /// Between two heartbeats of the leader.
+        heartbeat_ms: u64,
+        /// Shortest wait for a lost leader.
+        election_min_ms: u64,
+        /// Longest.
+        election_max_ms: u64,
+        /// Between two reports to the leader when nothing changes.
+        report_interval_ms: u64,
+        /// For one snapshot to arrive.
+        install_snapshot_timeout_ms: u64,
+    }
+
+    /// `[probe_defaults]`
+    RawProbe {
+        /// Between two probes.
+        interval_ms: u64,
+        /// Between two probes while in doubt.
+        fastinter_ms: u64,
+        /// A probe that takes longer has failed.
+        timeout_ms: u64,
+        /// So many failures in a row: down.
+        fall: u32,
+        /// So many successes in a row: up.
+        rise: u32,
+    }
+
+    /// `[[region]]`
+    RawRegion {
+        /// Name.
+        name: String,
+        /// Voter and observer only.
+        witness: bool,
+    }
+
+    /// `[[node]]`
+    RawNode {
+        /// Number in Raft, never reused.
+        id: u64,
+        /// Name.
+        name: String,
+        /// Where it stands.
+        region: String,
+        /// What it binds for gRPC.
+        listen: String,
+        /// What peers dial.
+        address: String,
+        /// What it binds for metrics and liveness.
+        http: String,
+        /// Where it keeps its log and state.
+        data_dir: String,
+    }
+
+    /// `[[receiver]]`
+    RawReceiver {
+        /// Name.
+        name: String,
+        /// `pagerduty` or `webhook`.
+        kind: String,
+        /// Of PagerDuty's Events API.
+        base_url: String,
+        /// File with the integration's key.
+        routing_key_file: String,
+        /// Of the webhook.
+        url: String,
+        /// File with the webhook's HMAC secret.
+        secret_file: String,
+    }
+
+    /// `[[host]]`
+    RawHost {
+        /// Name.
+        name: String,
+        /// Where it stands.
+        region: String,
+        /// `address:port` of its SSH server.
+        ssh: String,
+        /// SSH user.
+        user: String,
+        /// Its public key.
+        host_key: String,
+        /// Our private key's file.
+        identity_file: String,
+    }
+
+    /// `[[dns]]`
+    RawDns {
+        /// Name.
+        name: String,
+        /// `rfc2136` or `route53`.
+        kind: String,
+        /// `address:port` of the primary name server.
+        server: String,
+        /// The zone's name. Optional for `route53`, where it is used to check names only.
+        zone: String,
+        /// The TSIG key's name.
+        key_name: String,
+        /// File with the TSIG key.
+        key_file: String,
+        /// Route 53's zone id.
+        hosted_zone_id: String,
+        /// A compatible server instead of AWS.
+        endpoint_url: String,
+        /// Shared credentials file.
+        credentials_file: String,
+    }
+
+    /// `[[group]]`, without its sub-tables
+    RawGroup {
+        /// Name.
+        name: String,
+        /// Where it serves from when all is well.
+        home: String,
+        /// `confirm` or `none`.
+        fencing: String,
+        /// Who asserts that two primaries do no harm, and when.
+        fencing_none_asserted_by: String,
+        /// Decide, record and page only.
+        shadow: bool,
+        /// How long a trigger must last.
+        hold_down_ms: u64,
+        /// Between two automatic failovers.
+        cooldown_s: u64,
+        /// Writes that an automatic failover may lose.
+        rpo_limit_s: u64,
+        /// Shown beside what was reached.
+        rto_objective_s: u64,
+        /// Replication lag above this is told, or acted upon.
+        lag_limit_s: u64,
+        /// `page`, `gate` or `failover`.
+        lag_action: String,
+        /// An older observation is no evidence.
+        observation_ttl_ms: u64,
+        /// A fence without proof for so long makes the run stuck.
+        fence_patience_s: u64,
+        /// The TXT record that keeps the token.
+        token_record: String,
+        /// Kinds of step, side by side within a stage.
+        stages: Vec<Vec<String>>,
+    }
+
+    /// `trigger = { … }`
+    RawTrigger {
+        /// Targets of that region.
+        targets: Vec<String>,
+        /// How many of them.
+        need: RawNeed,
+    }
+
+    /// `services = [{ … }]`
+    RawService {
+        /// Whose guard.
+        host: String,
+        /// The action's name in the guard's configuration.
+        action: String,
+        /// Its declared parameters.
+        params: BTreeMap<String, String>,
+    }
+
+    /// `[[group.region]]`
+    RawGroupRegion {
+        /// Name of a `[[region]]`.
+        name: String,
+        /// What must be down before this region counts as lost.
+        trigger: RawTrigger,
+        /// Whose guard fences and promotes.
+        database_host: String,
+        /// What to start after promotion.
+        services: Vec<RawService>,
+        /// The target that measures replication into this region.
+        replication: String,
+        /// The load balancer's target.
+        load_balancer: String,
+    }
+
+    /// `[[group.target]]` and `[[reference]]`
+    RawTarget {
+        /// Name, unique in the file.
+        name: String,
+        /// Where it stands.
+        region: String,
+        /// `http`, `tcp`, `postgres`, `replication` or `dns`.
+        kind: String,
+        /// Between two probes.
+        interval_ms: u64,
+        /// Between two probes while in doubt.
+        fastinter_ms: u64,
+        /// A probe that takes longer has failed.
+        timeout_ms: u64,
+        /// So many failures in a row: down.
+        fall: u32,
+        /// So many successes in a row: up.
+        rise: u32,
+        /// http: what to get.
+        url: String,
+        /// http: the status wanted.
+        expect_status: u16,
+        /// http: text that the body must hold.
+        body_contains: String,
+        /// http: PEM file of the authority to trust.
+        ca_file: String,
+        /// http: a redirect is followed instead of judged.
+        follow_redirects: bool,
+        /// tcp: `address:port`.
+        address: String,
+        /// postgres: where.
+        conninfo: String,
+        /// postgres, replication: file with the password.
+        password_file: String,
+        /// postgres, replication: PEM file of the authority to trust.
+        tls_ca_file: String,
+        /// postgres: `primary`, `standby` or `any`.
+        expect_role: String,
+        /// postgres: try a write too.
+        canary: bool,
+        /// replication: conninfo of the primary.
+        primary: String,
+        /// replication: conninfo of the standby.
+        standby: String,
+        /// dns: the name server asked.
+        server: String,
+        /// dns: the name asked for.
+        record_name: String,
+        /// dns: `A`, `AAAA` or `CNAME`.
+        record_type: String,
+    }
+
+    /// `[[group.record]]` and `[[group.traffic_record]]`
+    RawRecord {
+        /// Which `[[dns]]`.
+        dns: String,
+        /// Fully qualified.
+        name: String,
+        /// `A`, `AAAA` or `CNAME`.
+        r#type: String,
+        /// Time to live.
+        ttl_s: u32,
+        /// By region.
+        values: BTreeMap<String, String>,
+    }
+
+    /// `[[group.verify]]`
+    RawVerify {
+        /// Used when moving to this region.
+        region: String,
+        /// `http`, `database_writable` or `dns_answers`.
+        kind: String,
+        /// http: what to get.
+        url: String,
+        /// http: the status wanted.
+        expect_status: u16,
+        /// http: connect there instead of resolving.
+        connect_to: String,
+        /// http: resolve at this name server.
+        resolve_at: String,
+        /// database_writable: where.
+        conninfo: String,
+        /// database_writable: file with the password.
+        password_file: String,
+        /// database_writable: PEM file of the authority to trust.
+        tls_ca_file: String,
+        /// dns_answers: the name server asked.
+        server: String,
+    }
+
+    /// `[[group.step]]`
+    RawStep {
+        /// A kind of step, or one step's id.
+        id: String,
+        /// An attempt never outlives this.
+        deadline_s: u64,
+        /// The same, finer.
+        deadline_ms: u64,
+        /// Before the run is stuck.
+        max_attempts: u32,
+        /// After the first failure; doubles.
+        backoff_ms: u64,
+        /// At most.
+        backoff_max_ms: u64,
+        /// The next stage waits for it.
+        blocking: bool,
+    }
+}
+
+/// `need = "all"`, `"any"` or a number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum RawNeed {
+    /// So many.
+    Number(u32),
+    /// A word.
+    Word(String),
+}
+
+/// One `[[group]]` with its sub-tables.
+#[derive(Debug, Clone, Default)]
+pub struct RawGroupTables {
+    /// Its own keys.
+    pub group: Item<RawGroup>,
+    /// `[[group.region]]`
+    pub regions: Vec<Item<RawGroupRegion>>,
+    /// `[[group.target]]`
+    pub targets: Vec<Item<RawTarget>>,
+    /// `[[group.record]]`
+    pub records: Vec<Item<RawRecord>>,
+    /// `[[group.traffic_record]]`
+    pub traffic_records: Vec<Item<RawRecord>>,
+    /// `[[group.verify]]`
+    pub verify: Vec<Item<RawVerify>>,
+    /// `[[group.step]]`
+    pub steps: Vec<Item<RawStep>>,
+}
+
+/// The whole file.
+#[derive(Debug, Clone, Default)]
+pub struct RawConfig {
+    /// `[cluster]`
+    pub cluster: Item<RawCluster>,
+    /// `[timing]`
+    pub timing: Item<RawTiming>,
+    /// `[probe_defaults]`
+    pub probe_defaults: Item<RawProbe>,
+    /// `[[region]]`
+    pub regions: Vec<Item<RawRegion>>,
+    /// `[[node]]`
+    pub nodes: Vec<Item<RawNode>>,
+    /// `[[reference]]`
+    pub references: Vec<Item<RawTarget>>,
+    /// `[[receiver]]`
+    pub receivers: Vec<Item<RawReceiver>>,
+    /// `[[host]]`
+    pub hosts: Vec<Item<RawHost>>,
+    /// `[[dns]]`
+    pub dns: Vec<Item<RawDns>>,
+    /// `[[group]]`
+    pub groups: Vec<RawGroupTables>,
+}

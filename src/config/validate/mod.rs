@@ -1,0 +1,125 @@
+//! From the file as typed to a configuration that is sound in itself. Faults are collected, never thrown: one bad field hides no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::ids::{ClusterName, ConfigDigest, GroupName, HostName, ProviderName, RegionName};
+use crate::domain::plan::DnsProvider;
+
+use super::check::{Item, Report};
+use super::raw::RawConfig;
+use super::types::{Config, GroupConfig, HostConfig, NamedFile, RegionConfig, Schedule};
+
+mod cluster;
+mod fields;
+mod group;
+mod layout;
+mod parts;
+mod plan;
+mod record;
+mod shared;
+mod target;
+
+/// Judges the file. `None` when something is missing without which there is no configuration at all.
+pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
+    let mut judge = Judge::new(raw, report);
+    let (cluster, epoch) = judge.cluster(&raw.cluster);
+    let timing = judge.timing(&raw.timing);
+    judge.defaults = judge.schedule_defaults(&raw.probe_defaults);
+    judge.regions = judge.regions(&raw.regions);
+    let nodes = judge.nodes(&raw.nodes);
+    let references = judge.references(&raw.references);
+    let receivers = judge.receivers(&raw.receivers);
+    judge.hosts = judge.hosts(&raw.hosts);
+    judge.dns = judge.providers(&raw.dns);
+    let groups = judge.groups(raw, &timing);
+    judge.shared(raw, &groups);
+    let no_automatic_failover_from = judge.layout(raw, &nodes);
+    Some(Config {
+        cluster: ClusterName(cluster?),
+        epoch,
+        no_automatic_failover_from,
+        timing,
+        regions: judge.regions,
+        nodes,
+        references,
+        receivers,
+        hosts: judge.hosts,
+        dns: judge.dns,
+        groups,
+        digest: ConfigDigest(String::new()),
+        warnings: Vec::new(),
+        files: judge.files,
+    })
+}
+
+/// What is being judged, and what is known so far.
+struct Judge<'r> {
+    report: &'r mut Report,
+    known: Known,
+    defaults: Schedule,
+    regions: BTreeMap<RegionName, RegionConfig>,
+    hosts: BTreeMap<HostName, HostConfig>,
+    dns: BTreeMap<ProviderName, DnsProvider>,
+    /// The zone of a provider, where the file tells it.
+    zones: BTreeMap<ProviderName, String>,
+    /// Names of targets and references so far, with the line of each.
+    target_names: BTreeMap<String, Option<usize>>,
+    files: Vec<NamedFile>,
+}
+
+/// Names that the file defines, whether or not the rest of their table is sound: so that a bad host is not also reported as
+/// an unknown one wherever it is referred to.
+struct Known {
+    regions: BTreeSet<String>,
+    hosts: BTreeSet<String>,
+    dns: BTreeSet<String>,
+}
+
+impl<'r> Judge<'r> {
+    fn new(raw: &RawConfig, report: &'r mut Report) -> Self {
+        let known = Known {
+            regions: names(&raw.regions, |region| &region.name),
+            hosts: names(&raw.hosts, |host| &host.name),
+            dns: names(&raw.dns, |dns| &dns.name),
+        };
+        Self {
+            report,
+            known,
+            defaults: cluster::schedule(500, 100, 1000, 3, 2),
+            regions: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            dns: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            target_names: BTreeMap::new(),
+            files: Vec::new(),
+        }
+    }
+
+    fn groups(&mut self, raw: &RawConfig, timing: &super::types::Timing) -> BTreeMap<GroupName, GroupConfig> {
+        let mut groups = BTreeMap::new();
+        let mut seen = BTreeMap::new();
+        for tables in &raw.groups {
+            let place = &tables.group.place;
+            let name = self.name(place, "name", &tables.group.value.name);
+            if let Some(name) = &name {
+                self.unique(&mut seen, place, "name", name, "group");
+            }
+            let name = GroupName(name.unwrap_or_default());
+            let group = self.group(&name, tables, timing);
+            groups.insert(name, group);
+        }
+        if raw.groups.is_empty() {
+            self.report.warn(
+                &raw.cluster.place,
+                "",
+                "no [[group]]: the nodes will watch nothing",
+                "describe what fails over together in a [[group]]",
+            );
+        }
+        groups
+    }
+}
+
+fn names<T>(items: &[Item<T>], name: fn(&T) -> &Option<String>) -> BTreeSet<String> {
+    items.iter().filter_map(|item| name(&item.value).clone()).collect()
+}

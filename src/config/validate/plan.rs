@@ -1,0 +1,422 @@
+//! Plans: for every ordered pair of serving regions, each step resolved to what exactly it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::check::{Item, Place};
+use crate::config::raw::{RawGroup, RawGroupTables, RawStep, RawVerify};
+use crate::domain::ids::{HostName, ProviderName, RegionName, StepId};
+use crate::domain::plan::{Action, Check, DnsRecord, GuardEndpoint, Plan, Retry, Stage, Step};
+use crate::domain::policy::Fencing;
+
+use super::Judge;
+use super::fields::{HOUR_MS, cut};
+use super::group::Side;
+use super::record::Record;
+
+/// The kinds of step, in the order of the card.
+const KINDS: &[&str] = &["fence", "dns", "promote", "services", "verify"];
+
+/// A named action of a guard.
+#[derive(Debug, Clone)]
+pub(super) struct Service {
+    pub host: HostName,
+    pub action: String,
+    pub params: BTreeMap<String, String>,
+}
+
+/// A `[[group.verify]]` before the records are put in.
+#[derive(Debug, Clone)]
+pub(super) enum Look {
+    Check(Check),
+    DnsAnswers { server: String },
+}
+
+/// Everything that plans are made of.
+pub(super) struct Recipe<'a> {
+    pub group: &'a Item<RawGroup>,
+    pub regions: &'a [RegionName],
+    pub fencing: &'a Fencing,
+    pub sides: &'a BTreeMap<RegionName, Side>,
+    /// Both sorts: a region's loss takes its load balancer with it.
+    pub records: &'a [Record],
+    pub traffic_records: &'a [Record],
+    pub token_records: &'a BTreeMap<ProviderName, String>,
+    pub checks: &'a BTreeMap<RegionName, Vec<Look>>,
+    pub steps: &'a [Item<RawStep>],
+}
+
+impl Recipe<'_> {
+    fn has_database(&self) -> bool {
+        self.sides.values().any(|side| side.database_host.is_some())
+    }
+
+    fn has_services(&self) -> bool {
+        self.sides.values().any(|side| !side.services.is_empty())
+    }
+}
+
+impl Judge<'_> {
+    /// Failover plans, then traffic plans.
+    pub(super) fn plans(&mut self, recipe: &Recipe<'_>) -> (Vec<Plan>, Vec<Plan>) {
+        let stages = self.stages(recipe);
+        let overrides = self.overrides(recipe);
+        let traffic_stages = vec![vec!["dns".to_owned()], vec!["verify".to_owned()]];
+        let (mut failover, mut traffic) = (Vec::new(), Vec::new());
+        for from in recipe.regions {
+            for to in recipe.regions.iter().filter(|to| *to != from) {
+                let pair = Pair { recipe, from, to, hosts: &self.hosts, dns: &self.dns };
+                let dns = |records: &[Record]| pair.dns_steps(records);
+                failover.push(pair.plan(&stages, &overrides, |kind| match kind {
+                    "dns" => dns(recipe.records),
+                    other => pair.steps(other),
+                }));
+                if !recipe.traffic_records.is_empty() {
+                    traffic.push(pair.plan(&traffic_stages, &overrides, |kind| match kind {
+                        "dns" => dns(recipe.traffic_records),
+                        _ => pair.traffic_verify(),
+                    }));
+                }
+            }
+        }
+        self.overrides_are_used(recipe, failover.iter().chain(&traffic));
+        (failover, traffic)
+    }
+
+    fn stages(&mut self, recipe: &Recipe<'_>) -> Vec<Vec<String>> {
+        let place = &recipe.group.place;
+        let default = [&["fence"][..], &["dns", "promote"], &["services"], &["verify"]];
+        let Some(stages) = &recipe.group.value.stages else {
+            return default.iter().map(|stage| stage.iter().map(|kind| (*kind).to_owned()).collect()).collect();
+        };
+        let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+        for (n, kind) in stages.iter().enumerate().flat_map(|(n, stage)| stage.iter().map(move |kind| (n, kind))) {
+            if !KINDS.contains(&kind.as_str()) {
+                let what = format!("{:?} is not a kind of step", cut(kind));
+                self.report.error(place, "stages", what, format!("use {}", KINDS.join(", ")));
+            } else if at.insert(kind, n).is_some() {
+                self.report.error(place, "stages", format!("{kind:?} stands twice"), "name each kind once");
+            }
+        }
+        self.order_of(recipe, place, &at);
+        stages.clone()
+    }
+
+    fn order_of(&mut self, recipe: &Recipe<'_>, place: &Place, at: &BTreeMap<&str, usize>) {
+        let confirm = !matches!(recipe.fencing, Fencing::None { .. });
+        let needed = [
+            ("fence", recipe.has_database() && confirm, "the old primary must be fenced before another is promoted"),
+            ("promote", recipe.has_database(), "the group has a database"),
+            ("dns", !recipe.records.is_empty(), "the group has records"),
+            ("services", recipe.has_services(), "the group has services"),
+            ("verify", !recipe.checks.is_empty(), "the group has [[group.verify]]"),
+        ];
+        for (kind, needed, why) in needed {
+            if needed && !at.contains_key(kind) {
+                self.report.error(
+                    place,
+                    "stages",
+                    format!("no {kind:?}, and {why}"),
+                    format!("add \"{kind}\" to a stage"),
+                );
+            }
+        }
+        let before = |a: &str, b: &str| match (at.get(a), at.get(b)) {
+            (Some(a), Some(b)) => a < b,
+            _ => true,
+        };
+        if confirm && !before("fence", "promote") {
+            let what = "\"fence\" does not come in a stage before \"promote\"";
+            self.report.error(
+                place,
+                "stages",
+                what,
+                "[[\"fence\"], [\"dns\", \"promote\"], [\"services\"], [\"verify\"]] is the usual order",
+            );
+        }
+        if !before("promote", "services") {
+            let what = "\"services\" do not come after \"promote\": they would start on a database in recovery";
+            self.report.error(place, "stages", what, "move \"services\" to a later stage");
+        }
+        let last = at.values().max();
+        if at.contains_key("verify") && at.get("verify") != last {
+            let todo = "move \"verify\" to the last stage";
+            self.report.error(place, "stages", "\"verify\" is not in the last stage: it would not see the whole", todo);
+        }
+    }
+
+    fn overrides(&mut self, recipe: &Recipe<'_>) -> BTreeMap<String, RawStep> {
+        let mut overrides = BTreeMap::new();
+        let mut seen = BTreeMap::new();
+        for Item { place, value } in recipe.steps {
+            let Some(id) = self.required(place, "id", &value.id) else { continue };
+            self.unique(&mut seen, place, "id", &id, "a step");
+            if value.deadline_s.is_some() && value.deadline_ms.is_some() {
+                let what = "deadline_s and deadline_ms both stand";
+                self.report.error(place, "deadline_ms", what, "keep one");
+            }
+            let mut step = value.clone();
+            let deadline = value.deadline_s.map(|s| self.number(place, "deadline_s", Some(s), 10, 1..=HOUR_MS / 1000));
+            step.deadline_ms = deadline.map(|s| s * 1000).or(value.deadline_ms);
+            step.deadline_ms =
+                step.deadline_ms.map(|ms| self.number(place, "deadline_ms", Some(ms), 10_000, 100..=HOUR_MS));
+            step.max_attempts = value.max_attempts.map(|n| self.number(place, "max_attempts", Some(n), 5, 1..=1000));
+            step.backoff_ms = value.backoff_ms.map(|ms| self.number(place, "backoff_ms", Some(ms), 500, 10..=600_000));
+            step.backoff_max_ms =
+                value.backoff_max_ms.map(|ms| self.number(place, "backoff_max_ms", Some(ms), 10_000, 10..=600_000));
+            if let (Some(first), Some(max)) = (step.backoff_ms, step.backoff_max_ms)
+                && first > max
+            {
+                let what = format!("backoff_ms {first} is longer than backoff_max_ms {max}");
+                self.report.error(place, "backoff_max_ms", what, "make it the longer one");
+            }
+            overrides.insert(id, step);
+        }
+        overrides
+    }
+
+    fn overrides_are_used<'p>(&mut self, recipe: &Recipe<'_>, plans: impl Iterator<Item = &'p Plan>) {
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        for (_, step) in plans.flat_map(Plan::steps) {
+            known.insert(step.id.0.clone());
+            known.insert(kind_of(&step.id).to_owned());
+        }
+        for Item { place, value } in recipe.steps {
+            if let Some(id) = value.id.as_ref().filter(|id| !known.contains(*id)) {
+                let there = known.iter().cloned().collect::<Vec<_>>().join(", ");
+                let what = format!("no plan of this group has a step {:?}", cut(id));
+                self.report.error(place, "id", what, format!("there are: {there}"));
+            }
+        }
+    }
+
+    /// What is looked at after moving to each region.
+    pub(super) fn checks(
+        &mut self,
+        tables: &RawGroupTables,
+        regions: &[RegionName],
+        records: &[Record],
+    ) -> BTreeMap<RegionName, Vec<Look>> {
+        let mut checks: BTreeMap<RegionName, Vec<Look>> = BTreeMap::new();
+        let known: BTreeSet<String> = regions.iter().map(|region| region.0.clone()).collect();
+        for item in &tables.verify {
+            let region = self.refers(&item.place, "region", &item.value.region, &known, "group.region");
+            let look = self.look(item, records);
+            if let (Some(region), Some(look)) = (region, look) {
+                checks.entry(RegionName(region)).or_default().push(look);
+            }
+        }
+        for region in
+            regions.iter().filter(|region| !tables.verify.iter().any(|v| v.value.region.as_ref() == Some(&region.0)))
+        {
+            let what = format!("nothing is verified after moving to {region}");
+            self.report.warn(
+                &tables.group.place,
+                "",
+                what,
+                format!("add a [[group.verify]] with region = \"{region}\""),
+            );
+        }
+        checks
+    }
+
+    fn look(&mut self, item: &Item<RawVerify>, records: &[Record]) -> Option<Look> {
+        let Item { place, value } = item;
+        let common = ["region", "kind"];
+        let kinds = ["http", "database_writable", "dns_answers"].map(|word| (word, word));
+        match self.choice(place, "kind", &value.kind, None, &kinds)? {
+            "http" => {
+                self.only(place, "http", &common, &["url", "expect_status", "connect_to", "resolve_at"]);
+                let expect_status = self.number(place, "expect_status", value.expect_status, 200, 100..=599);
+                if value.connect_to.is_some() && value.resolve_at.is_some() {
+                    let what = "connect_to and resolve_at both stand";
+                    self.report.error(
+                        place,
+                        "connect_to",
+                        what,
+                        "keep connect_to (a known address) or resolve_at (the public name)",
+                    );
+                }
+                let connect_to =
+                    value.connect_to.as_ref().and_then(|_| self.host_port(place, "connect_to", &value.connect_to));
+                let resolve_at =
+                    value.resolve_at.as_ref().and_then(|_| self.host_port(place, "resolve_at", &value.resolve_at));
+                let url = self.url(place, "url", &value.url)?;
+                Some(Look::Check(Check::Http { url, expect_status, connect_to, resolve_at }))
+            }
+            "database_writable" => {
+                self.only(place, "database_writable", &common, &["conninfo", "password_file", "tls_ca_file"]);
+                let (password, ca) = (&value.password_file, &value.tls_ca_file);
+                let database = self.database(place, "conninfo", &value.conninfo, password, ca)?;
+                Some(Look::Check(Check::DatabaseWritable { database }))
+            }
+            _ => {
+                self.only(place, "dns_answers", &common, &["server"]);
+                if records.is_empty() {
+                    let what = "dns_answers in a group without records";
+                    self.report.error(place, "kind", what, "add a [[group.record]], or remove this check");
+                }
+                self.host_port(place, "server", &value.server).map(|server| Look::DnsAnswers { server })
+            }
+        }
+    }
+}
+
+/// One way to move.
+struct Pair<'a> {
+    recipe: &'a Recipe<'a>,
+    from: &'a RegionName,
+    to: &'a RegionName,
+    hosts: &'a BTreeMap<HostName, crate::config::types::HostConfig>,
+    dns: &'a BTreeMap<ProviderName, crate::domain::plan::DnsProvider>,
+}
+
+type Named = Vec<(String, Action)>;
+
+impl Pair<'_> {
+    fn plan(
+        &self,
+        stages: &[Vec<String>],
+        overrides: &BTreeMap<String, RawStep>,
+        steps: impl Fn(&str) -> Named,
+    ) -> Plan {
+        let mut resolved = Vec::new();
+        for stage in stages {
+            let named = stage.iter().flat_map(|kind| steps(kind));
+            let steps: Vec<Step> = named.map(|(id, action)| step(id, action, overrides)).collect();
+            if !steps.is_empty() {
+                resolved.push(Stage { steps });
+            }
+        }
+        Plan { from: self.from.clone(), to: self.to.clone(), stages: resolved }
+    }
+
+    fn steps(&self, kind: &str) -> Named {
+        let confirm = !matches!(self.recipe.fencing, Fencing::None { .. });
+        match kind {
+            "fence" if confirm => self
+                .database(self.from)
+                .map(|guard| ("fence".to_owned(), Action::Fence { guard }))
+                .into_iter()
+                .collect(),
+            "promote" => self
+                .database(self.to)
+                .map(|guard| ("promote".to_owned(), Action::Promote { guard }))
+                .into_iter()
+                .collect(),
+            "services" => self.services(),
+            "verify" => verify(self.looks(self.recipe.records)),
+            _ => Named::new(),
+        }
+    }
+
+    fn side(&self, region: &RegionName) -> Option<&Side> {
+        self.recipe.sides.get(region)
+    }
+
+    fn guard(&self, host: &HostName) -> Option<GuardEndpoint> {
+        self.hosts.get(host).map(|host| host.guard.clone())
+    }
+
+    fn database(&self, region: &RegionName) -> Option<GuardEndpoint> {
+        self.guard(self.side(region)?.database_host.as_ref()?)
+    }
+
+    fn services(&self) -> Named {
+        let services = self.side(self.to).map(|side| side.services.as_slice()).unwrap_or_default();
+        let mut named = Named::new();
+        for service in services {
+            let Some(guard) = self.guard(&service.host) else { continue };
+            let mut id = match services.len() {
+                1 => "services".to_owned(),
+                _ => format!("services-{}-{}", service.host, service.action),
+            };
+            // The same action twice on one host, with other parameters.
+            let same = named.iter().filter(|(other, _): &&(String, Action)| other.starts_with(&id)).count();
+            if same > 0 {
+                id = format!("{id}-{}", same + 1);
+            }
+            let action = Action::Guarded { guard, name: service.action.clone(), params: service.params.clone() };
+            named.push((id, action));
+        }
+        named
+    }
+
+    fn dns_steps(&self, records: &[Record]) -> Named {
+        let providers: BTreeSet<&ProviderName> = records.iter().map(|record| &record.provider).collect();
+        let mut named = Named::new();
+        for name in &providers {
+            let (Some(provider), Some(token)) = (self.dns.get(*name), self.recipe.token_records.get(*name)) else {
+                continue;
+            };
+            let records = records.iter().filter(|record| record.provider == **name);
+            let records = records.filter_map(|record| self.record(record)).collect();
+            let action = Action::UpsertDns { provider: provider.clone(), token_record: token.clone(), records };
+            let id = if providers.len() == 1 { "dns".to_owned() } else { format!("dns-{name}") };
+            named.push((id, action));
+        }
+        named
+    }
+
+    fn record(&self, record: &Record) -> Option<DnsRecord> {
+        let value = record.values.get(self.to)?.clone();
+        Some(DnsRecord { name: record.name.clone(), kind: record.kind, ttl_s: record.ttl_s, value })
+    }
+
+    fn looks(&self, records: &[Record]) -> Vec<Check> {
+        let looks = self.recipe.checks.get(self.to).map(Vec::as_slice).unwrap_or_default();
+        let expand = |look: &Look| match look {
+            Look::Check(check) => vec![check.clone()],
+            Look::DnsAnswers { server } => records
+                .iter()
+                .filter_map(|record| self.record(record))
+                .map(|record| Check::DnsAnswers { server: server.clone(), record })
+                .collect(),
+        };
+        looks.iter().flat_map(expand).collect()
+    }
+
+    /// A traffic run promotes nothing, so that the other side's database need not take writes.
+    fn traffic_verify(&self) -> Named {
+        let looks = self.looks(self.recipe.traffic_records);
+        verify(looks.into_iter().filter(|check| !matches!(check, Check::DatabaseWritable { .. })).collect())
+    }
+}
+
+fn verify(checks: Vec<Check>) -> Named {
+    if checks.is_empty() { Named::new() } else { vec![("verify".to_owned(), Action::Verify { checks })] }
+}
+
+fn kind_of(id: &StepId) -> &str {
+    id.as_str().split_once('-').map_or(id.as_str(), |(kind, _)| kind)
+}
+
+fn step(id: String, action: Action, overrides: &BTreeMap<String, RawStep>) -> Step {
+    let id = StepId(id);
+    let kind = kind_of(&id);
+    // (deadline, attempts, first wait, longest wait); a DNS outage must hold up neither promotion nor services.
+    let (deadline_ms, max_attempts, backoff_ms, backoff_max_ms) = match kind {
+        "fence" => (10_000, 5, 500, 10_000),
+        "dns" => (30_000, 10, 1000, 10_000),
+        "promote" => (60_000, 3, 500, 10_000),
+        "services" => (120_000, 5, 1000, 10_000),
+        // 30 tries, 10 s apart as the procedures have it, except that the first looks come soon.
+        _ => (10_000, 30, 200, 10_000),
+    };
+    let none = RawStep::default();
+    let own = overrides.get(id.as_str()).unwrap_or(&none);
+    let general = overrides.get(kind).unwrap_or(&none);
+    let backoff_ms = own.backoff_ms.or(general.backoff_ms).unwrap_or(backoff_ms);
+    let backoff_max_ms = own.backoff_max_ms.or(general.backoff_max_ms).unwrap_or(backoff_max_ms).max(backoff_ms);
+    let retry = Retry {
+        max_attempts: own.max_attempts.or(general.max_attempts).unwrap_or(max_attempts),
+        backoff_ms,
+        backoff_max_ms,
+    };
+    Step {
+        deadline_ms: own.deadline_ms.or(general.deadline_ms).unwrap_or(deadline_ms),
+        retry,
+        blocking: own.blocking.or(general.blocking).unwrap_or(kind != "dns"),
+        id,
+        action,
+    }
+}
