@@ -75,6 +75,12 @@ impl fmt::Display for NodeId {
     }
 }
 
+impl From<u64> for NodeId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// A fencing token: strictly increasing within a group, compared by the cluster's epoch first.
 ///
 /// Issued only by applying a committed `ClaimRun`. (Kleppmann, "How to do distributed locking", 2016; Neon RFC 025.)

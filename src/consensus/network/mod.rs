@@ -1,0 +1,13 @@
+//! Calls between nodes, over gRPC.
+
+mod client;
+mod peers;
+mod server;
+mod wire;
+
+pub use peers::{PeerError, Pong};
+pub use server::PeerService;
+
+pub(super) use client::NetworkFactory;
+pub(super) use peers::Peers;
+pub(super) use server::Contact;

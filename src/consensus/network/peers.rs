@@ -1,0 +1,168 @@
+//! Connections to the other nodes, one per address, shared by everything that calls them.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Status};
+
+use super::wire;
+use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES};
+use crate::domain::ids::NodeId;
+use crate::domain::observation::Report;
+use crate::proto::PeerRequest;
+use crate::proto::peer_client::PeerClient;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that answers no ping for so long is dropped, and dialled anew.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// A call to another node that did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PeerError {
+    /// No such member, or its address cannot be dialled.
+    #[error("cannot call node {node}: {reason}")]
+    Address {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing came back in time.
+    #[error("node {node} at {address} did not answer within {waited_ms} ms")]
+    TimedOut {
+        /// The node.
+        node: NodeId,
+        /// Where it was called.
+        address: String,
+        /// How long.
+        waited_ms: u128,
+    },
+    /// There is no way there, or it refused.
+    #[error("node {node} at {address}: {reason}")]
+    Failed {
+        /// The node.
+        node: NodeId,
+        /// Where it was called.
+        address: String,
+        /// What it answered.
+        reason: String,
+        /// The answer's code.
+        code: Code,
+    },
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pong {
+    /// The node.
+    pub node: NodeId,
+    /// Its term.
+    pub term: u64,
+    /// The leader it knows.
+    pub leader: Option<NodeId>,
+    /// It has a log: the cluster was formed.
+    pub formed: bool,
+    /// It has heard from a leader with a quorum, or is one.
+    pub quorum: bool,
+}
+
+/// Connections by address.
+pub struct Peers {
+    identity: Identity,
+    tls: Option<ClientTlsConfig>,
+    channels: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Peers {
+    pub(crate) fn new(identity: Identity, tls: Option<ClientTlsConfig>) -> Self {
+        Self { identity, tls, channels: Mutex::new(BTreeMap::new()) }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// A client for the node; connects when first used, and again after every failure.
+    pub(super) fn client(&self, node: NodeId, address: &str) -> Result<PeerClient<Channel>, PeerError> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match channels.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = self
+                    .connect(address)
+                    .map_err(|reason| PeerError::Address { node, reason: format!("address {address:?}: {reason}") })?;
+                channels.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        Ok(PeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    fn connect(&self, address: &str) -> Result<Channel, String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| error.to_string())?;
+        if let Some(tls) = &self.tls {
+            endpoint = endpoint.tls_config(tls.clone()).map_err(|error| error.to_string())?;
+        }
+        Ok(endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true)
+            .connect_lazy())
+    }
+
+    /// Pushes what this node sees to `node`.
+    pub(crate) async fn push_report(
+        &self,
+        node: NodeId,
+        address: &str,
+        report: &Report,
+        wait: Duration,
+    ) -> Result<(), PeerError> {
+        let payload = wire::encode(report).map_err(|status| failed(node, address, &status))?;
+        let request = self.request(node, payload);
+        let mut client = self.client(node, address)?;
+        within(node, address, wait, client.push_report(request)).await.map(drop)
+    }
+
+    /// Asks `node` whether it is there.
+    pub(crate) async fn ping(&self, node: NodeId, address: &str, wait: Duration) -> Result<Pong, PeerError> {
+        let request = self.request(node, Vec::new());
+        let mut client = self.client(node, address)?;
+        let reply = within(node, address, wait, client.ping(request)).await?;
+        Ok(Pong {
+            node: NodeId(reply.node),
+            term: reply.term,
+            leader: (reply.leader != 0).then_some(NodeId(reply.leader)),
+            formed: reply.formed,
+            quorum: reply.quorum,
+        })
+    }
+
+    fn request(&self, node: NodeId, payload: Vec<u8>) -> PeerRequest {
+        PeerRequest { header: Some(wire::header(&self.identity, node)), payload, quorum_age_ms: None }
+    }
+}
+
+/// Waits for a call's answer.
+pub(super) async fn within<T>(
+    node: NodeId,
+    address: &str,
+    wait: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, PeerError> {
+    match timeout(wait, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(failed(node, address, &status)),
+        Err(_) => Err(PeerError::TimedOut { node, address: address.to_owned(), waited_ms: wait.as_millis() }),
+    }
+}
+
+pub(super) fn failed(node: NodeId, address: &str, status: &Status) -> PeerError {
+    PeerError::Failed { node, address: address.to_owned(), reason: status.message().to_owned(), code: status.code() }
+}

@@ -1,0 +1,159 @@
+//! What this node answers to the others. Every call is checked for who speaks to whom before anything is read from it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::wire::{self, SnapshotBegin};
+use crate::consensus::handle::{has_quorum, stop_reason};
+use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES, Raft, Snapshot};
+use crate::domain::ids::NodeId;
+use crate::domain::observation::Report;
+use crate::proto::peer_server::{Peer, PeerServer};
+use crate::proto::{PeerReply, PeerRequest, PingReply, SnapshotChunk};
+
+/// A snapshot whose next message does not come for so long is given up.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When a leader was last heard, and how old its quorum was then.
+#[derive(Debug, Default)]
+pub struct Contact(Mutex<Option<(Instant, Option<Duration>)>>);
+
+impl Contact {
+    fn heard(&self, quorum_age: Option<Duration>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), quorum_age));
+    }
+
+    /// How long ago a majority is known to have answered the leader.
+    pub(crate) fn quorum_age(&self) -> Option<Duration> {
+        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.and_then(|(at, age)| age.map(|age| age.saturating_add(at.elapsed())))
+    }
+}
+
+/// The peer service of one node.
+#[derive(Clone)]
+pub struct PeerService {
+    pub(crate) identity: Identity,
+    pub(crate) raft: Raft,
+    pub(crate) contact: Arc<Contact>,
+    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) quorum_limit: Duration,
+}
+
+impl PeerService {
+    /// For a tonic router. Messages larger than [`MAX_MESSAGE_BYTES`] are refused before they are read.
+    pub fn into_server(self) -> PeerServer<Self> {
+        PeerServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    fn check(&self, request: Request<PeerRequest>) -> Result<(NodeId, PeerRequest), Status> {
+        let mut message = request.into_inner();
+        let from = wire::check(&self.identity, message.header.take())?;
+        Ok((from, message))
+    }
+}
+
+fn stopped(error: &impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("this node has stopped: {error}"))
+}
+
+fn reply<T: serde::Serialize>(answer: &T) -> Result<Response<PeerReply>, Status> {
+    Ok(Response::new(PeerReply { payload: wire::encode(answer)? }))
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn append(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
+        let (_, message) = self.check(request)?;
+        let answer =
+            self.raft.append_entries(wire::decode(&message.payload)?).await.map_err(|error| stopped(&error))?;
+        if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
+            self.contact.heard(message.quorum_age_ms.map(Duration::from_millis));
+        }
+        reply(&answer)
+    }
+
+    async fn vote(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
+        let (_, message) = self.check(request)?;
+        reply(&self.raft.vote(wire::decode(&message.payload)?).await.map_err(|error| stopped(&error))?)
+    }
+
+    async fn pre_vote(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
+        let (_, message) = self.check(request)?;
+        reply(&self.raft.pre_vote(wire::decode(&message.payload)?).await.map_err(|error| stopped(&error))?)
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<PeerReply>, Status> {
+        let mut chunks = request.into_inner();
+        let first = next(&mut chunks).await?.ok_or_else(|| Status::invalid_argument("begin: missing"))?;
+        wire::check(&self.identity, first.header)?;
+        let begin: SnapshotBegin = wire::decode(&first.begin)?;
+        let expected =
+            usize::try_from(begin.bytes).ok().filter(|bytes| *bytes <= MAX_SNAPSHOT_BYTES).ok_or_else(|| {
+                Status::out_of_range(format!("begin.bytes: {} is more than {MAX_SNAPSHOT_BYTES}", begin.bytes))
+            })?;
+        // openraft panics on a snapshot from beyond its leader's term.
+        if begin.meta.last_log_id.is_some_and(|last| last.committed_leader_id().term > begin.vote.leader_id.term) {
+            return Err(Status::invalid_argument("begin.meta: the snapshot is of a later term than its leader"));
+        }
+        let mut data = Vec::new();
+        while let Some(chunk) = next(&mut chunks).await? {
+            if data.len() + chunk.data.len() > expected {
+                return Err(Status::invalid_argument(format!("data: more than the announced {expected} bytes")));
+            }
+            data.extend_from_slice(&chunk.data);
+        }
+        if data.len() != expected || crc32c::crc32c(&data) != begin.crc32c {
+            let text = format!("data: {} of {expected} bytes, or other ones than were sent", data.len());
+            return Err(Status::data_loss(text));
+        }
+        // Judged here: a state that cannot be read would stop the state machine.
+        let _: crate::domain::state::ClusterState = wire::decode(&data)?;
+        let snapshot = Snapshot { meta: begin.meta, snapshot: data };
+        let answer = self.raft.install_full_snapshot(begin.vote, snapshot).await.map_err(|error| stopped(&error))?;
+        reply(&answer)
+    }
+
+    async fn transfer_leader(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
+        let (_, message) = self.check(request)?;
+        let request = wire::decode(&message.payload)?;
+        let answer = self.raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?;
+        reply(&answer)
+    }
+
+    async fn push_report(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
+        let (from, message) = self.check(request)?;
+        let report: Report = wire::decode(&message.payload)?;
+        if report.node != from {
+            return Err(Status::invalid_argument(format!("payload.node: node {from} reports as node {}", report.node)));
+        }
+        self.reports.try_send(report).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Status::resource_exhausted("too many reports wait to be taken"),
+            mpsc::error::TrySendError::Closed(_) => Status::unavailable("nobody takes reports here any more"),
+        })?;
+        Ok(Response::new(PeerReply { payload: Vec::new() }))
+    }
+
+    async fn ping(&self, request: Request<PeerRequest>) -> Result<Response<PingReply>, Status> {
+        self.check(request)?;
+        if let Some(reason) = stop_reason(&self.raft) {
+            return Err(stopped(&reason));
+        }
+        let formed = self.raft.is_initialized().await.map_err(|error| stopped(&error))?;
+        let quorum = has_quorum(&self.raft, &self.contact, self.quorum_limit);
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let leader = metrics.current_leader.map_or(0, |leader| leader.0);
+        Ok(Response::new(PingReply { node: self.identity.node.0, term: metrics.current_term, leader, formed, quorum }))
+    }
+}
+
+async fn next(chunks: &mut Streaming<SnapshotChunk>) -> Result<Option<SnapshotChunk>, Status> {
+    timeout(CHUNK_TIMEOUT, chunks.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("data: the next message of the snapshot did not come"))?
+}

@@ -1,0 +1,124 @@
+//! Three nodes in one process, over loopback gRPC.
+
+use std::collections::BTreeMap;
+
+use tempfile::TempDir;
+use watchdog::consensus::{Node, ProposeError, Retention};
+use watchdog::domain::ids::{ConfigDigest, NodeId, UnixMs};
+use watchdog::domain::observation::Report;
+
+use crate::support::{CALL, Running, members, note, start, wait_until};
+
+struct Cluster {
+    folder: TempDir,
+    members: BTreeMap<NodeId, Node>,
+    nodes: BTreeMap<u64, Running>,
+    retention: Retention,
+}
+
+impl Cluster {
+    async fn form(retention: Retention) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut cluster = Self { folder, members: members(3), nodes: BTreeMap::new(), retention };
+        for id in 1..=3 {
+            cluster.start(id).await;
+        }
+        cluster
+    }
+
+    async fn start(&mut self, id: u64) {
+        let node = start(id, &self.members, self.folder.path(), self.retention).await.expect("starts");
+        node.consensus.bootstrap().await.expect("forms");
+        self.nodes.insert(id, node);
+    }
+
+    async fn stop(&mut self, id: u64) {
+        self.nodes.remove(&id).expect("it runs").stop().await;
+    }
+
+    /// The node that leads with a quorum behind it.
+    async fn leader(&self) -> u64 {
+        wait_until("a leader is confirmed", async || {
+            for (id, node) in &self.nodes {
+                if node.leads() && node.consensus.confirm_leadership(CALL).await.is_ok() {
+                    return Some(*id);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    async fn agree(&self) -> u64 {
+        wait_until("all nodes applied the same", async || {
+            let mut applied: Vec<u64> = self.nodes.values().map(Running::applied).collect();
+            applied.dedup();
+            (applied.len() == 1).then(|| applied[0])
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_is_replaced_and_catches_up_when_it_returns() {
+    let mut cluster = Cluster::form(Retention::default()).await;
+    let first = cluster.leader().await;
+    for round in 0..5 {
+        cluster.nodes[&first].consensus.propose(note(&format!("{round}")), CALL).await.expect("applied");
+    }
+    let before = cluster.agree().await;
+    cluster.stop(first).await;
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    cluster.nodes[&second].consensus.propose(note("after"), CALL).await.expect("two of three suffice");
+    cluster.start(first).await;
+    assert!(cluster.agree().await > before);
+    let states: Vec<_> = cluster.nodes.values().map(|node| node.consensus.state().borrow().clone()).collect();
+    assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "all nodes hold the same state");
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_cannot_propose_and_says_so() {
+    let mut cluster = Cluster::form(Retention::default()).await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    for id in &others {
+        cluster.stop(*id).await;
+    }
+    let alone = &cluster.nodes[&leader].consensus;
+    let before = alone.state().borrow().applied_index;
+    let answer = alone.propose(note("alone"), std::time::Duration::from_secs(2)).await;
+    assert!(matches!(answer, Err(ProposeError::Unknown { .. } | ProposeError::NotLeader(_))), "{answer:?}");
+    assert!(alone.confirm_leadership(std::time::Duration::from_secs(2)).await.is_err());
+    wait_until("it says that it has no quorum", async || (!alone.has_quorum()).then_some(())).await;
+    assert_eq!(alone.state().borrow().applied_index, before, "nothing was applied");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_and_pings_reach_the_leader() {
+    let mut cluster = Cluster::form(Retention::default()).await;
+    let leader = cluster.leader().await;
+    let other = (1..=3).find(|id| *id != leader).expect("three nodes");
+    let report = Report {
+        node: NodeId(other),
+        incarnation: UnixMs(1),
+        seq: 1,
+        digest: ConfigDigest::from("digest"),
+        isolated: false,
+        clock: UnixMs(1),
+        observations: Vec::new(),
+    };
+    let sender = cluster.nodes[&other].consensus.clone();
+    sender.push_report(NodeId(leader), &report, CALL).await.expect("taken");
+    let received = cluster.nodes.get_mut(&leader).expect("it runs").reports.recv().await;
+    assert_eq!(received.as_ref(), Some(&report));
+    let pong = sender.ping(NodeId(leader), CALL).await.expect("it is there");
+    assert_eq!((pong.node, pong.leader, pong.formed), (NodeId(leader), Some(NodeId(leader)), true));
+    let forged = Report { node: NodeId(leader), ..report };
+    let refused =
+        sender.push_report(NodeId(leader), &forged, CALL).await.expect_err("reports are signed by their node");
+    assert!(refused.to_string().contains("payload.node"), "{refused}");
+}
