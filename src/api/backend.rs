@@ -202,6 +202,8 @@ pub struct Gate {
     pub is_open: bool,
     /// What was found, and what opens it.
     pub detail: String,
+    /// Asked before promoting only: closed, the run opens but stops there.
+    pub before_promote: bool,
 }
 
 /// Why a proposal has no answer from `apply`.

@@ -175,6 +175,7 @@ impl AdminService {
             name: gate.name.clone(),
             open: gate.is_open,
             detail: gate.detail.clone(),
+            before_promote: gate.before_promote,
         });
         Ok(Response::new(proto::FailoverResponse {
             standing: self.standing_of(&state),
@@ -183,7 +184,7 @@ impl AdminService {
             to_region: dry.plan.to.0.clone(),
             steps: show::planned(&dry.plan, &dry.present),
             gates: gates.collect(),
-            would_open: dry.gates.iter().all(|gate| gate.is_open),
+            would_open: dry.gates.iter().all(|gate| gate.is_open || gate.before_promote),
             token: state.groups.get(&open.group).map(|group| group.token.to_string()).unwrap_or_default(),
         }))
     }

@@ -1,1 +1,166 @@
-//! What `watchdogctl` asks and prints.
+//! What `watchdogctl` does and prints. Data goes to stdout, words about it to stderr.
+//!
+//! [`args`] is the command line, [`call`] reaches a node, [`error`] says what went wrong and what to do next,
+//! [`act`] holds the verbs that change something, [`follow`] a run as it goes; the `*_page` modules are what people read.
+
+pub mod act;
+pub mod args;
+pub mod audit_page;
+pub mod call;
+pub mod error;
+pub mod follow;
+pub mod plan_page;
+pub mod run_page;
+pub mod status_page;
+pub mod text;
+pub mod when;
+
+use std::io::IsTerminal;
+
+use args::{Cli, Colour, Output, RunVerb, Verb};
+use call::{Cluster, Kind};
+use error::{CliError, Exit};
+use text::{Page, Paint};
+
+use crate::proto;
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+pub struct Screen {
+    /// Tables or JSON.
+    pub output: Output,
+    /// Colours on stdout.
+    pub paint: Paint,
+    /// Stdout is a terminal: progress may be redrawn.
+    pub is_terminal: bool,
+}
+
+impl Screen {
+    fn of(cli: &Cli) -> Self {
+        let is_terminal = std::io::stdout().is_terminal();
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let on = match cli.color {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => is_terminal && !no_colour,
+        };
+        Self { output: cli.output, paint: Paint(on), is_terminal }
+    }
+
+    /// Prints the page, or the answer it was made from.
+    pub fn show<T: serde::Serialize>(&self, answer: &T, page: impl FnOnce() -> Page) -> Result<(), CliError> {
+        match self.output {
+            Output::Json => text::print(&(to_json(answer)? + "\n")),
+            Output::Table => text::print(&page().render(self.paint)),
+        }
+    }
+}
+
+fn to_json<T: serde::Serialize>(answer: &T) -> Result<String, CliError> {
+    serde_json::to_string_pretty(answer).map_err(|error| CliError::Failed(format!("the answer is no JSON: {error}")))
+}
+
+/// Does what the command line says. Errors are the caller's to print.
+pub async fn run(cli: Cli) -> Result<Exit, CliError> {
+    let screen = Screen::of(&cli);
+    if let Verb::Check { config } = &cli.verb {
+        return check(config, screen);
+    }
+    let cluster = Cluster::new(&cli.endpoint, cli.timeout)?;
+    match &cli.verb {
+        Verb::Check { .. } => Ok(Exit::Ok),
+        Verb::Status { group, local } => status(&cluster, group.as_deref(), *local, screen).await,
+        Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,
+        Verb::Resume { group, reason } => act::resume(&cluster, &cli, group, reason, screen).await,
+        Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
+        Verb::Audit { group, limit, before } => audit(&cluster, group.as_deref(), *limit, *before, screen).await,
+        Verb::Run { verb } => match verb {
+            RunVerb::List { group, limit } => list_runs(&cluster, group.as_deref(), *limit, screen).await,
+            RunVerb::Show { run } => {
+                let answer = find_run(&cluster, run).await?;
+                screen.show(&answer, || run_page::page(&answer))?;
+                Ok(Exit::Ok)
+            }
+            RunVerb::Follow { run } => {
+                let id = run_id(&find_run(&cluster, run).await?);
+                follow::follow(&cluster, &id, screen).await
+            }
+            RunVerb::Retry { run, step, say } => {
+                act::order(&cluster, &cli, run, proto::Order::Retry, step, "", say, screen).await
+            }
+            RunVerb::Skip { run, step, say } => {
+                act::order(&cluster, &cli, run, proto::Order::Skip, step, "", say, screen).await
+            }
+            RunVerb::Abort { run, say } => {
+                act::order(&cluster, &cli, run, proto::Order::Abort, "", "", say, screen).await
+            }
+            RunVerb::AssertFence { run, region, say } => {
+                act::order(&cluster, &cli, run, proto::Order::AssertFence, "", region, say, screen).await
+            }
+            RunVerb::AcceptLoss { run, say } => {
+                act::order(&cluster, &cli, run, proto::Order::AcceptLoss, "", "", say, screen).await
+            }
+        },
+    }
+}
+
+async fn status(cluster: &Cluster, group: Option<&str>, local: bool, screen: Screen) -> Result<Exit, CliError> {
+    let ask = proto::GetStatusRequest { group: group.unwrap_or_default().to_owned(), local };
+    let answer = cluster.best_status(ask).await?;
+    screen.show(&answer, || status_page::page(&answer))?;
+    let standing = answer.standing.as_ref();
+    let can_act = standing.is_some_and(|standing| standing.has_quorum && !standing.leader.is_empty());
+    Ok(if can_act { Exit::Ok } else { Exit::Unreachable })
+}
+
+async fn audit(
+    cluster: &Cluster,
+    group: Option<&str>,
+    limit: u32,
+    before: Option<u64>,
+    screen: Screen,
+) -> Result<Exit, CliError> {
+    let group = group.unwrap_or_default().to_owned();
+    let ask = proto::ListAuditRequest { group, limit, before_index: before.unwrap_or_default() };
+    let answer = cluster.ask(Kind::Read, ask, |mut node, ask| async move { node.list_audit(ask).await }).await?;
+    screen.show(&answer, || audit_page::page(&answer))?;
+    Ok(Exit::Ok)
+}
+
+async fn list_runs(cluster: &Cluster, group: Option<&str>, limit: u32, screen: Screen) -> Result<Exit, CliError> {
+    let group = group.unwrap_or_default().to_owned();
+    let ask = proto::ListRunsRequest { group, limit, before_run_id: String::new() };
+    let answer = cluster.ask(Kind::Read, ask, |mut node, ask| async move { node.list_runs(ask).await }).await?;
+    screen.show(&answer, || run_page::list(&answer))?;
+    Ok(Exit::Ok)
+}
+
+/// The run meant by an id, the beginning of one, or a group's name (its open or newest run).
+pub(crate) async fn find_run(cluster: &Cluster, asked: &str) -> Result<proto::GetRunResponse, CliError> {
+    let looks_like_id = asked.len() >= 8 && asked.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let mut run_id = asked.to_owned();
+    if !looks_like_id {
+        let ask = proto::ListRunsRequest { group: asked.to_owned(), limit: 1, before_run_id: String::new() };
+        let list = cluster.ask(Kind::Read, ask, |mut node, ask| async move { node.list_runs(ask).await }).await?;
+        match list.runs.first() {
+            Some(newest) => run_id.clone_from(&newest.id),
+            None => {
+                return Err(CliError::Refused {
+                    message: format!("group {asked} has had no run"),
+                    code: "not_found".to_owned(),
+                });
+            }
+        }
+    }
+    let ask = proto::GetRunRequest { run_id };
+    cluster.ask(Kind::Read, ask, |mut node, ask| async move { node.get_run(ask).await }).await
+}
+
+pub(crate) fn run_id(answer: &proto::GetRunResponse) -> String {
+    answer.run.as_ref().and_then(|run| run.summary.as_ref()).map(|run| run.id.clone()).unwrap_or_default()
+}
+
+fn check(config: &std::path::Path, screen: Screen) -> Result<Exit, CliError> {
+    let _ = screen;
+    Err(CliError::Failed(format!("{} was not judged: the check is not built in yet", config.display())))
+}

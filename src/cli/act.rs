@@ -1,0 +1,183 @@
+//! The verbs that change something. Each shows what it is about, asks for the group's name where it destroys something,
+//! and keeps one request id.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use super::args::{Cli, FailoverWish, Output, Say};
+use super::call::{Cluster, Kind};
+use super::error::{CliError, Exit};
+use super::text::{Page, bold, dim, good, print, tell};
+use super::when::{ago, stamp};
+use super::{Screen, find_run, follow, plan_page, run_id, run_page};
+use crate::clock::unix_now;
+use crate::proto::{self, WriteContext};
+
+/// Reading every resource of a plan may take long when a host is dead.
+const DRY_RUN: Duration = Duration::from_secs(60);
+
+fn context(cli: &Cli, reason: &str) -> Result<WriteContext, CliError> {
+    let by = cli.by.clone().filter(|by| !by.is_empty());
+    let by = by.ok_or_else(|| CliError::Usage("who asks? USER is not set: give --by NAME".to_owned()))?;
+    if reason.trim().is_empty() {
+        return Err(CliError::Usage("--reason is empty; say why, it goes into the audit".to_owned()));
+    }
+    let request_id = cli.request_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    Ok(WriteContext { request_id, by, reason: reason.trim().to_owned() })
+}
+
+/// `pause`.
+pub async fn pause(
+    cluster: &Cluster,
+    cli: &Cli,
+    group: &str,
+    reason: &str,
+    lasting_ms: Option<u64>,
+    screen: Screen,
+) -> Result<Exit, CliError> {
+    let context = context(cli, reason)?;
+    let cluster = cluster.for_request(&context.request_id);
+    let until = lasting_ms.map(|ms| crate::api::show::ms(unix_now().plus(ms)));
+    let ask = proto::PauseRequest { context: Some(context), group: group.to_owned(), until_ms: until };
+    let answer = cluster.ask(Kind::Write, ask, |mut node, ask| async move { node.pause(ask).await }).await?;
+    screen.show(&answer, || {
+        let mut page = Page::default();
+        let now_ms = answer.standing.as_ref().map(|standing| standing.at_ms).unwrap_or_default();
+        let until = answer.pause.as_ref().and_then(|pause| pause.until_ms);
+        let until = until.map_or_else(
+            || "until resumed".to_owned(),
+            |until| format!("until {} ({})", stamp(until), ago(until, now_ms)),
+        );
+        page.line([bold(group), good(" paused "), until.into()]);
+        page.line([dim(
+            "nothing automatic starts; an open run stops at its next step boundary; you are paged as before",
+        )]);
+        page
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// `resume`.
+pub async fn resume(cluster: &Cluster, cli: &Cli, group: &str, reason: &str, screen: Screen) -> Result<Exit, CliError> {
+    let context = context(cli, reason)?;
+    let cluster = cluster.for_request(&context.request_id);
+    let ask = proto::ResumeRequest { context: Some(context), group: group.to_owned() };
+    let answer = cluster.ask(Kind::Write, ask, |mut node, ask| async move { node.resume(ask).await }).await?;
+    screen.show(&answer, || {
+        let mut page = Page::default();
+        page.line([bold(group), good(" resumed")]);
+        page
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// `failover`: a dry run first, its result shown, then the group's name typed, then the run, followed.
+pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen: Screen) -> Result<Exit, CliError> {
+    let context = context(cli, &wish.reason)?;
+    confirmable(&wish.group, wish.yes.as_deref(), wish.dry_run)?;
+    let cluster = cluster.for_request(&context.request_id);
+    let mut ask = proto::FailoverRequest {
+        context: Some(context),
+        group: wish.group.clone(),
+        to_region: wish.to.clone(),
+        confirm_group: String::new(),
+        expected_token: String::new(),
+        accept_loss: wish.accept_loss,
+        assert_fence_region: wish.assert_fence.clone().unwrap_or_default(),
+        dry_run: true,
+    };
+    let call = |mut node: super::call::Node, ask| async move { node.failover(ask).await };
+    let repeated = cli.request_id.is_some();
+    if !repeated || wish.dry_run {
+        let plan = cluster.within(DRY_RUN).ask(Kind::Read, ask.clone(), call).await?;
+        if wish.dry_run || screen.output == Output::Table {
+            screen.show(&plan, || plan_page::page(&wish.group, &plan))?;
+        }
+        if wish.dry_run || !plan.would_open {
+            return Ok(if plan.would_open { Exit::Ok } else { Exit::Refused });
+        }
+        ask.expected_token.clone_from(&plan.token);
+    }
+    confirm(&wish.group, wish.yes.as_deref())?;
+    ask.dry_run = false;
+    ask.confirm_group.clone_from(&wish.group);
+    let opened = cluster.ask(Kind::Write, ask, call).await?;
+    screen.show(&opened, || {
+        let mut page = Page::default();
+        page.gap();
+        page.line([good("opened "), bold(&opened.run_id)]);
+        page
+    })?;
+    if wish.detach || screen.output == Output::Json {
+        return Ok(Exit::Ok);
+    }
+    follow::follow(&cluster, &opened.run_id, screen).await
+}
+
+/// An order on an open run, with the token as it was seen when it was shown.
+#[expect(clippy::too_many_arguments, reason = "one call for five verbs, each argument is a word of the command line")]
+pub async fn order(
+    cluster: &Cluster,
+    cli: &Cli,
+    run: &str,
+    order: proto::Order,
+    step: &str,
+    region: &str,
+    say: &Say,
+    screen: Screen,
+) -> Result<Exit, CliError> {
+    let context = context(cli, &say.reason)?;
+    let seen = find_run(cluster, run).await?;
+    let summary = seen.run.as_ref().and_then(|run| run.summary.clone()).unwrap_or_default();
+    if order != proto::Order::Retry {
+        confirmable(&summary.group, say.yes.as_deref(), false)?;
+        if say.yes.is_none() {
+            tell(&run_page::page(&seen).render(super::text::Paint(false)));
+        }
+        confirm(&summary.group, say.yes.as_deref())?;
+    }
+    let cluster = cluster.for_request(&context.request_id);
+    let ask = proto::OrderRunRequest {
+        context: Some(context),
+        run_id: run_id(&seen),
+        order: order.into(),
+        step: step.to_owned(),
+        region: region.to_owned(),
+        confirm_group: summary.group,
+        expected_token: summary.token,
+    };
+    let answer = cluster.ask(Kind::Write, ask, |mut node, ask| async move { node.order_run(ask).await }).await?;
+    screen.show(&answer, || {
+        let shown = proto::GetRunResponse { standing: answer.standing.clone(), run: answer.run.clone() };
+        run_page::page(&shown)
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// Found out before anything is asked of the cluster: there is a way to confirm, and `--yes` names the group.
+fn confirmable(group: &str, yes: Option<&str>, dry_run: bool) -> Result<(), CliError> {
+    match yes {
+        _ if dry_run => Ok(()),
+        Some(typed) if typed == group => Ok(()),
+        Some(typed) => Err(CliError::Usage(format!("--yes {typed}: but this is about {group}; nothing was changed"))),
+        None if std::io::stdin().is_terminal() => Ok(()),
+        None => Err(CliError::Usage(format!(
+            "this needs the group's name typed again and stdin is no terminal: give --yes {group}"
+        ))),
+    }
+}
+
+fn confirm(group: &str, yes: Option<&str>) -> Result<(), CliError> {
+    if yes.is_some() {
+        return Ok(());
+    }
+    print("")?;
+    let _ = write!(std::io::stderr(), "type the group's name to go on: ");
+    let mut typed = String::new();
+    let read = std::io::stdin().lock().read_line(&mut typed);
+    read.map_err(|error| CliError::Failed(format!("reading from the terminal: {error}")))?;
+    if typed.trim() == group {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!("{:?} is not {group}; nothing was changed", typed.trim())))
+}

@@ -1,0 +1,241 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::when::parse_duration_ms;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it failed, the configuration has faults, or the run that was followed did not succeed
+  2  the command line, or a value in it, cannot be
+  3  the cluster refused; nothing was changed (also: a dry run found a gate closed)
+  4  no node, no leader or no quorum; nothing was changed
+  5  outcome unknown: it may or may not have been done; repeat with the --request-id that is printed
+
+Data goes to stdout, everything else to stderr. A command that changes something keeps one request id \
+while it tries the endpoints in turn, so that it is done once at most. The channel is plain text: use it \
+on loopback or on a trusted network only.";
+
+/// Steers the failover watchdog.
+#[derive(Debug, Parser)]
+#[command(name = "watchdogctl", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Cli {
+    /// A node's gRPC address; repeat it, or separate by commas, to fail over between nodes.
+    #[arg(
+        long,
+        short = 'e',
+        global = true,
+        env = "WATCHDOG_ENDPOINTS",
+        hide_env_values = true,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        default_value = super::call::DEFAULT_ENDPOINT
+    )]
+    pub endpoint: Vec<String>,
+    /// Tables for people, or JSON for programs.
+    #[arg(long, short = 'o', global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    pub output: Output,
+    /// Colours.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub color: Colour,
+    /// Who asks; recorded in the audit.
+    #[arg(long, global = true, env = "USER", hide_env_values = true, value_name = "NAME")]
+    pub by: Option<String>,
+    /// How long to try in all.
+    #[arg(long, global = true, default_value = "15s", value_parser = parse_duration_ms, value_name = "DURATION")]
+    pub timeout: u64,
+    /// Repeat an earlier request whose outcome is unknown.
+    #[arg(long, global = true, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned text.
+    Table,
+    /// One JSON document; `run follow` prints one a line.
+    Json,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// The whole picture: nodes, quorum, groups, open runs, why nothing happens. Exits 4 without leader or quorum.
+    Status {
+        /// Only this group.
+        group: Option<String>,
+        /// What the asked node itself knows, without asking the leader for votes.
+        #[arg(long)]
+        local: bool,
+    },
+    /// Judge a configuration file; needs no node.
+    Check {
+        /// The file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Nothing automatic starts in the group; an open run stops at its next step boundary.
+    Pause {
+        /// The group.
+        group: String,
+        /// Why; goes into the audit.
+        #[arg(long)]
+        reason: String,
+        /// End by itself after this long; without it, only `resume` ends it.
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration_ms)]
+        lasting: Option<u64>,
+    },
+    /// End a pause.
+    Resume {
+        /// The group.
+        group: String,
+        /// Why; goes into the audit.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Fail a group over now, by your word. Prints the plan, the gates and what each resource shows first.
+    Failover(FailoverWish),
+    /// Runs: look at them, follow them, steer them.
+    Run {
+        /// What about them.
+        #[command(subcommand)]
+        verb: RunVerb,
+    },
+    /// Who did what, when and why.
+    Audit {
+        /// Only this group.
+        group: Option<String>,
+        /// At most so many entries.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Only entries before this position in the log.
+        #[arg(long, value_name = "INDEX")]
+        before: Option<u64>,
+    },
+}
+
+/// A failover by an operator's word.
+#[derive(Debug, Args)]
+pub struct FailoverWish {
+    /// The group.
+    pub group: String,
+    /// Where to.
+    #[arg(long, value_name = "REGION")]
+    pub to: String,
+    /// Why; goes into the audit.
+    #[arg(long)]
+    pub reason: String,
+    /// Change nothing: print the plan, the gates and what each resource shows. Exits 3 where a gate is closed.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Accept, by name, what the standby has not received.
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// Say, by name: "I have looked, the database in REGION is silent and stays so."
+    #[arg(long, value_name = "REGION")]
+    pub assert_fence: Option<String>,
+    /// The group's name typed again instead of being asked for it.
+    #[arg(long, value_name = "GROUP")]
+    pub yes: Option<String>,
+    /// Open the run and do not follow it.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// Verbs about runs. RUN is an id, its beginning (8 characters at least), or a group's name: its open or newest run.
+#[derive(Debug, Subcommand)]
+pub enum RunVerb {
+    /// Open and closed runs, newest first.
+    List {
+        /// Only this group.
+        group: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+    },
+    /// One run: its steps, claims and timeline.
+    Show {
+        /// Id, its beginning, or a group's name.
+        run: String,
+    },
+    /// Watch a run until it is closed. Exits 0 only where it succeeded.
+    Follow {
+        /// Id, its beginning, or a group's name.
+        run: String,
+    },
+    /// Try a step again with fresh attempts.
+    Retry {
+        /// Id, its beginning, or a group's name.
+        run: String,
+        /// The step's name.
+        step: String,
+        /// Reason and confirmation.
+        #[command(flatten)]
+        say: Say,
+    },
+    /// Go on without a step.
+    Skip {
+        /// Id, its beginning, or a group's name.
+        run: String,
+        /// The step's name.
+        step: String,
+        /// Reason and confirmation.
+        #[command(flatten)]
+        say: Say,
+    },
+    /// End a run at its next boundary; nothing is undone.
+    Abort {
+        /// Id, its beginning, or a group's name.
+        run: String,
+        /// Reason and confirmation.
+        #[command(flatten)]
+        say: Say,
+    },
+    /// Say, by name: "I have looked, the database in REGION is silent and stays so."
+    AssertFence {
+        /// Id, its beginning, or a group's name.
+        run: String,
+        /// The old primary's region.
+        region: String,
+        /// Reason and confirmation.
+        #[command(flatten)]
+        say: Say,
+    },
+    /// Accept, by name, what the standby has not received.
+    AcceptLoss {
+        /// Id, its beginning, or a group's name.
+        run: String,
+        /// Reason and confirmation.
+        #[command(flatten)]
+        say: Say,
+    },
+}
+
+/// What goes with an order.
+#[derive(Debug, Args)]
+pub struct Say {
+    /// Why; goes into the audit.
+    #[arg(long)]
+    pub reason: String,
+    /// The group's name typed again instead of being asked for it.
+    #[arg(long, value_name = "GROUP")]
+    pub yes: Option<String>,
+}

@@ -1,0 +1,216 @@
+//! Reaching a node, then another, then all again: a request is safe to repeat because it keeps its `request_id`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+use super::error::CliError;
+use crate::api::refuse::{NODE, OUTCOME, is_certain};
+use crate::api::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
+use crate::proto::admin_client::AdminClient;
+use crate::proto::{self, GetStatusRequest, GetStatusResponse};
+
+/// Asked where nobody says otherwise: a node on this machine.
+pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:7101";
+
+const CONNECT: Duration = Duration::from_secs(2);
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(300);
+
+/// A node's admin service.
+pub type Node = AdminClient<Channel>;
+
+/// Whether a call may change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Asked once of each node until one answers.
+    Read,
+    /// Asked of every node again and again until one answers for certain or the time is up.
+    Write,
+}
+
+/// The nodes that may be asked.
+#[derive(Debug)]
+pub struct Cluster {
+    endpoints: Vec<String>,
+    timeout: Duration,
+    request_id: Option<String>,
+}
+
+/// What one attempt brought.
+enum Tried<A> {
+    Answer(A),
+    Final(CliError),
+    Next { why: String, maybe_done: bool },
+}
+
+impl Cluster {
+    /// `HOST:PORT` or `http://HOST:PORT` each; none means [`DEFAULT_ENDPOINT`].
+    pub fn new(endpoints: &[String], timeout_ms: u64) -> Result<Self, CliError> {
+        let mut all = Vec::new();
+        for text in endpoints.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+            let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+            let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+            if !port.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port > 0) {
+                return Err(CliError::Usage(format!("endpoint {text:?} is not HOST:PORT or http://HOST:PORT")));
+            }
+            all.push(address.to_owned());
+        }
+        if all.is_empty() {
+            all.push(DEFAULT_ENDPOINT.to_owned());
+        }
+        Ok(Self { endpoints: all, timeout: Duration::from_millis(timeout_ms), request_id: None })
+    }
+
+    /// The same nodes, with another limit in all.
+    pub fn within(&self, timeout: Duration) -> Self {
+        Self { endpoints: self.endpoints.clone(), timeout, request_id: self.request_id.clone() }
+    }
+
+    /// The same nodes; where the outcome stays unknown the error says how to repeat the request.
+    pub fn for_request(&self, request_id: &str) -> Self {
+        Self { request_id: Some(request_id.to_owned()), ..self.within(self.timeout) }
+    }
+
+    /// Calls until a node answers for certain.
+    pub async fn ask<Q: Clone, A, F>(
+        &self,
+        kind: Kind,
+        message: Q,
+        call: impl Fn(Node, Request<Q>) -> F,
+    ) -> Result<A, CliError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let deadline = Instant::now() + self.timeout;
+        let mut was_sent = false;
+        loop {
+            let mut reasons = Vec::new();
+            for endpoint in &self.endpoints {
+                match self.one(endpoint, kind, &message, &call, deadline).await {
+                    Tried::Answer(answer) => return Ok(answer),
+                    Tried::Final(error) => return Err(error),
+                    Tried::Next { why, maybe_done } => {
+                        was_sent |= maybe_done;
+                        reasons.push(why);
+                    }
+                }
+            }
+            if kind == Kind::Read || Instant::now() + BETWEEN_ROUNDS >= deadline {
+                let why = reasons.join("; ");
+                return Err(if was_sent {
+                    CliError::Unknown { why, request_id: self.request_id.clone() }
+                } else {
+                    CliError::Unreachable(why)
+                });
+            }
+            tokio::time::sleep(BETWEEN_ROUNDS).await;
+        }
+    }
+
+    async fn one<Q: Clone, A, F>(
+        &self,
+        endpoint: &str,
+        kind: Kind,
+        message: &Q,
+        call: &impl Fn(Node, Request<Q>) -> F,
+        deadline: Instant,
+    ) -> Tried<A>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let node = match connect(endpoint).await {
+            Ok(node) => node,
+            Err(why) => return Tried::Next { why, maybe_done: false },
+        };
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+        let mut request = Request::new(message.clone());
+        request.set_timeout(left);
+        let status = match tokio::time::timeout(left, call(node, request)).await {
+            Ok(Ok(answer)) => return Tried::Answer(answer.into_inner()),
+            Ok(Err(status)) => status,
+            Err(_) => {
+                let why = format!("{endpoint} did not answer within {} s", left.as_secs_f32());
+                return Tried::Next { why, maybe_done: kind == Kind::Write };
+            }
+        };
+        let outcome = status.metadata().get(OUTCOME).and_then(|word| word.to_str().ok());
+        let why = format!("{}: {}", said_by(endpoint, &status), status.message());
+        match outcome {
+            Some("none") => Tried::Next { why, maybe_done: false },
+            Some(_) => Tried::Next { why, maybe_done: true },
+            None if is_certain(&status) => Tried::Final(CliError::from_status(&status)),
+            None => Tried::Next { why, maybe_done: kind == Kind::Write },
+        }
+    }
+
+    /// The status from the first node that knows a leader and has a quorum; else from the first that answers at all.
+    pub async fn best_status(&self, ask: GetStatusRequest) -> Result<GetStatusResponse, CliError> {
+        let mut second_best = None;
+        let mut last_error = None;
+        for endpoint in &self.endpoints {
+            let alone = Self { endpoints: vec![endpoint.clone()], ..self.within(self.timeout) };
+            let answer = alone.ask(Kind::Read, ask.clone(), |mut node, ask| async move { node.get_status(ask).await });
+            match answer.await {
+                Ok(answer) if knows_leader(&answer) => return Ok(answer),
+                Ok(answer) => second_best = second_best.or(Some(answer)),
+                Err(CliError::Unreachable(why)) => {
+                    last_error = Some(match last_error {
+                        Some(CliError::Unreachable(earlier)) => CliError::Unreachable(format!("{earlier}; {why}")),
+                        _ => CliError::Unreachable(why),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let nobody = || CliError::Unreachable("no endpoint was given".to_owned());
+        second_best.ok_or_else(|| last_error.unwrap_or_else(nobody))
+    }
+
+    /// A stream from the first node that opens one.
+    pub async fn follow(&self, run_id: &str) -> Result<tonic::Streaming<proto::FollowRunResponse>, CliError> {
+        let ask = proto::FollowRunRequest { run_id: run_id.to_owned() };
+        // A deadline on the request would end the stream with it.
+        let call = |mut node: Node, ask: Request<proto::FollowRunRequest>| async move {
+            node.follow_run(ask.into_inner()).await
+        };
+        self.ask(Kind::Read, ask, call).await
+    }
+}
+
+fn knows_leader(answer: &GetStatusResponse) -> bool {
+    answer.standing.as_ref().is_some_and(|standing| standing.has_quorum && !standing.leader.is_empty())
+}
+
+fn said_by(endpoint: &str, status: &Status) -> String {
+    match status.metadata().get(NODE).and_then(|node| node.to_str().ok()) {
+        Some(node) => format!("{node} ({endpoint})"),
+        None => endpoint.to_owned(),
+    }
+}
+
+async fn connect(endpoint: &str) -> Result<Node, String> {
+    let channel = Endpoint::from_shared(format!("http://{endpoint}"))
+        .map_err(|error| format!("{endpoint}: {error}"))?
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5));
+    let channel = match tokio::time::timeout(CONNECT, channel.connect()).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(error)) => return Err(format!("{endpoint}: {}", root_cause(&error))),
+        Err(_) => return Err(format!("{endpoint}: no connection within {} s", CONNECT.as_secs())),
+    };
+    Ok(AdminClient::new(channel)
+        .max_decoding_message_size(MAX_ANSWER_BYTES)
+        .max_encoding_message_size(MAX_REQUEST_BYTES))
+}
+
+/// The innermost error says what happened; the outer ones only that something did.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,137 @@
+//! What went wrong, which exit code it has, and what to do next.
+
+use tonic::{Code, Status};
+
+use crate::api::refuse::REJECTION;
+
+/// Exit codes, as `--help` documents them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// It failed, or what was followed did not succeed.
+    Failure = 1,
+    /// The command line, or a value in it, cannot be.
+    Usage = 2,
+    /// The cluster said no; nothing was changed.
+    Refused = 3,
+    /// No node, no leader or no quorum; nothing was changed.
+    Unreachable = 4,
+    /// It may or may not have been done.
+    Unknown = 5,
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Something here failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The command line, or a value in it, cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The cluster said no.
+    #[error("{message}")]
+    Refused {
+        /// Its words.
+        message: String,
+        /// The stable code, where it has one.
+        code: String,
+    },
+    /// No node, no leader or no quorum.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It may or may not have been done.
+    #[error("{why}")]
+    Unknown {
+        /// What happened.
+        why: String,
+        /// To ask again with.
+        request_id: Option<String>,
+    },
+}
+
+impl CliError {
+    /// A node's final word.
+    pub fn from_status(status: &Status) -> Self {
+        let message = status.message().to_owned();
+        match status.code() {
+            Code::InvalidArgument => CliError::Usage(message),
+            Code::NotFound | Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied => {
+                let word = status.metadata().get(REJECTION).and_then(|word| word.to_str().ok());
+                let code = word.unwrap_or(if status.code() == Code::NotFound { "not_found" } else { "" }).to_owned();
+                CliError::Refused { message, code }
+            }
+            Code::Unimplemented => {
+                CliError::Failed("the node does not know this call: its version differs from this program's".to_owned())
+            }
+            Code::Unavailable => CliError::Unreachable(message),
+            code => CliError::Failed(format!("the node answered {code:?}: {message}")),
+        }
+    }
+
+    /// Its exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            CliError::Failed(_) => Exit::Failure,
+            CliError::Usage(_) => Exit::Usage,
+            CliError::Refused { .. } => Exit::Refused,
+            CliError::Unreachable(_) => Exit::Unreachable,
+            CliError::Unknown { .. } => Exit::Unknown,
+        }
+    }
+
+    /// What happened, in a word for the beginning of the line.
+    pub fn word(&self) -> &'static str {
+        match self {
+            CliError::Failed(_) | CliError::Usage(_) => "error",
+            CliError::Refused { .. } => "refused",
+            CliError::Unreachable(_) => "unreachable",
+            CliError::Unknown { .. } => "outcome unknown",
+        }
+    }
+
+    /// What to do next.
+    pub fn next(&self) -> String {
+        match self {
+            CliError::Failed(_) => "watchdogctl status shows what the cluster thinks".to_owned(),
+            CliError::Usage(_) => "watchdogctl --help, or VERB --help, says what is expected".to_owned(),
+            CliError::Unreachable(_) => {
+                "nothing was changed. See that a majority of the watchdogd processes run and reach \
+                 each other; name other nodes with --endpoint or WATCHDOG_ENDPOINTS"
+                    .to_owned()
+            }
+            CliError::Unknown { request_id: Some(id), .. } => {
+                format!(
+                    "the same command with --request-id {id} is safe to repeat and tells which; so does watchdogctl audit"
+                )
+            }
+            CliError::Unknown { request_id: None, .. } => "ask again".to_owned(),
+            CliError::Refused { code, .. } => next_after(code).to_owned(),
+        }
+    }
+}
+
+fn next_after(code: &str) -> &'static str {
+    match code {
+        "not_found" => "watchdogctl status lists the groups, watchdogctl run list the runs",
+        "stale" => "something changed since you looked: watchdogctl status, then decide again",
+        "run_open" => "watchdogctl run show GROUP; retry, skip or abort it first",
+        "paused" => "watchdogctl resume GROUP --reason …",
+        "no_fence_proof" => {
+            "look at the old primary with your own eyes; when it is silent and stays so: watchdogctl run assert-fence \
+             GROUP REGION --reason …"
+        }
+        "loss_too_great" => {
+            "bring the standby up to date, or accept the loss by name: --accept-loss (or watchdogctl run accept-loss GROUP)"
+        }
+        "other_config" => "bring every node to the same configuration file; watchdogctl status marks those that differ",
+        "already_failed_over" => "one automatic failover a serving epoch; an operator may still: watchdogctl failover",
+        "unsettled" => {
+            "watchdogctl status names the resource; make its host or zone reachable, it is then settled by itself"
+        }
+        "illegal" => "watchdogctl run show GROUP says where the run stands",
+        _ => "watchdogctl status shows the present state",
+    }
+}

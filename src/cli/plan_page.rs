@@ -1,0 +1,59 @@
+//! What a failover would do: gates, then steps with what each resource shows now.
+
+use super::text::{Page, Span, bad, bold, dim, good, warn};
+use crate::proto::{FailoverResponse, Gate, PlannedStep, Present, Word};
+
+/// The page of a dry run.
+pub fn page(group: &str, plan: &FailoverResponse) -> Page {
+    let mut page = Page::default();
+    page.line([
+        dim("failover of "),
+        bold(group),
+        dim(" from "),
+        bold(&plan.from_region),
+        dim(" to "),
+        bold(&plan.to_region),
+        dim(format!("   token {}", plan.token)),
+    ]);
+    page.gap();
+    page.line([dim("gates")]);
+    page.table(2, plan.gates.iter().map(gate_row).collect());
+    page.gap();
+    page.line([dim("steps, and what is there now")]);
+    page.table(2, plan.steps.iter().map(step_row).collect());
+    page.gap();
+    let late: Vec<&str> =
+        plan.gates.iter().filter(|gate| !gate.open && gate.before_promote).map(|gate| gate.name.as_str()).collect();
+    if !plan.would_open {
+        page.line([bad("would not open: a gate is closed")]);
+    } else if late.is_empty() {
+        page.line([good("would open and go through")]);
+    } else {
+        page.line([warn(format!("would open, and stop before promoting until it is settled: {}", late.join(", ")))]);
+    }
+    page
+}
+
+fn gate_row(gate: &Gate) -> Vec<Span> {
+    let (mark, word) = if gate.open { (good("✓"), good("open")) } else { (bad("✗"), bad("closed")) };
+    let when = if gate.before_promote { "before promoting" } else { "before opening" };
+    vec![mark, Span::from(gate.name.as_str()), word, dim(when), Span::from(gate.detail.as_str())]
+}
+
+fn step_row(step: &PlannedStep) -> Vec<Span> {
+    let word = Present::word(step.present).replace('_', " ");
+    let present = match step.present() {
+        Present::Done => good("already so"),
+        Present::NotDone => Span::from("not so yet"),
+        Present::NotRead => dim("not read"),
+        Present::Unknown => warn("cannot be read"),
+        _ => bad(word),
+    };
+    vec![
+        dim(step.stage.to_string()),
+        bold(&step.id),
+        Span::from(step.detail.as_str()),
+        present,
+        dim(&step.present_detail),
+    ]
+}

@@ -1,0 +1,224 @@
+//! Runs: one in full, the open one within a status, and the list.
+
+use super::text::{Page, Span, Style, bad, bold, dim, good, warn};
+use super::when::{ago, between, span, stamp, time_of_day};
+use crate::proto::{
+    GetRunResponse, ListRunsResponse, Run, RunEvent, RunKind, RunPhase, RunSummary, StepPhase, StepStatus, Word,
+};
+
+/// The last part of a UUIDv7 tells runs apart, the first 8 characters only their minute: 13 do both well enough.
+pub fn short(id: &str) -> &str {
+    id.get(..13).unwrap_or(id)
+}
+
+/// `run show`.
+pub fn page(answer: &GetRunResponse) -> Page {
+    let mut page = Page::default();
+    let Some(run) = &answer.run else { return page };
+    let now_ms = answer.standing.as_ref().map(|standing| standing.at_ms).unwrap_or_default();
+    let summary = run.summary.clone().unwrap_or_default();
+    page.line([bold("run "), bold(&summary.id)]);
+    page.line([dim("  "), phase(&summary), Span::from(format!("   {}", what(&summary)))]);
+    page.gap();
+    page.table(2, facts(run, &summary, now_ms));
+    trouble(&mut page, run, &summary, now_ms);
+    page.gap();
+    page.line([dim("steps")]);
+    page.table(2, run.steps.iter().map(|step| step_row(step, "")).collect());
+    if !run.events.is_empty() {
+        page.gap();
+        page.line([dim("timeline")]);
+        let zero = run.fault_at_ms.unwrap_or(summary.opened_at_ms);
+        page.table(2, run.events.iter().map(|event| event_row(event, zero)).collect());
+    }
+    page
+}
+
+fn what(run: &RunSummary) -> String {
+    let drill = if run.drill { "drill: " } else { "" };
+    format!("{drill}{} of {} from {} to {}", RunKind::word(run.kind), run.group, run.from_region, run.to_region)
+}
+
+fn phase(run: &RunSummary) -> Span {
+    let word = RunPhase::word(run.phase);
+    match run.phase() {
+        RunPhase::Succeeded => good(word),
+        RunPhase::Stuck => bad(word),
+        RunPhase::Open => Span::new(word, Style::Bold),
+        _ => warn(word),
+    }
+}
+
+fn facts(run: &Run, summary: &RunSummary, now_ms: i64) -> Vec<Vec<Span>> {
+    let mut rows = Vec::new();
+    let mut add = |label: &str, text: String| rows.push(vec![dim(label), Span::from(text)]);
+    let how = if summary.automatic { ", automatic" } else { "" };
+    let opened = summary.opened_at_ms;
+    add("opened", format!("{} ({}) by {}{how}", stamp(opened), ago(opened, now_ms), summary.by));
+    add("because", summary.reason.clone());
+    for (n, line) in run.evidence.iter().enumerate() {
+        add(if n == 0 { "evidence" } else { "" }, line.clone());
+    }
+    if let Some(fault) = run.fault_at_ms {
+        add("fault seen", format!("{}, {} before it opened", stamp(fault), span(between(fault, opened))));
+    }
+    let loss = run.expected_loss_ms.map_or_else(|| "not known when it opened".to_owned(), span);
+    add("expected loss", loss);
+    for (label, word) in [("fence asserted", &run.fence_assertion), ("loss accepted", &run.loss_acceptance)] {
+        if let Some(word) = word {
+            add(label, format!("by {} at {}: {}", word.by, stamp(word.at_ms), word.reason));
+        }
+    }
+    for (n, claim) in run.claims.iter().enumerate() {
+        let label = if n == 0 { "claims" } else { "" };
+        add(label, format!("token {} by {} at {}", claim.token, claim.node, time_of_day(claim.at_ms)));
+    }
+    if let Some(closed) = summary.closed_at_ms {
+        add(
+            "closed",
+            format!("{} ({}), {} after it opened", stamp(closed), ago(closed, now_ms), span(between(opened, closed))),
+        );
+    }
+    if let Some(recovery) = summary.recovery_time_ms {
+        add("recovery time", span(recovery));
+    }
+    rows
+}
+
+/// What keeps it, and what to type.
+fn trouble(page: &mut Page, run: &Run, summary: &RunSummary, now_ms: i64) {
+    if let Some(stuck) = &run.stuck {
+        page.gap();
+        page.line([
+            bad(format!("  stuck at {} {}: ", stuck.step, ago(stuck.since_ms, now_ms))),
+            Span::from(stuck.reason.as_str()),
+        ]);
+        for line in ways_on(run, summary) {
+            page.line([dim("  → "), Span::from(line)]);
+        }
+    }
+    if let Some(abort) = &run.abort {
+        page.gap();
+        page.line([warn(format!(
+            "  aborting, ordered by {} {}: {}",
+            abort.by,
+            ago(abort.at_ms, now_ms),
+            abort.reason
+        ))]);
+    }
+}
+
+fn ways_on(run: &Run, summary: &RunSummary) -> Vec<String> {
+    let Some(stuck) = &run.stuck else { return Vec::new() };
+    let (id, step) = (&summary.group, &stuck.step);
+    let action = run.steps.iter().find(|one| one.id == *step).map(|one| one.action.as_str()).unwrap_or_default();
+    let mut ways = Vec::new();
+    match action {
+        "fence" => ways.push(format!("watchdogctl run assert-fence {id} {} --reason …", summary.from_region)),
+        "promote" => {
+            if run.fence_assertion.is_none() {
+                ways.push(format!("watchdogctl run assert-fence {id} {} --reason …", summary.from_region));
+            }
+            ways.push(format!("watchdogctl run accept-loss {id} --reason …"));
+        }
+        _ => ways.push(format!("watchdogctl run skip {id} {step} --reason …")),
+    }
+    ways.push(format!("watchdogctl run retry {id} {step} --reason …"));
+    ways.push(format!("watchdogctl run abort {id} --reason …"));
+    ways
+}
+
+/// The open run within a status.
+pub fn in_status(page: &mut Page, run: &Run, now_ms: i64) {
+    let summary = run.summary.clone().unwrap_or_default();
+    page.line([
+        dim("  run       "),
+        phase(&summary),
+        Span::from(format!(
+            "   {} to {}, {}, by {}   ",
+            RunKind::word(summary.kind),
+            summary.to_region,
+            ago(summary.opened_at_ms, now_ms),
+            summary.by
+        )),
+        dim(&summary.id),
+    ]);
+    page.line([dim("            because "), Span::from(summary.reason.as_str())]);
+    page.table(12, run.steps.iter().map(|step| step_row(step, "")).collect());
+    trouble(page, run, &summary, now_ms);
+}
+
+/// One step in a table. `spinner` stands for a started one's mark.
+pub fn step_row(step: &StepStatus, spinner: &str) -> Vec<Span> {
+    let word = StepPhase::word(step.phase);
+    let (mark, word) = match step.phase() {
+        StepPhase::Done => (good("✓"), good(word)),
+        StepPhase::Started if !spinner.is_empty() => (bold(spinner), bold(word)),
+        StepPhase::Started => (bold("●"), bold(word)),
+        StepPhase::Failed => (bad("✗"), bad(word)),
+        StepPhase::Unknown => (warn("?"), warn(word)),
+        StepPhase::Skipped => (warn("»"), warn(word)),
+        _ => (dim("○"), dim(word)),
+    };
+    let tries = match step.attempts {
+        0 => String::new(),
+        1 => "1 try".to_owned(),
+        n => format!("{n} tries"),
+    };
+    let took = match (step.first_started_at_ms, step.finished_at_ms) {
+        (Some(start), Some(end)) => span(between(start, end)),
+        _ => String::new(),
+    };
+    vec![
+        dim(step.stage.to_string()),
+        mark,
+        Span::from(step.id.as_str()),
+        dim(&step.resource),
+        word,
+        dim(tries),
+        Span::from(took),
+        Span::from(step.detail.as_str()),
+    ]
+}
+
+/// One line of the timeline, with the time since `zero_ms`.
+pub fn event_row(event: &RunEvent, zero_ms: i64) -> Vec<Span> {
+    let since = between(zero_ms, event.at_ms);
+    vec![
+        dim(time_of_day(event.at_ms)),
+        dim(format!("+{}.{:03}", since / 1_000, since % 1_000)),
+        dim(&event.node),
+        dim(&event.token),
+        bold(&event.step),
+        Span::from(event.what.as_str()),
+    ]
+}
+
+/// `run list`.
+pub fn list(answer: &ListRunsResponse) -> Page {
+    let mut page = Page::default();
+    if answer.runs.is_empty() {
+        page.line([dim("no runs")]);
+        return page;
+    }
+    let head = ["run", "group", "kind", "moved", "phase", "opened", "recovery", "by"];
+    let mut rows = vec![head.into_iter().map(dim).collect()];
+    for run in &answer.runs {
+        let drill = if run.drill { " (drill)" } else { "" };
+        rows.push(vec![
+            Span::from(run.id.as_str()),
+            bold(&run.group),
+            Span::from(format!("{}{drill}", RunKind::word(run.kind))),
+            Span::from(format!("{} → {}", run.from_region, run.to_region)),
+            phase(run),
+            dim(stamp(run.opened_at_ms)),
+            Span::from(run.recovery_time_ms.map_or_else(|| "–".to_owned(), span)),
+            dim(&run.by),
+        ]);
+    }
+    page.table(0, rows);
+    if answer.more {
+        page.line([dim("there are older ones: --limit")]);
+    }
+    page
+}
