@@ -20,3 +20,8 @@ pub mod run;
 pub mod state;
 pub mod verdict;
 pub mod view;
+
+#[cfg(test)]
+mod decide_tests;
+#[cfg(test)]
+pub(crate) mod fixtures;

@@ -1,0 +1,220 @@
+//! The judgement, case by case.
+
+use super::command::Change;
+use super::decide::{Decision, Decisions, Holds, Standing, decide, trigger_holds};
+use super::fixtures::{Says, UP, World, down_for, group, policy, region, view};
+use super::ids::{NodeId, UnixMs};
+use super::observation::Verdict;
+use super::policy::LagAction;
+
+fn look(world: &World, says: &[Option<Says>]) -> Decisions {
+    decide(&world.state, &policy(), &view(says), world.now)
+}
+
+fn opens(decisions: &Decisions) -> usize {
+    decisions.propose.iter().filter(|d| matches!(d, Decision::Open(_))).count()
+}
+
+fn pages(decisions: &Decisions) -> Vec<String> {
+    decisions
+        .propose
+        .iter()
+        .filter_map(|d| if let Decision::Tell(page) = d { Some(page.event.clone()) } else { None })
+        .collect()
+}
+
+#[test]
+fn who_sees_what_for_how_long_decides() {
+    let up = Some(UP);
+    let down = |held_ms| Some(down_for(held_ms));
+    let isolated = Some(Says { isolated: true, ..down_for(9000) });
+    let suspect = Some(Says { hcmc: Verdict::Suspect, ..down_for(9000) });
+    // Nodes 1 to 3 are in hcmc, hanoi and at the witness.
+    let table: &[(&str, [Option<Says>; 3], usize, Standing)] = &[
+        ("all is well", [up, up, up], 0, Standing::Quiet),
+        ("one of three is no majority", [up, down(9000), up], 0, Standing::Counting),
+        ("two of three for long enough", [up, down(9000), down(3000)], 1, Standing::Running),
+        ("the majority has not lasted", [up, down(9000), down(2999)], 0, Standing::Counting),
+        ("the region's own node is dead with it", [None, down(9000), down(9000)], 1, Standing::Running),
+        ("an absent node votes neither way", [None, None, down(9000)], 0, Standing::Counting),
+        ("an isolated node's down does not count", [None, isolated, down(9000)], 0, Standing::Counting),
+        ("a suspect is not down", [up, suspect, down(9000)], 0, Standing::Counting),
+        ("nobody reports", [None, None, None], 0, Standing::Quiet),
+    ];
+    for (name, says, opened, standing) in table {
+        let decisions = look(&World::new(), says);
+        assert_eq!(opens(&decisions), *opened, "{name}");
+        assert_eq!(decisions.explain[&group()].standing, *standing, "{name}");
+        assert!(!decisions.explain[&group()].lines.is_empty(), "{name}: it says why");
+    }
+}
+
+#[test]
+fn a_majority_within_the_region_alone_is_not_enough() {
+    let mut policy = policy();
+    policy.members.get_mut(&NodeId(2)).expect("node 2").region = region("hcmc");
+    let world = World::new();
+    let says = [Some(down_for(9000)), Some(down_for(9000)), Some(UP)];
+    let decisions = decide(&world.state, &policy, &view(&says), world.now);
+    assert_eq!(opens(&decisions), 0);
+}
+
+#[test]
+fn what_was_never_seen_up_triggers_nothing() {
+    let mut world = World::new();
+    world.state.groups.get_mut(&group()).expect("the group").seen_up.clear();
+    let says = [None, Some(down_for(9000)), Some(down_for(9000))];
+    let mut seen = view(&says);
+    for sight in seen.sights.values_mut() {
+        sight.report.observations.iter_mut().for_each(|o| o.seen_up = false);
+    }
+    let decisions = decide(&world.state, &policy(), &seen, world.now);
+    assert_eq!(opens(&decisions), 0);
+}
+
+#[test]
+fn an_old_report_is_no_evidence() {
+    let says = [None, Some(down_for(9000)), Some(down_for(9000))];
+    let mut old = view(&says);
+    old.sights.get_mut(&NodeId(2)).expect("node 2").age_ms = 5001;
+    let world = World::new();
+    assert_eq!(opens(&decide(&world.state, &policy(), &old, world.now)), 0);
+}
+
+#[test]
+fn time_since_the_report_counts_towards_the_hold_down() {
+    let says = [None, Some(down_for(2000)), Some(down_for(2000))];
+    let mut aged = view(&says);
+    aged.sights.values_mut().for_each(|sight| sight.age_ms = 1000);
+    let world = World::new();
+    assert_eq!(opens(&decide(&world.state, &policy(), &aged, world.now)), 1);
+}
+
+#[test]
+fn p5_a_standby_too_far_behind_or_unknown_blocks_and_pages_by_how_much() {
+    for (covered, word) in [(Some(120_000), "120.0 s"), (None, "unknown")] {
+        let says = Some(Says { covered_age_ms: covered, ..down_for(9000) });
+        let decisions = look(&World::new(), &[None, says, says]);
+        assert_eq!(opens(&decisions), 0);
+        assert_eq!(pages(&decisions), ["DR_FAILOVER_BLOCKED"]);
+        let line = &decisions.explain[&group()].lines[0];
+        assert!(line.contains(word) && line.contains("--accept-loss"), "{line}");
+    }
+}
+
+#[test]
+fn p5_the_best_informed_node_sets_the_bound() {
+    let far = Some(Says { covered_age_ms: Some(120_000), ..down_for(9000) });
+    let decisions = look(&World::new(), &[None, far, Some(down_for(9000))]);
+    assert_eq!(opens(&decisions), 1);
+}
+
+#[test]
+fn p9_paused_shadow_and_cooldown_block_and_page() {
+    let says = [None, Some(down_for(9000)), Some(down_for(9000))];
+    let mut paused = World::new();
+    paused.must(Change::Pause { group: group(), reason: "maintenance".to_owned(), until: None });
+    let decisions = look(&paused, &says);
+    assert_eq!((opens(&decisions), pages(&decisions)), (0, vec!["DR_FAILOVER_BLOCKED".to_owned()]));
+    assert!(decisions.explain[&group()].lines[0].contains("maintenance"));
+
+    let mut shadow = policy();
+    shadow.groups.get_mut(&group()).expect("the group").shadow = true;
+    let world = World::new();
+    let decisions = decide(&world.state, &shadow, &view(&says), world.now);
+    assert_eq!((opens(&decisions), pages(&decisions).len()), (0, 1));
+
+    let mut recent = World::new();
+    let now = recent.now;
+    recent.state.groups.get_mut(&group()).expect("the group").last_failover =
+        Some(super::state::LastFailover { run: "r0".into(), at: now, automatic: true, serving_epoch: 0 });
+    assert_eq!(opens(&look(&recent, &says)), 0);
+    recent.now = now.plus(3_600_000);
+    assert_eq!(opens(&look(&recent, &says)), 1, "the cooldown is over");
+}
+
+#[test]
+fn p9_a_pause_runs_out_only_by_a_clock_that_agrees() {
+    let mut world = World::new();
+    let until = world.now.plus(500);
+    world.must(Change::Pause { group: group(), reason: "x".to_owned(), until: Some(until) });
+    let expires = |world: &World, agrees: bool, now: UnixMs| {
+        let mut seen = view(&[Some(UP), Some(UP), Some(UP)]);
+        seen.clock_agrees = agrees;
+        decide(&world.state, &policy(), &seen, now).propose.iter().any(|d| matches!(d, Decision::ExpirePause { .. }))
+    };
+    assert!(!expires(&world, true, UnixMs(until.0 - 1)));
+    assert!(!expires(&world, false, until));
+    assert!(expires(&world, true, until));
+}
+
+#[test]
+fn an_alarm_ends_only_when_a_majority_reports() {
+    let mut world = World::new();
+    let says = [None, Some(down_for(9000)), Some(down_for(9000))];
+    world.must(Change::Pause { group: group(), reason: "x".to_owned(), until: None });
+    for decision in look(&world, &says).propose {
+        if let Decision::Tell(page) = decision {
+            world.must(Change::Tell { page });
+        }
+    }
+    assert!(pages(&look(&world, &says)).is_empty(), "told once");
+    assert!(
+        pages(&look(&world, &[None, None, Some(UP)])).is_empty(),
+        "a new leader that has seen nothing ends nothing"
+    );
+    assert_eq!(pages(&look(&world, &[Some(UP), Some(UP), Some(UP)])), ["DR_FAILOVER_BLOCKED"]);
+}
+
+#[test]
+fn lag_pages_gates_or_triggers_as_configured() {
+    let lagging = |held: Says| Some(Says { covered_age_ms: Some(50_000), ..held });
+    let seen = |says: Option<Says>| {
+        let mut seen = view(&[says, says, says]);
+        for sight in seen.sights.values_mut() {
+            for observation in &mut sight.report.observations {
+                if let Some(super::observation::Measure::Replication(measure)) = &mut observation.measure {
+                    measure.primary_lsn = Some(200);
+                }
+            }
+        }
+        seen
+    };
+    let with = |action, says| {
+        let mut policy = policy();
+        let rules = policy.groups.get_mut(&group()).expect("the group");
+        rules.lag_action = action;
+        rules.lag_limit_ms = 30_000;
+        let world = World::new();
+        let decisions = decide(&world.state, &policy, &seen(says), world.now);
+        (opens(&decisions), pages(&decisions))
+    };
+    assert_eq!(with(LagAction::Page, lagging(UP)), (0, vec!["REPLICATION_LAG".to_owned()]));
+    assert_eq!(with(LagAction::Page, lagging(down_for(9000))).0, 1);
+    assert_eq!(with(LagAction::Gate, lagging(down_for(9000))).0, 0);
+    assert_eq!(with(LagAction::Failover, lagging(UP)).0, 1);
+}
+
+#[test]
+fn a_node_under_another_configuration_decides_nothing_but_its_adoption() {
+    let world = World::new();
+    let mut other = policy();
+    other.digest = "d2".into();
+    let says = [None, Some(down_for(9000)), Some(down_for(9000))];
+    let decisions = decide(&world.state, &other, &view(&says), world.now);
+    assert!(decisions.propose.is_empty());
+    assert_eq!(decisions.explain[&group()].standing, Standing::NotMine);
+    let mut seen = view(&says);
+    seen.sights.values_mut().for_each(|sight| sight.report.digest = "d2".into());
+    let decisions = decide(&world.state, &other, &seen, world.now);
+    assert!(matches!(decisions.propose[..], [Decision::AdoptConfig { .. }]));
+}
+
+#[test]
+fn a_trigger_that_few_report_on_neither_holds_nor_is_gone() {
+    let world = World::new();
+    let ask = |says: &[Option<Says>]| trigger_holds(&policy(), &group(), world.group(), &region("hcmc"), &view(says));
+    assert_eq!(ask(&[None, Some(down_for(1)), Some(down_for(1))]), Holds::Yes);
+    assert_eq!(ask(&[Some(UP), Some(UP), Some(down_for(1))]), Holds::No);
+    assert_eq!(ask(&[None, None, Some(UP)]), Holds::Unknown);
+}
