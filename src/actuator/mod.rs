@@ -1,5 +1,7 @@
 //! Acting: what carries out a step at a resource. One trait; every implementation compares the token at the resource itself.
 
+pub mod dns;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
 

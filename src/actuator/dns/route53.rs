@@ -1,0 +1,457 @@
+//! Amazon Route 53. A change batch is applied as a whole or not at all, and a DELETE must name the record set exactly as
+//! it is: together they are the compare-and-swap. No retry happens underneath (the SDK's are off): a batch sent twice
+//! could not be told from another's.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_sdk_route53::Client;
+use aws_sdk_route53::config::retry::RetryConfig;
+use aws_sdk_route53::config::timeout::TimeoutConfig;
+use aws_sdk_route53::config::{Config, Region, SharedCredentialsProvider};
+use aws_sdk_route53::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_route53::types::{
+    Change, ChangeAction, ChangeBatch, ChangeStatus, ResourceRecord, ResourceRecordSet, RrType,
+};
+use aws_smithy_http_client::tls;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::zone::{Present, Seen, Settled, SwapTrouble, Trouble, Wanted, Zone, canonical_value, conflict};
+use super::{TOKEN_TTL_S, names, route53_text};
+use crate::domain::attempt::Warrant;
+use crate::domain::ids::RunId;
+use crate::domain::plan::{DnsProvider, DnsRecord, RecordKind};
+use crate::resolve::canonical_name;
+
+/// Route 53's control plane is in one region only.
+const REGION: &str = "us-east-1";
+/// No connection takes longer, or the control plane is not to be had.
+const CONNECT_MS: u64 = 3000;
+/// Upper bound of one call; an attempt's deadline is usually shorter.
+const OPERATION_MS: u64 = 30_000;
+/// Waits between two looks at a change grow from this …
+const POLL_FIRST: Duration = Duration::from_millis(20);
+/// … to this: an account has five calls a second for everything.
+const POLL_MOST: Duration = Duration::from_secs(2);
+/// Changes remembered until they are seen everywhere. A change forgotten costs a weaker evidence, nothing else.
+const REMEMBERED: usize = 256;
+/// Record sets asked for at one name; a name with more than this has a routing policy.
+const LISTED: i32 = 100;
+
+/// One client per provider, and the changes accepted but not seen everywhere yet.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    clients: Mutex<BTreeMap<String, Client>>,
+    changes: Mutex<BTreeMap<ChangeKey, String>>,
+}
+
+/// Hosted zone, token record, run.
+type ChangeKey = (String, String, RunId);
+
+/// One attempt's view of a hosted zone.
+pub(super) struct Route53<'a> {
+    clients: &'a Clients,
+    client_key: String,
+    client: Client,
+    hosted_zone_id: String,
+    run: RunId,
+}
+
+/// The record sets that a change has to delete exactly as they are.
+#[derive(Debug, PartialEq)]
+pub(super) struct Raw {
+    token: Option<ResourceRecordSet>,
+    conflicting: Vec<ResourceRecordSet>,
+}
+
+impl Clients {
+    /// The provider's zone; its client is made at the first use.
+    pub async fn zone(&self, provider: &DnsProvider, warrant: &Warrant) -> Result<Route53<'_>, Trouble> {
+        let DnsProvider::Route53 { name, hosted_zone_id, endpoint_url, credentials_file } = provider else {
+            return Err(permanent("this provider is not Route 53: a fault of the program".to_owned()));
+        };
+        let client_key = format!("{provider:?}");
+        let known = lock(&self.clients).get(&client_key).cloned();
+        let client = match known {
+            Some(client) => client,
+            None => {
+                let credentials = credentials(credentials_file.as_deref())
+                    .await
+                    .map_err(|reason| permanent(format!("DNS provider {name}: {reason}")))?;
+                let client = client(credentials, endpoint_url.as_deref());
+                lock(&self.clients).insert(client_key.clone(), client.clone());
+                client
+            }
+        };
+        let hosted_zone_id = hosted_zone_id.clone();
+        Ok(Route53 { clients: self, client_key, client, hosted_zone_id, run: warrant.run.clone() })
+    }
+}
+
+fn client(credentials: SharedCredentialsProvider, endpoint_url: Option<&str>) -> Client {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_millis(CONNECT_MS))
+        .operation_timeout(Duration::from_millis(OPERATION_MS))
+        .build();
+    let mut config = Config::builder()
+        .behavior_version_latest()
+        .region(Region::new(REGION))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .http_client(http)
+        .credentials_provider(credentials);
+    config.set_endpoint_url(endpoint_url.map(str::to_owned));
+    Client::from_conf(config.build())
+}
+
+async fn credentials(file: Option<&str>) -> Result<SharedCredentialsProvider, String> {
+    #[expect(deprecated, reason = "the names that replace them are in a crate of the SDK's inner workings")]
+    use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+    let Some(path) = file else {
+        return Ok(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()));
+    };
+    // The SDK says only "not loaded"; the file's own trouble is more useful.
+    tokio::fs::metadata(path).await.map_err(|e| format!("credentials_file: {path}: {e}"))?;
+    #[expect(deprecated, reason = "as above")]
+    let files = ProfileFiles::builder().with_file(ProfileFileKind::Credentials, path).build();
+    Ok(SharedCredentialsProvider::new(ProfileFileCredentialsProvider::builder().profile_files(files).build()))
+}
+
+impl Route53<'_> {
+    async fn list(
+        &self,
+        name: &str,
+        kind: Option<RrType>,
+        deadline: Instant,
+    ) -> Result<Vec<ResourceRecordSet>, Trouble> {
+        let request = self
+            .client
+            .list_resource_record_sets()
+            .hosted_zone_id(&self.hosted_zone_id)
+            .start_record_name(name)
+            .set_start_record_type(kind)
+            .max_items(LISTED);
+        let listed = match timeout_at(deadline, request.send()).await {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error)) => return Err(self.judged(&error, "list the records").into_read_trouble()),
+            Err(_) => {
+                let reason = format!(
+                    "Route 53 did not list zone {} in time; nothing was sent to change it",
+                    self.hosted_zone_id
+                );
+                return Err(Trouble { retryable: true, reason });
+            }
+        };
+        let here = |set: &ResourceRecordSet| route53_text::name(&set.name) == name;
+        Ok(listed.resource_record_sets.into_iter().filter(here).collect())
+    }
+
+    fn batch(&self, seen: &Raw, wanted: &Wanted<'_>) -> Result<ChangeBatch, Trouble> {
+        let mut batch = ChangeBatch::builder().comment(format!("failover watchdog, token {}", wanted.token.token));
+        let mut add = |action: ChangeAction, set: ResourceRecordSet| -> Result<(), Trouble> {
+            let change = Change::builder().action(action).resource_record_set(set).build();
+            batch = std::mem::take(&mut batch).changes(change.map_err(|e| permanent(e.to_string()))?);
+            Ok(())
+        };
+        for old in seen.token.iter() {
+            add(ChangeAction::Delete, old.clone())?;
+        }
+        let text = route53_text::quote(&wanted.token.strings());
+        add(ChangeAction::Create, record_set(&wanted.token_record, RrType::Txt, TOKEN_TTL_S, text)?)?;
+        if !wanted.records.is_empty() {
+            for old in &seen.conflicting {
+                add(ChangeAction::Delete, old.clone())?;
+            }
+        }
+        for record in wanted.records {
+            let value = canonical_value(record).map_err(permanent)?;
+            add(
+                ChangeAction::Upsert,
+                record_set(&canonical_name(&record.name), rr_type(record.kind), record.ttl_s, value)?,
+            )?;
+        }
+        batch.build().map_err(|e| permanent(e.to_string()))
+    }
+
+    fn change_key(&self, wanted: &Wanted<'_>) -> ChangeKey {
+        (self.hosted_zone_id.clone(), wanted.token_record.clone(), self.run.clone())
+    }
+
+    fn remember(&self, wanted: &Wanted<'_>, id: String) {
+        let mut changes = lock(&self.clients.changes);
+        changes.insert(self.change_key(wanted), id);
+        if changes.len() > REMEMBERED {
+            changes.pop_first();
+        }
+    }
+
+    /// What an error proves about whether the request was carried out.
+    fn judged<E: ProvideErrorMetadata + Error + 'static, R: std::fmt::Debug + 'static>(
+        &self,
+        error: &SdkError<E, R>,
+        doing: &str,
+    ) -> Judged {
+        let zone = &self.hosted_zone_id;
+        let detail = words(error);
+        match error {
+            SdkError::ServiceError(service) => {
+                let code = service.err().code().unwrap_or("without a code").to_owned();
+                let message = service.err().message().unwrap_or_default();
+                let reason = format!("Route 53 refused to {doing} of zone {zone}: {code}: {message}");
+                self.judged_code(code, reason)
+            }
+            SdkError::ConstructionFailure(_) => {
+                // Credentials are looked for when a request is made; the next attempt shall look afresh.
+                self.forget_client();
+                Judged::not_sent(format!("the request to {doing} of zone {zone} could not be made: {detail}"))
+            }
+            SdkError::DispatchFailure(failure) => {
+                let reason = format!("Route 53 cannot be reached to {doing} of zone {zone}: {detail}");
+                // Only connecting has a time-out of its own in the connector.
+                if failure.is_timeout() || failure.is_user() || never_connected(error) {
+                    Judged::not_sent(reason)
+                } else {
+                    Judged::Unsure(reason)
+                }
+            }
+            _ => Judged::Unsure(format!("no usable answer of Route 53 to {doing} of zone {zone}: {detail}")),
+        }
+    }
+
+    fn judged_code(&self, code: String, reason: String) -> Judged {
+        const BUSY: &[&str] =
+            &["Throttling", "ThrottlingException", "PriorRequestNotComplete", "RequestLimitExceeded", "SlowDown"];
+        const FAULT: &[&str] =
+            &["InternalError", "InternalFailure", "ServiceUnavailable", "InternalServerError", "without a code"];
+        const WHO: &[&str] =
+            &["InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken", "UnrecognizedClientException"];
+        if BUSY.contains(&code.as_str()) {
+            return Judged::Refused(Trouble { retryable: true, reason });
+        }
+        if FAULT.contains(&code.as_str()) {
+            return Judged::Unsure(reason);
+        }
+        if WHO.contains(&code.as_str()) {
+            self.forget_client();
+        }
+        if code == "InvalidChangeBatch" { Judged::NoMatch(reason) } else { Judged::Refused(permanent(reason)) }
+    }
+
+    fn forget_client(&self) {
+        lock(&self.clients.clients).remove(&self.client_key);
+    }
+}
+
+/// What is known after an error.
+enum Judged {
+    /// Nothing was carried out.
+    Refused(Trouble),
+    /// The batch did not fit what is there.
+    NoMatch(String),
+    /// Nobody knows.
+    Unsure(String),
+}
+
+impl Judged {
+    fn not_sent(reason: String) -> Self {
+        Judged::Refused(Trouble { retryable: true, reason })
+    }
+
+    fn into_read_trouble(self) -> Trouble {
+        match self {
+            Judged::Refused(trouble) => trouble,
+            Judged::NoMatch(reason) | Judged::Unsure(reason) => Trouble { retryable: true, reason },
+        }
+    }
+}
+
+#[async_trait]
+impl Zone for Route53<'_> {
+    type Raw = Raw;
+
+    async fn read(&mut self, wanted: &Wanted<'_>, deadline: Instant) -> Result<Seen<Raw>, Trouble> {
+        let mut tokens = self.list(&wanted.token_record, Some(RrType::Txt), deadline).await?;
+        tokens.retain(|set| set.r#type == RrType::Txt);
+        if tokens.len() > 1 || tokens.iter().any(|set| set.set_identifier.is_some() || set.alias_target.is_some()) {
+            let name = &wanted.token_record;
+            return Err(permanent(format!(
+                "token record {name} has a routing policy: delete it by hand, it must be plain"
+            )));
+        }
+        let token = tokens.pop();
+        let values = token.iter().flat_map(|set| set.resource_records.iter().flatten());
+        let texts = values.map(|record| route53_text::unquote(&record.value)).collect();
+        let (mut present, mut conflicting) = (Vec::new(), Vec::new());
+        for name in names(wanted.records) {
+            for set in self.list(&name, None, deadline).await? {
+                let Some(kind) = kind_of(&set.r#type) else { continue };
+                let mut here = wanted.records.iter().filter(|record| canonical_name(&record.name) == name);
+                if here.any(|record| conflict(record.kind, kind)) {
+                    conflicting.push(set.clone());
+                }
+                present.push(present_set(name.clone(), kind, &set));
+            }
+        }
+        Ok(Seen { texts, present, raw: Raw { token, conflicting } })
+    }
+
+    async fn swap(&mut self, seen: &Seen<Raw>, wanted: &Wanted<'_>, deadline: Instant) -> Result<(), SwapTrouble> {
+        let batch = self.batch(&seen.raw, wanted).map_err(SwapTrouble::Failed)?;
+        let request =
+            self.client.change_resource_record_sets().hosted_zone_id(&self.hosted_zone_id).change_batch(batch);
+        let changed = match timeout_at(deadline, request.send()).await {
+            Err(_) => {
+                let zone = &self.hosted_zone_id;
+                return Err(SwapTrouble::Unsure(format!(
+                    "Route 53 did not answer in time to the change of zone {zone}"
+                )));
+            }
+            Ok(Ok(changed)) => changed,
+            Ok(Err(error)) => match self.judged(&error, "change the records") {
+                Judged::Refused(trouble) => return Err(SwapTrouble::Failed(trouble)),
+                Judged::Unsure(reason) => return Err(SwapTrouble::Unsure(reason)),
+                Judged::NoMatch(reason) => {
+                    // Somebody was faster, or the batch can never fit: only looking again can tell.
+                    let after = self.read(wanted, deadline).await;
+                    let raced = after.is_ok_and(|after| after.raw != seen.raw);
+                    return Err(if raced {
+                        SwapTrouble::Lost
+                    } else {
+                        SwapTrouble::Failed(Trouble { retryable: true, reason })
+                    });
+                }
+            },
+        };
+        if let Some(info) = changed.change_info.filter(|_| !wanted.records.is_empty()) {
+            self.remember(wanted, info.id);
+        }
+        Ok(())
+    }
+
+    async fn settled(&mut self, wanted: &Wanted<'_>, deadline: Instant) -> Settled {
+        let key = self.change_key(wanted);
+        let Some(id) = lock(&self.clients.changes).get(&key).cloned() else {
+            let how = "listed by Route 53; whether all its servers answer it is not known, since this node did not send the change";
+            return Settled::Yes(how.to_owned());
+        };
+        let mut pause = POLL_FIRST;
+        let mut last;
+        loop {
+            match timeout_at(deadline, self.client.get_change().id(&id).send()).await {
+                Ok(Ok(change))
+                    if change.change_info.as_ref().is_some_and(|info| info.status == ChangeStatus::Insync) =>
+                {
+                    lock(&self.clients.changes).remove(&key);
+                    return Settled::Yes(format!("change {id} is INSYNC"));
+                }
+                Ok(Ok(_)) => last = "PENDING".to_owned(),
+                Ok(Err(error)) if error.code() == Some("NoSuchChange") => {
+                    lock(&self.clients.changes).remove(&key);
+                    return Settled::Yes(format!("listed by Route 53, which no longer knows change {id}"));
+                }
+                Ok(Err(error)) => last = words(&error),
+                Err(_) => last = "without an answer".to_owned(),
+            }
+            let next = Instant::now() + pause;
+            if next >= deadline {
+                return Settled::Pending(format!(
+                    "change {id} was accepted and not yet seen INSYNC (last look: {last})"
+                ));
+            }
+            sleep_until(next).await;
+            pause = (pause * 2).min(POLL_MOST);
+        }
+    }
+}
+
+fn present_set(name: String, kind: RecordKind, set: &ResourceRecordSet) -> Present {
+    let mut values: Vec<String> = set
+        .resource_records
+        .iter()
+        .flatten()
+        .map(|record| {
+            let as_record = DnsRecord { name: name.clone(), kind, ttl_s: 0, value: record.value.clone() };
+            canonical_value(&as_record).unwrap_or_else(|_| record.value.clone())
+        })
+        .collect();
+    if let Some(alias) = &set.alias_target {
+        values.push(format!("an alias of {}", alias.dns_name));
+    }
+    if let Some(id) = &set.set_identifier {
+        values.push(format!("under routing policy {id}"));
+    }
+    values.sort();
+    let ttl_s = set.ttl.and_then(|ttl| u32::try_from(ttl).ok()).unwrap_or(0);
+    Present { name, kind, ttl_s, values }
+}
+
+fn record_set(name: &str, kind: RrType, ttl_s: u32, value: String) -> Result<ResourceRecordSet, Trouble> {
+    let wrong = |e: aws_sdk_route53::error::BuildError| permanent(e.to_string());
+    let record = ResourceRecord::builder().value(value).build().map_err(wrong)?;
+    let set = ResourceRecordSet::builder().name(name).r#type(kind).ttl(i64::from(ttl_s)).resource_records(record);
+    set.build().map_err(wrong)
+}
+
+fn rr_type(kind: RecordKind) -> RrType {
+    match kind {
+        RecordKind::A => RrType::A,
+        RecordKind::Aaaa => RrType::Aaaa,
+        RecordKind::Cname => RrType::Cname,
+    }
+}
+
+fn kind_of(kind: &RrType) -> Option<RecordKind> {
+    match kind {
+        RrType::A => Some(RecordKind::A),
+        RrType::Aaaa => Some(RecordKind::Aaaa),
+        RrType::Cname => Some(RecordKind::Cname),
+        _ => None,
+    }
+}
+
+/// An error with its causes, once each.
+fn words(error: &(dyn Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !words.ends_with(&text) {
+            words = format!("{words}: {text}");
+        }
+        cause = inner.source();
+    }
+    words
+}
+
+/// A refused or unroutable connection somewhere among the causes: no byte of the request went out.
+fn never_connected(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        let kind = inner.downcast_ref::<io::Error>().map(io::Error::kind);
+        if let Some(
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable,
+        ) = kind
+        {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+fn permanent(reason: String) -> Trouble {
+    Trouble { retryable: false, reason }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
