@@ -1,0 +1,6 @@
+//! End to end: the built programs on real parts, each promise by its name.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod parts;

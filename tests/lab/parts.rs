@@ -1,0 +1,229 @@
+//! All parts together, started in order and wired to each other.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::client::{Client, Route};
+use super::config;
+use super::dns::Bind;
+use super::folder::{Folder, binaries};
+use super::nodes::Node;
+use super::postgres::Postgres;
+use super::process::{MARK, run_async};
+use super::receiver::Receivers;
+use super::region::{Service, guard_config};
+use super::route53::Route53;
+use super::ssh::{Key, Sshd};
+use super::{CLUSTER, DR, GROUP, HOME, WITNESS, address_of, dns};
+
+/// What answers for the zone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Zone {
+    /// BIND, by signed RFC 2136 updates.
+    #[default]
+    Bind,
+    /// A Route 53 API server on loopback.
+    Route53,
+}
+
+/// Which settings the nodes run with: the two that are shipped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub enum Pace {
+    /// Three seconds of hold-down.
+    #[default]
+    Default,
+    /// For those who would rather move at once.
+    Fast,
+}
+
+/// What a lab shall be like.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What answers for the zone.
+    pub zone: Zone,
+    /// Where; a fresh temporary folder by default.
+    pub folder: Option<PathBuf>,
+    /// The nodes' settings.
+    pub pace: Pace,
+    /// Say on standard output what is being started.
+    pub speak: bool,
+    /// Lines to replace in the nodes' configuration: `(old, new)`.
+    pub changes: Vec<(String, String)>,
+}
+
+/// The running zone.
+pub enum Dns {
+    /// BIND.
+    Bind(Bind),
+    /// Route 53.
+    Route53(Route53),
+}
+
+impl Dns {
+    /// Who is asked.
+    pub fn server(&self) -> SocketAddr {
+        match self {
+            Dns::Bind(bind) => bind.server,
+            Dns::Route53(route53) => route53.server,
+        }
+    }
+
+    /// In words.
+    pub fn describe(&self) -> String {
+        match self {
+            Dns::Bind(bind) => format!("BIND at {}", bind.server),
+            Dns::Route53(route53) => format!("Route 53's API at {}", route53.endpoint_url),
+        }
+    }
+}
+
+/// Everything. The parts go before the folder, whose end ends whatever is left.
+pub struct Lab {
+    /// Inserts rows, once started.
+    pub client: Option<Client>,
+    /// The nodes, once started.
+    pub nodes: Vec<Node>,
+    /// The database at home.
+    pub primary: Postgres,
+    /// The database at the other side.
+    pub standby: Postgres,
+    /// The hosts' SSH servers by region.
+    pub hosts: BTreeMap<String, Sshd>,
+    /// The services by region.
+    pub services: BTreeMap<String, Service>,
+    /// The zone.
+    pub dns: Dns,
+    /// Who is paged.
+    pub receivers: Receivers,
+    /// The nodes' key.
+    pub key: Key,
+    /// What was asked for.
+    pub options: Options,
+    /// Its folder.
+    pub folder: Folder,
+}
+
+impl Lab {
+    /// Starts every part but the nodes and the client.
+    pub async fn start(options: Options) -> Result<Self> {
+        let say = |what: &str| {
+            if options.speak {
+                println!("  {what}");
+            }
+        };
+        let begun = Instant::now();
+        let mut folder = Folder::create(options.folder.as_deref())?;
+        let port = folder.port(&[address_of(HOME), address_of(DR)])?;
+        let primary = Postgres::primary(&folder, HOME, port).await?;
+        say(&format!("PostgreSQL in {HOME:<8} {}:{port}  primary", primary.address));
+        let standby = Postgres::standby(&folder, DR, &primary).await?;
+        say(&format!("PostgreSQL in {DR:<8} {}:{port}  standby, streaming", standby.address));
+        let key = Key::make(&folder, "etc/id_ed25519")?;
+        let mut hosts = BTreeMap::new();
+        let mut services = BTreeMap::new();
+        for database in [&primary, &standby] {
+            let site = database.site.clone();
+            let service = Service::prepare(&mut folder, database)?;
+            let forced = install_guard(&folder, database, &service).await?;
+            let sshd = Sshd::start_new(&mut folder, &site, &key, &forced).await?;
+            say(&format!("sshd in {site:<14} {}  the nodes' key can only speak to the guard", sshd.listen));
+            hosts.insert(site.clone(), sshd);
+            services.insert(site, service);
+        }
+        services[HOME].start().await?;
+        say(&format!("service in {HOME:<11} http://{}/health", services[HOME].listen));
+        let dns = match options.zone {
+            Zone::Bind => Dns::Bind(Bind::start_new(&mut folder).await?),
+            Zone::Route53 => Dns::Route53(Route53::start_new(&mut folder).await?),
+        };
+        say(&format!("zone                   {}", dns.describe()));
+        if matches!(dns, Dns::Route53(_)) {
+            say(&format!(
+                "                       asked at {}: a stand-in name server that reads the API",
+                dns.server()
+            ));
+        }
+        let receivers = Receivers::start(&mut folder).await?;
+        say(&format!("receivers of pages     http://{}", receivers.listen));
+        say(&format!("ready in {:.1} s", begun.elapsed().as_secs_f64()));
+        Ok(Self {
+            client: None,
+            nodes: vec![],
+            primary,
+            standby,
+            hosts,
+            services,
+            dns,
+            receivers,
+            key,
+            options,
+            folder,
+        })
+    }
+
+    /// Writes the configuration, starts the three nodes, and waits until they have a leader and see the region up.
+    pub async fn start_nodes(&mut self) -> Result<()> {
+        let mut sites = Vec::new();
+        for site in [HOME, DR, WITNESS] {
+            let address = address_of(site);
+            let ports = (self.folder.port(&[address])?, self.folder.port(&[address])?);
+            sites.push((site, SocketAddr::new(address, ports.0), SocketAddr::new(address, ports.1)));
+        }
+        let text = config::nodes(self, &sites)?;
+        let file = self.folder.write("etc/watchdog.toml", &text)?;
+        for (site, listen, http) in sites {
+            self.nodes.push(Node::start(&self.folder, site, &file, listen, http)?);
+        }
+        self.until_ready().await?;
+        if self.options.speak {
+            for node in &self.nodes {
+                println!("  node {:<17} {}", node.name, node.listen);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the client, and waits until its first row is acknowledged.
+    pub async fn start_client(&mut self) -> Result<()> {
+        let client = Client::start(Route::Name(self.dns.server()), self.primary.port, Duration::from_millis(10));
+        client.first_from(&self.primary.address.to_string(), Duration::from_secs(10)).await?;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// The client.
+    pub fn client(&self) -> Result<&Client> {
+        self.client.as_ref().context("the client was not started")
+    }
+
+    /// The region's end: SIGKILL of its database and its service.
+    pub fn kill_home(&mut self) -> Result<()> {
+        // The database first: the service would only report it.
+        self.primary.kill()?;
+        self.services[HOME].kill()
+    }
+
+    /// What the public name answers now, as `dig` prints it.
+    pub fn dig(&self) -> Result<String> {
+        dns::dig(self.dns.server(), super::PUBLIC_NAME, "A")
+    }
+}
+
+/// Writes the guard's configuration, enrols it, and gives the script that is the key's forced command.
+async fn install_guard(folder: &Folder, database: &Postgres, service: &Service) -> Result<PathBuf> {
+    let site = &database.site;
+    let guard = binaries()?.guard;
+    let config = guard_config(folder, database, service)?;
+    let mut enrol = Command::new(&guard);
+    enrol.arg("--config").arg(&config).args(["enrol", "--cluster", CLUSTER, "--epoch", "1", "--group", GROUP]);
+    run_async(enrol).await.context("the guard could not be enrolled")?;
+    let (mark, guard, config) = (folder.path.display(), guard.display(), config.display());
+    let log = folder.log(&format!("guard-{site}"));
+    let text = format!("#!/bin/sh\nexport {MARK}={mark}\nexec {guard} --config {config} ssh 2>>{}\n", log.display());
+    folder.write_script(&format!("{site}/bin/forced-command"), &text)
+}

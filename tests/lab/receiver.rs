@@ -1,0 +1,118 @@
+//! Receivers of pages: a webhook and PagerDuty's Events v2 address, on one port. Everything received is kept.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use anyhow::Result;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::address_of;
+use super::folder::Folder;
+
+/// One page as it came.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// When.
+    pub at: SystemTime,
+    /// `webhook` or `pagerduty`.
+    pub by: &'static str,
+    /// The signature header, if any.
+    pub signature: Option<String>,
+    /// The body.
+    pub body: Value,
+}
+
+impl Received {
+    /// The text of a field, wherever the receiver's format puts it.
+    pub fn text(&self, field: &str) -> String {
+        let direct = self.body.get(field);
+        let nested = || ["payload", "page", "details"].iter().find_map(|outer| self.body.get(outer)?.get(field));
+        let inner = || self.body.get("payload")?.get("custom_details")?.get(field);
+        let found = direct.or_else(nested).or_else(inner);
+        found.map_or(String::new(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    received: Mutex<Vec<Received>>,
+    /// Answer this status instead of taking the page; 0 takes it.
+    refuse_with: AtomicU16,
+}
+
+/// The receivers.
+pub struct Receivers {
+    /// Where they listen.
+    pub listen: SocketAddr,
+    shared: Arc<Shared>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Receivers {
+    /// Starts them.
+    pub async fn start(folder: &mut Folder) -> Result<Self> {
+        let address = address_of("receivers");
+        let listen = SocketAddr::new(address, folder.port(&[address])?);
+        let listener = tokio::net::TcpListener::bind(listen).await?;
+        let shared = Arc::new(Shared::default());
+        let app = Router::new()
+            .route("/pages", post(take_webhook))
+            .route("/v2/enqueue", post(take_pagerduty))
+            .with_state(Arc::clone(&shared));
+        let serving = tokio::spawn(async move {
+            let _ = axum::serve(listener, app).await;
+        });
+        Ok(Self { listen, shared, serving })
+    }
+
+    /// Everything received so far, in order.
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on answers every page with this status; `None` takes them again.
+    pub fn refuse_with(&self, status: Option<u16>) {
+        self.shared.refuse_with.store(status.unwrap_or(0), Ordering::SeqCst);
+    }
+}
+
+impl Drop for Receivers {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn take_webhook(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    take(&shared, "webhook", &headers, body)
+}
+
+async fn take_pagerduty(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    take(&shared, "pagerduty", &headers, body)
+}
+
+fn take(shared: &Shared, by: &'static str, headers: &HeaderMap, body: Value) -> (StatusCode, Json<Value>) {
+    let refusal = StatusCode::from_u16(shared.refuse_with.load(Ordering::SeqCst)).ok();
+    if let Some(status) = refusal {
+        return (status, Json(json!({"status": "refused", "message": "by order of the test"})));
+    }
+    let signature = headers.iter().find(|(name, _)| name.as_str().contains("signature"));
+    let signature = signature.and_then(|(_, value)| value.to_str().ok()).map(str::to_owned);
+    let key = body.get("dedup_key").cloned().unwrap_or_default();
+    let received = Received { at: SystemTime::now(), by, signature, body };
+    shared.received.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+    (StatusCode::ACCEPTED, Json(json!({"status": "success", "message": "Event processed", "dedup_key": key})))
+}

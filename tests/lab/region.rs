@@ -1,0 +1,128 @@
+//! A region's host: its SSH server with the guard behind it, and its service.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::folder::{Folder, binaries};
+use super::postgres::{DATABASE, Postgres};
+use super::process::{self, MARK, run_async};
+use super::service::running;
+use super::ssh::login;
+use super::{CLUSTER, GROUP, address_of, wait};
+
+/// A service and how it is started: by a script, as an operator's unit would, so that the guard has something to run.
+pub struct Service {
+    /// Its region.
+    pub site: String,
+    /// Where it answers.
+    pub listen: SocketAddr,
+    /// Starts it unless it runs, and returns when it listens.
+    pub start_script: PathBuf,
+    /// Exits 0 if it runs.
+    pub status_script: PathBuf,
+    pid_file: PathBuf,
+}
+
+impl Service {
+    /// Writes the scripts; nothing runs yet.
+    pub fn prepare(folder: &mut Folder, database: &Postgres) -> Result<Self> {
+        let site = database.site.clone();
+        let address = address_of(&site);
+        let listen = SocketAddr::new(address, folder.port(&[address])?);
+        let pid_file = folder.path.join("run").join(format!("service-{site}.pid"));
+        let (pid, log, mark) = (pid_file.display(), folder.log(&format!("service-{site}")), folder.path.display());
+        let running = format!("[ -s {pid} ] && kill -0 \"$(cat {pid})\" 2>/dev/null");
+        let start_script = folder.write_script(
+            &format!("{site}/bin/start-services"),
+            &format!(
+                "#!/bin/sh\n# Starts the service in {site} unless it runs; returns when it listens.\n\
+                 if {running}; then echo 'already running'; exit 0; fi\nrm -f {pid}\n\
+                 {MARK}={mark} setsid {lab} service --region {site} --listen {listen} --pid-file {pid} \\\n\
+                 \x20 --conninfo '{conninfo}' </dev/null >>{log} 2>&1 &\n\
+                 for _ in $(seq 500); do [ -s {pid} ] && echo started && exit 0; sleep 0.01; done\n\
+                 echo 'it did not start within 5 s' >&2; exit 1\n",
+                lab = binaries()?.lab.display(),
+                conninfo = database.conninfo("app", DATABASE),
+                log = log.display(),
+            ),
+        )?;
+        let status_script = folder.write_script(
+            &format!("{site}/bin/services-status"),
+            &format!("#!/bin/sh\nif {running}; then echo running; exit 0; fi\necho stopped; exit 1\n"),
+        )?;
+        Ok(Self { site, listen, start_script, status_script, pid_file })
+    }
+
+    /// Starts it as the guard would.
+    pub async fn start(&self) -> Result<()> {
+        run_async(Command::new(&self.start_script)).await?;
+        wait::until_true(&format!("the service in {} to be well", self.site), Duration::from_secs(10), async || {
+            self.health().await.is_ok_and(|(status, _)| status == 200)
+        })
+        .await
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) -> Result<()> {
+        let pid = running(&self.pid_file).with_context(|| format!("no service runs in {}", self.site))?;
+        process::send(pid, rustix::process::Signal::KILL);
+        wait::until_blocking("the service to end", Duration::from_secs(5), || (!process::is_running(pid)).then_some(()))
+    }
+
+    /// Whether its process lives.
+    pub fn is_running(&self) -> bool {
+        running(&self.pid_file).is_some()
+    }
+
+    /// Asks `/health`: the status and the body.
+    pub async fn health(&self) -> Result<(u16, String)> {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).no_proxy().build()?;
+        let answer = client.get(format!("http://{}/health", self.listen)).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+}
+
+/// What the guard on a region's host is told: its database, and the one action of its own.
+pub fn guard_config(folder: &Folder, database: &Postgres, service: &Service) -> Result<PathBuf> {
+    let site = &database.site;
+    let text = format!(
+        r#"# The guard on db-{site}: what it may do there. Nothing else can be asked of it.
+cluster = "{CLUSTER}"
+state_dir = "{state}"
+groups = ["{GROUP}"]
+
+[postgres]
+data_dir = "{data}"
+bin_dir = "{bin}"
+socket_dir = "{sockets}"
+port = {port}
+user = "{user}"
+stop_timeout_s = 3
+start_options = "{options}"
+start_log = "{log}"
+
+[action.start-services]
+argv = [["{start}"]]
+read_back = ["{status}"]
+user = "{login}"
+timeout_s = 20
+env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
+"#,
+        state = folder.path.join(site).join("guard").display(),
+        data = database.data.display(),
+        bin = database.bin.display(),
+        sockets = database.sockets.display(),
+        port = database.port,
+        user = super::postgres::database_user().map_or_else(login, str::to_owned),
+        options = database.options().join(" "),
+        log = folder.log(&format!("postgres-{site}")).display(),
+        start = service.start_script.display(),
+        status = service.status_script.display(),
+        login = login(),
+    );
+    folder.write(&format!("{site}/guard.toml"), &text)
+}
