@@ -1,3 +1,225 @@
-//! The resource side, on each host that is acted upon.
+//! The resource side, on each host that is acted upon. Installed as the SSH key's forced command.
 
-fn main() {}
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use watchdog::domain::ids::{ClusterName, GroupName};
+use watchdog::guard::config::Config;
+use watchdog::guard::enroll::{self, EnrollError, Enrolment, LatchChoice};
+use watchdog::guard::protocol::{Answer, Refusal, Reply};
+use watchdog::guard::{handler, show};
+
+/// A client that has connected and does not ask is not waited for longer, seconds.
+const ASK_TIMEOUT_S: u64 = 30;
+/// The configuration or the host does not let the guard do its work.
+const CANNOT: u8 = 1;
+/// The boot gate: latched.
+const GATE_LATCHED: u8 = 40;
+/// The boot gate: cannot be told.
+const GATE_CANNOT_TELL: u8 = 41;
+
+/// Guards a host: keeps the highest fencing token, refuses lower ones, and does named actions only.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Args {
+    /// The guard's configuration.
+    #[arg(long, default_value = "/etc/watchdog/guard.toml", env = "WATCHDOG_GUARD_CONFIG")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answers one request from stdin; for the forced command in authorized_keys
+    Ssh,
+    /// Shows token, latch, what is in flight, the ledger's end and the database
+    Status {
+        /// table or json
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// The boot gate, for ExecStartPre: exit 0 where the database may start
+    Gate,
+    /// Reads the configuration and says what is wrong with it
+    Check,
+    /// Begins (or begins again) to remember a group's token
+    Enroll {
+        #[arg(long)]
+        group: String,
+        /// The cluster's name, as in the configuration
+        #[arg(long)]
+        cluster: String,
+        /// The cluster's epoch
+        #[arg(long)]
+        epoch: u64,
+        /// This host's name, typed again
+        #[arg(long, value_name = "HOSTNAME")]
+        confirm: String,
+        /// Remember at least token EPOCH.N
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        floor: u64,
+        /// What to write where the latch cannot be read
+        #[arg(long, value_enum)]
+        latch: Option<LatchArg>,
+    },
+    /// Clears the latch on your word: the database may start
+    Unlatch {
+        #[arg(long)]
+        group: String,
+        /// This host's name, typed again
+        #[arg(long, value_name = "HOSTNAME")]
+        confirm: String,
+        /// Why; goes to the ledger
+        #[arg(long)]
+        reason: String,
+    },
+    /// Keeps a damaged ledger under another name and begins a new one
+    SetLedgerAside {
+        #[arg(long)]
+        group: String,
+        /// This host's name, typed again
+        #[arg(long, value_name = "HOSTNAME")]
+        confirm: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LatchArg {
+    Clear,
+    Set,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(e) if matches!(args.command, Command::Ssh) => {
+            // The client reads stdout: it, too, is told in its own language.
+            let reply = Reply::Failed { retryable: false, reason: format!("the guard is misconfigured: {e}") };
+            tell(&handler::answer(reply));
+            return ExitCode::from(CANNOT);
+        }
+        Err(e) => return fail(&e),
+    };
+    match args.command {
+        Command::Ssh => ssh(config),
+        Command::Status { output } => status(&config, output),
+        Command::Gate => gate(&config),
+        Command::Check => say("the configuration is sound"),
+        Command::Enroll { group, cluster, epoch, confirm, floor, latch } => {
+            let latch = latch.map(|choice| match choice {
+                LatchArg::Clear => LatchChoice::Clear,
+                LatchArg::Set => LatchChoice::Set,
+            });
+            let (group, cluster) = (GroupName(group), ClusterName(cluster));
+            by_hand(enroll::enroll(&config, &Enrolment { group, cluster, epoch, confirm, floor, latch }))
+        }
+        Command::Unlatch { group, confirm, reason } => {
+            by_hand(enroll::unlatch(&config, &GroupName(group), &confirm, &reason))
+        }
+        Command::SetLedgerAside { group, confirm } => {
+            by_hand(enroll::set_ledger_aside(&config, &GroupName(group), &confirm))
+        }
+    }
+}
+
+/// Answers one request. What it begins goes on although the connection is lost.
+fn ssh(config: Config) -> ExitCode {
+    outlive_the_connection();
+    let (send, receive) = mpsc::channel();
+    // A thread of its own, so that a client that never asks does not keep a process for ever. The answer comes through
+    // the channel; the deadline is for the asking only.
+    std::thread::spawn(move || {
+        let request = handler::read_request(std::io::stdin().lock());
+        // Nobody listens any more: too late.
+        let _late = send.send(request);
+    });
+    let reply = match receive.recv_timeout(Duration::from_secs(ASK_TIMEOUT_S)) {
+        Ok(request) => handler::serve(&config, request),
+        Err(_) => Reply::Refused {
+            refusal: Refusal::BadRequest,
+            reason: format!("no request came within {ASK_TIMEOUT_S} s"),
+            held: None,
+        },
+    };
+    let code = reply.exit_code();
+    tell(&handler::answer(reply));
+    ExitCode::from(code)
+}
+
+/// A session of its own, and deaf to the hang-up of a lost connection. (Broken pipes are errors, not signals, in Rust.)
+fn outlive_the_connection() {
+    // Refused to a session's leader: then it has its own already.
+    let _own = rustix::process::setsid();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let deaf = runtime.and_then(|runtime| {
+        let _inside = runtime.enter();
+        // The handler stays for the life of the process, although nobody reads what it notes.
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map(drop)
+    });
+    if let Err(e) = deaf {
+        complain(&format!("hang-ups end this guard: {e}"));
+    }
+}
+
+fn tell(answer: &Answer) {
+    let mut line = serde_json::to_string(answer).expect("plain data with text keys always has a JSON form");
+    line.push('\n');
+    // The client is gone: what was done is in the ledger.
+    let mut out = std::io::stdout().lock();
+    let _gone = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
+
+fn status(config: &Config, output: Output) -> ExitCode {
+    let status = show::status(config);
+    match output {
+        Output::Table => say(show::in_words(config, &status).trim_end()),
+        Output::Json => say(&serde_json::to_string_pretty(&status).expect("plain data always has a JSON form")),
+    }
+}
+
+fn gate(config: &Config) -> ExitCode {
+    let (code, why) = match show::gate(config) {
+        show::Gate::Open => return ExitCode::SUCCESS,
+        show::Gate::Latched(why) => (GATE_LATCHED, why),
+        show::Gate::CannotTell(why) => (GATE_CANNOT_TELL, why),
+    };
+    complain(&format!("the database may not start: {why}"));
+    ExitCode::from(code)
+}
+
+fn by_hand(done: Result<String, EnrollError>) -> ExitCode {
+    match done {
+        Ok(words) => say(&words),
+        Err(e) => fail(&e),
+    }
+}
+
+fn say(words: &str) -> ExitCode {
+    match writeln!(std::io::stdout().lock(), "{words}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(CANNOT),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    complain(&error.to_string());
+    ExitCode::from(CANNOT)
+}
+
+fn complain(words: &str) {
+    // Nobody can be told that nobody can be told.
+    let _lost = writeln!(std::io::stderr().lock(), "watchdog-guard: {words}");
+}

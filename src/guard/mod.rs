@@ -1,3 +1,22 @@
-//! The resource side: the program on each host that is acted upon. [`protocol`] is what it is asked and what it answers.
+//! The resource side: the program on each host that is acted upon, and the SSH key's forced command.
+//!
+//! [`protocol`] is what it is asked and what it answers; [`handler`] the order in which a request is dealt with;
+//! [`token_store`], [`latch`], [`ledger`] and [`in_flight`] what it remembers, as [`records`] under [`locks`];
+//! [`actions`] what it does, by [`exec`] and [`postgres`]; [`config`] what it may do; [`enroll`] and [`show`] what a
+//! person on the [`host`] does and sees.
 
+pub mod actions;
+pub mod config;
+pub mod enroll;
+pub mod exec;
+pub mod handler;
+pub mod host;
+pub mod in_flight;
+pub mod latch;
+pub mod ledger;
+pub mod locks;
+pub mod postgres;
 pub mod protocol;
+pub mod records;
+pub mod show;
+pub mod token_store;

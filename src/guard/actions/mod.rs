@@ -1,0 +1,260 @@
+//! What the named actions do, and how each is read back. [`first_step`] decides, purely, what comes before acting.
+
+pub mod configured;
+pub mod fence;
+pub mod promote;
+pub mod rejoin;
+
+use std::collections::BTreeMap;
+
+use super::config::{self, Config};
+use super::in_flight::{Supervisor, Who};
+use super::ledger::{Entry, Event};
+use super::protocol::{FENCE, PROMOTE, REJOIN, Refusal};
+use super::token_store::GroupFiles;
+use crate::domain::ids::{RunId, StepId};
+
+/// All an action may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The guard's configuration.
+    pub config: &'a Config,
+    /// The group's files.
+    pub files: &'a GroupFiles,
+    /// Who asks.
+    pub who: &'a Who,
+    /// Checked parameters.
+    pub params: &'a BTreeMap<String, String>,
+}
+
+/// A named action of this host.
+#[derive(Debug, Clone, Copy)]
+pub enum Named<'a> {
+    /// Built in.
+    Fence(&'a config::Postgres),
+    /// Built in.
+    Promote(&'a config::Postgres),
+    /// Built in.
+    Rejoin(&'a config::Postgres, &'a str, &'a config::Upstream),
+    /// From the configuration.
+    Configured(&'a config::Action),
+}
+
+/// What reading back shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// The effect is there.
+    There(String),
+    /// It is not, and nothing will bring it.
+    NotThere(String),
+    /// It is on its way: what was begun will end by itself.
+    OnItsWay(String),
+    /// Cannot be told.
+    CannotTell(String),
+}
+
+/// How acting ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The effect is there; evidence.
+    Done(String),
+    /// It failed.
+    Failed {
+        /// Again may help.
+        retryable: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Cannot be told.
+    Unknown(String),
+    /// Ended by a later token.
+    Preempted(String),
+}
+
+impl End {
+    /// Failed, but may be tried again.
+    pub fn again(reason: impl Into<String>) -> End {
+        End::Failed { retryable: true, reason: reason.into() }
+    }
+    /// Failed, and will again until somebody changes something.
+    pub fn never(reason: impl Into<String>) -> End {
+        End::Failed { retryable: false, reason: reason.into() }
+    }
+}
+
+/// Finds an action by name and checks its parameters.
+///
+/// # Errors
+/// Not an action of this host and group, or parameters not as declared.
+pub fn find<'a>(
+    config: &'a Config,
+    who: &Who,
+    name: &str,
+    params: &'a BTreeMap<String, String>,
+) -> Result<Named<'a>, (Refusal, String)> {
+    if ![FENCE, PROMOTE, REJOIN].contains(&name) {
+        let known = || config.action.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let action = config.action.get(name).ok_or_else(|| {
+            let why = format!("action {name:?} is not in the guard's configuration (configured: {})", known());
+            (Refusal::UnknownAction, why)
+        })?;
+        check_params(name, &action.params, params)?;
+        return Ok(Named::Configured(action));
+    }
+    let postgres = config.postgres_of(&who.group).ok_or_else(|| {
+        let why =
+            format!("action {name:?} needs [postgres] for group {:?} in the guard's configuration", who.group.as_str());
+        (Refusal::UnknownAction, why)
+    })?;
+    if name != REJOIN {
+        check_params(name, &BTreeMap::new(), params)?;
+        return Ok(if name == FENCE { Named::Fence(postgres) } else { Named::Promote(postgres) });
+    }
+    let names: Vec<String> = postgres.upstream.keys().cloned().collect();
+    let pattern = config::Pattern { one_of: Some(names), chars: None, max_length: None };
+    check_params(name, &BTreeMap::from([("upstream".to_owned(), pattern)]), params)?;
+    let found = params.get("upstream").and_then(|name| postgres.upstream.get_key_value(name));
+    let (name, upstream) = found.ok_or((Refusal::BadParameter, "upstream: not declared".to_owned()))?;
+    Ok(Named::Rejoin(postgres, name, upstream))
+}
+
+fn check_params(
+    action: &str,
+    declared: &BTreeMap<String, config::Pattern>,
+    given: &BTreeMap<String, String>,
+) -> Result<(), (Refusal, String)> {
+    let refuse = |why: String| Err((Refusal::BadParameter, format!("action {action:?}: {why}")));
+    if let Some(name) = given.keys().find(|name| !declared.contains_key(*name)) {
+        return refuse(format!("parameter {name:?} is not declared"));
+    }
+    for (name, pattern) in declared {
+        match given.get(name) {
+            None => return refuse(format!("parameter {name:?} is missing")),
+            Some(value) => {
+                if let Err(why) = pattern.check(value) {
+                    return refuse(format!("parameter {name:?} = {value:?} {why}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Named<'_> {
+    /// Looks whether the effect is there, on the way to acting: where a doubt leads to acting, not to an answer.
+    pub fn look_first(&self, context: &Context<'_>, until_boottime_ms: u64) -> Look {
+        match self {
+            Named::Promote(pg) => promote::look_fast(pg),
+            _ => self.look(context, until_boottime_ms),
+        }
+    }
+
+    /// Looks whether the effect is there.
+    pub fn look(&self, context: &Context<'_>, until_boottime_ms: u64) -> Look {
+        match self {
+            Named::Fence(pg) => fence::look(pg, context),
+            Named::Promote(pg) => promote::look(pg),
+            Named::Rejoin(pg, _, upstream) => rejoin::look(pg, upstream, context),
+            Named::Configured(action) => configured::look(action, context, until_boottime_ms),
+        }
+    }
+
+    /// What forbids acting whatever else is so.
+    pub fn forbidden(&self, context: &Context<'_>) -> Option<(Refusal, String)> {
+        match self {
+            Named::Promote(_) => promote::forbidden(context),
+            Named::Rejoin(..) => rejoin::forbidden(context),
+            Named::Fence(_) | Named::Configured(_) => None,
+        }
+    }
+
+    /// Acts.
+    pub fn act(&self, context: &Context<'_>, supervisor: &mut Supervisor<'_>, until_boottime_ms: u64) -> End {
+        match self {
+            Named::Fence(pg) => fence::act(pg, context, supervisor, until_boottime_ms),
+            Named::Promote(pg) => promote::act(pg, supervisor),
+            Named::Rejoin(pg, name, upstream) => rejoin::act(pg, (name, upstream), context, supervisor),
+            Named::Configured(action) => configured::act(action, context, supervisor, until_boottime_ms),
+        }
+    }
+
+    /// The action's own nature, for [`first_step`].
+    pub fn nature(&self) -> Nature {
+        match self {
+            Named::Configured(action) => {
+                Nature { state: false, read_back: action.read_back.is_some(), repeatable: action.repeatable }
+            }
+            _ => Nature { state: true, read_back: true, repeatable: true },
+        }
+    }
+}
+
+/// What kind of action it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nature {
+    /// Its effect is a state that can be there without it having been begun (a primary is a primary).
+    pub state: bool,
+    /// It can be read back.
+    pub read_back: bool,
+    /// It may be done again without harm.
+    pub repeatable: bool,
+}
+
+/// What comes before acting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// Act.
+    Act,
+    /// Read back; act only where the effect is not there.
+    Look,
+    /// The ledger is all there is, and it says done.
+    AnswerDone,
+    /// It was begun, and nothing can tell how it ended.
+    AnswerUnknown,
+}
+
+/// Decides it from the newest ledger event of the same run and step.
+pub fn first_step(nature: Nature, newest: Option<Event>) -> First {
+    if nature.state {
+        return First::Look;
+    }
+    match newest {
+        None | Some(Event::Failed | Event::Preempted) => First::Act,
+        Some(_) if nature.read_back => First::Look,
+        Some(Event::Done) => First::AnswerDone,
+        Some(Event::Started | Event::Unknown) if nature.repeatable => First::Act,
+        Some(Event::Started | Event::Unknown) => First::AnswerUnknown,
+    }
+}
+
+/// The newest entry of a run's step.
+pub fn newest<'a>(entries: &'a [Entry], run: &RunId, step: &StepId) -> Option<&'a Entry> {
+    entries.iter().rev().find(|entry| &entry.run == run && &entry.step == step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_is_a_hint_and_reading_back_decides() {
+        let nature = |state, read_back, repeatable| Nature { state, read_back, repeatable };
+        for (nature, newest, first) in [
+            (nature(true, true, true), None, First::Look),
+            (nature(true, true, true), Some(Event::Done), First::Look),
+            (nature(false, true, false), None, First::Act),
+            (nature(false, true, false), Some(Event::Started), First::Look),
+            (nature(false, true, false), Some(Event::Done), First::Look),
+            (nature(false, true, false), Some(Event::Failed), First::Act),
+            (nature(false, true, false), Some(Event::Preempted), First::Act),
+            (nature(false, false, true), Some(Event::Started), First::Act),
+            (nature(false, false, true), Some(Event::Done), First::AnswerDone),
+            (nature(false, false, false), Some(Event::Done), First::AnswerDone),
+            (nature(false, false, false), Some(Event::Started), First::AnswerUnknown),
+            (nature(false, false, false), Some(Event::Unknown), First::AnswerUnknown),
+            (nature(false, false, false), Some(Event::Failed), First::Act),
+        ] {
+            assert_eq!(first_step(nature, newest), first, "{nature:?} {newest:?}");
+        }
+    }
+}

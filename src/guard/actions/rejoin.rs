@@ -1,0 +1,229 @@
+//! `rejoin`: makes a fenced primary a standby of the new one: `pg_rewind`, else a base backup beside the old data, which
+//! is kept. Clears the latch under its own, later token, once the data directory can only start as a standby.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{Context, End, Look, fence};
+use crate::clock::unix_now;
+use crate::guard::config::{Postgres, Upstream};
+use crate::guard::exec::{Ended, Stop};
+use crate::guard::host::{self, boottime_ms, pause};
+use crate::guard::in_flight::Supervisor;
+use crate::guard::latch::{self, Latch};
+use crate::guard::postgres::{self, Role};
+use crate::guard::protocol::Refusal;
+use crate::guard::records;
+
+/// Files of this host's own that `pg_rewind` and base backups bring from the other one.
+const OWN_FILES: [&str; 3] = ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"];
+/// How long the started standby may take to answer, milliseconds.
+const START_MS: u64 = 60_000;
+
+/// Only a later token than the latch's may clear it.
+pub fn forbidden(context: &Context<'_>) -> Option<(Refusal, String)> {
+    match latch::load(context.files) {
+        Err(e) => Some((Refusal::DamagedStore, format!("{e}: a latch that cannot be read cannot be cleared"))),
+        Ok(Latch { mark: Some(mark), .. }) if !latch::may_clear(&mark, context.who.token) => {
+            let why = format!("latched under token {}, which {} is not later than", mark.token, context.who.token);
+            Some((Refusal::Latched, why))
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Is it a standby of that upstream, and not latched?
+pub fn look(pg: &Postgres, upstream: &Upstream, context: &Context<'_>) -> Look {
+    match latch::load(context.files) {
+        Ok(Latch { mark: None, .. }) => {}
+        Ok(Latch { mark: Some(mark), .. }) => return Look::NotThere(format!("latched under token {}", mark.token)),
+        Err(e) => return Look::CannotTell(e.to_string()),
+    }
+    let seen = postgres::look_closely(pg);
+    match seen.role {
+        Role::InRecovery if follows(&pg.data_dir, upstream) => Look::There(seen.how),
+        Role::InRecovery => Look::NotThere(format!("{}, but of another upstream", seen.how)),
+        Role::Stopped | Role::Writable | Role::Promoting => Look::NotThere(seen.how),
+        Role::Unknown => Look::CannotTell(seen.how),
+    }
+}
+
+/// The line we write: the last one of its key counts.
+fn conninfo_line(upstream: &Upstream) -> String {
+    format!("primary_conninfo = '{}'", upstream.conninfo.replace('\'', "''"))
+}
+
+fn follows(data_dir: &Path, upstream: &Upstream) -> bool {
+    let text = fs::read_to_string(data_dir.join("postgresql.auto.conf")).unwrap_or_default();
+    let last = text.lines().rev().find(|line| line.starts_with("primary_conninfo"));
+    last == Some(conninfo_line(upstream).as_str())
+}
+
+/// Stops, brings the data in line, clears the latch, starts, looks.
+pub fn act(
+    pg: &Postgres,
+    (name, upstream): (&str, &Upstream),
+    context: &Context<'_>,
+    supervisor: &mut Supervisor<'_>,
+) -> End {
+    let until = boottime_ms().saturating_add(pg.rejoin_timeout_s.saturating_mul(1000));
+    let latched = latch::load(context.files).is_ok_and(|latch| latch.mark.is_some());
+    let seen = postgres::look_closely(pg);
+    if !latched && matches!(seen.role, Role::Writable | Role::Promoting) {
+        return End::never(format!("an unfenced primary is not rejoined: fence it first ({})", seen.how));
+    }
+    if postgres::gone(pg).is_err() && pg.data_dir.join("PG_VERSION").exists() {
+        if let Some(end) = fence::stop(pg, supervisor, until) {
+            return end;
+        }
+        if let Err(seen) = postgres::gone(pg) {
+            return End::again(format!("the server could not be stopped: {}", seen.how));
+        }
+    }
+    let how = match bring_in_line(pg, upstream, supervisor, until) {
+        Ok(how) => how,
+        Err(end) => return end,
+    };
+    if let Err(e) = make_standby(pg, upstream) {
+        return End::again(format!("{how}, but the standby's settings could not be written: {e}"));
+    }
+    let cleared_by = Some(format!("rejoin to {name} under token {}", context.who.token));
+    if let Err(e) = latch::store(context.files, &Latch { mark: None, cleared_by }) {
+        return End::again(format!("{how}, but the latch could not be cleared: {e}"));
+    }
+    if let Some(end) = start(pg, supervisor) {
+        return end;
+    }
+    let patience = boottime_ms().saturating_add(START_MS);
+    loop {
+        match look(pg, upstream, context) {
+            Look::There(evidence) => return End::Done(format!("{how}; standby of {name}: {evidence}")),
+            Look::NotThere(why) | Look::OnItsWay(why) | Look::CannotTell(why) if boottime_ms() >= patience => {
+                return End::again(format!("{how}, but it is no standby of {name}: {why}"));
+            }
+            _ => pause(50),
+        }
+    }
+}
+
+fn bring_in_line(
+    pg: &Postgres,
+    upstream: &Upstream,
+    supervisor: &mut Supervisor<'_>,
+    until: u64,
+) -> Result<String, End> {
+    let output = supervisor.output();
+    let data_dir = pg.data_dir.display().to_string();
+    let own = save_own_files(pg).map_err(|e| End::again(format!("cannot keep this host's own settings: {e}")))?;
+    let mut before = "no data directory".to_owned();
+    if pg.data_dir.join("PG_VERSION").exists() {
+        let source = format!("--source-server={} dbname=postgres", upstream.conninfo);
+        let words = ["--target-pgdata", &data_dir, &source];
+        let (ran, in_words) = postgres::program(pg, "pg_rewind", &words, &output, until, supervisor);
+        if let Ended::Stopped(Stop::Preempted(by)) = ran.ended {
+            return Err(End::Preempted(by));
+        }
+        if postgres::succeeded(&ran) {
+            restore_own_files(pg, &own).map_err(|e| End::again(format!("own settings: {e}")))?;
+            return Ok("rewound".to_owned());
+        }
+        before = in_words;
+    }
+    let aside = set_aside(pg).map_err(|e| End::again(format!("cannot set the old data aside: {e}")))?;
+    let words = ["-D", &data_dir, "-X", "stream", "-c", "fast", "-w", "-d", &upstream.conninfo];
+    let (ran, in_words) = postgres::program(pg, "pg_basebackup", &words, &output, until, supervisor);
+    match ran.ended {
+        Ended::Exit(0) => {}
+        Ended::Stopped(Stop::Preempted(by)) => return Err(End::Preempted(by)),
+        _ => return Err(End::again(format!("{in_words} (before that: {before}; the old data is in {aside})"))),
+    }
+    restore_own_files(pg, &own).map_err(|e| End::again(format!("own settings: {e}")))?;
+    Ok(format!("base backup taken ({before}; the old data is kept in {aside})"))
+}
+
+fn save_own_files(pg: &Postgres) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut own = Vec::new();
+    for name in OWN_FILES {
+        let path = pg.data_dir.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => own.push((path, bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(own)
+}
+
+fn restore_own_files(pg: &Postgres, own: &[(PathBuf, Vec<u8>)]) -> Result<(), String> {
+    own.iter().try_for_each(|(path, bytes)| write_as_server(pg, path, bytes, false))
+}
+
+/// Writes a file that belongs to the server's user.
+fn write_as_server(pg: &Postgres, path: &Path, bytes: &[u8], append: bool) -> Result<(), String> {
+    let in_words = |e: std::io::Error| format!("{}: {e}", path.display());
+    let mut options = fs::File::options();
+    options.create(true).write(true).truncate(!append).append(append);
+    let mut file = options.open(path).map_err(in_words)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(in_words)?;
+    give_to_server(pg, path)
+}
+
+fn give_to_server(pg: &Postgres, path: &Path) -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let user = host::user(&pg.user)?;
+    std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Moves the old data beside and makes an empty directory in its place.
+fn set_aside(pg: &Postgres) -> Result<String, String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut name = pg.data_dir.clone().into_os_string();
+    name.push(format!(".aside-{}", unix_now().0));
+    let aside = PathBuf::from(name);
+    let in_words = |e: std::io::Error| format!("{}: {e}", pg.data_dir.display());
+    if pg.data_dir.exists() {
+        fs::rename(&pg.data_dir, &aside).map_err(in_words)?;
+    }
+    fs::create_dir(&pg.data_dir).map_err(in_words)?;
+    fs::set_permissions(&pg.data_dir, fs::Permissions::from_mode(0o700)).map_err(in_words)?;
+    give_to_server(pg, &pg.data_dir)?;
+    Ok(aside.display().to_string())
+}
+
+/// From here on the data directory can start as a standby only; durable before the latch is cleared.
+fn make_standby(pg: &Postgres, upstream: &Upstream) -> Result<(), String> {
+    let mut lines = format!("\n{}\n", conninfo_line(upstream));
+    let slot = upstream.slot.as_deref().unwrap_or("");
+    lines.push_str(&format!("primary_slot_name = '{slot}'\n"));
+    write_as_server(pg, &pg.data_dir.join("postgresql.auto.conf"), lines.as_bytes(), true)?;
+    let signal = pg.data_dir.join("standby.signal");
+    write_as_server(pg, &signal, b"", false)?;
+    records::sync_dir_of(&signal).map_err(|e| e.to_string())
+}
+
+/// Starts the server. `Some` where it cannot be.
+fn start(pg: &Postgres, supervisor: &mut Supervisor<'_>) -> Option<End> {
+    let output = supervisor.output();
+    let until = boottime_ms().saturating_add(START_MS);
+    let data_dir = pg.data_dir.display().to_string();
+    let log = pg.start_log.clone().unwrap_or_else(|| PathBuf::from("/dev/null")).display().to_string();
+    let options = pg.start_options.clone().unwrap_or_default();
+    let (ran, in_words) = match &pg.start_argv {
+        Some(argv) => postgres::run_argv(pg, argv, &output, until, supervisor),
+        None => {
+            let mut words = vec!["start", "-w", "-t", "60", "-D", &data_dir, "-l", &log];
+            if !options.is_empty() {
+                words.extend(["-o", &options]);
+            }
+            postgres::program(pg, "pg_ctl", &words, &output, until, supervisor)
+        }
+    };
+    match ran.ended {
+        Ended::Exit(0) => None,
+        Ended::Stopped(Stop::Preempted(by)) => Some(End::Preempted(by)),
+        _ => Some(End::again(format!("the standby could not be started: {in_words}"))),
+    }
+}

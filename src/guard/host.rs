@@ -1,0 +1,99 @@
+//! The host itself: its boot, its clock that counts suspends, its name, its users. And the one place that waits.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The kernel's boot id: another after each boot. Empty where the kernel tells none, which equals no nonce.
+pub fn boot_nonce() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// `CLOCK_BOOTTIME`, milliseconds: it goes on while the host is suspended.
+pub fn boottime_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let s = u64::try_from(now.tv_sec).unwrap_or(0);
+    let ms = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
+    s.saturating_mul(1000).saturating_add(ms)
+}
+
+/// The host's own name.
+pub fn name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// Waits: between two looks at something that has no way to tell by itself (a lock, a child, a file).
+#[expect(clippy::disallowed_methods, reason = "the guard's one place that waits; every caller looks again, bounded")]
+pub fn pause(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+/// A local user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// Numeric user id.
+    pub uid: u32,
+    /// Numeric id of the login group.
+    pub gid: u32,
+    /// Home directory.
+    pub home: PathBuf,
+}
+
+/// Looks a user up in `/etc/passwd`, then through the name service.
+///
+/// # Errors
+/// In words, where there is no such user.
+pub fn user(name: &str) -> Result<User, String> {
+    let local = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    if let Some(user) = user_in(&local, name) {
+        return Ok(user);
+    }
+    let answer = std::process::Command::new("getent").args(["passwd", "--", name]).output();
+    answer.ok().and_then(|out| user_in(&String::from_utf8_lossy(&out.stdout), name)).ok_or_else(|| {
+        format!("no user {name:?} on this host: create it, or name another in the guard's configuration")
+    })
+}
+
+fn user_in(passwd: &str, name: &str) -> Option<User> {
+    passwd.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        (parts.next()? == name).then_some(())?;
+        let uid = parts.nth(1)?.parse().ok()?;
+        let gid = parts.next()?.parse().ok()?;
+        let home = Path::new(parts.nth(1)?).to_path_buf();
+        Some(User { name: name.to_owned(), uid, gid, home })
+    })
+}
+
+/// When a process was started, clock ticks since boot; `None` where there is none, or only a zombie.
+pub fn process_started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut after_name = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    (after_name.next()? != "Z").then_some(())?;
+    after_name.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_whole_name_only() {
+        let passwd =
+            "postgresx:x:1:2::/x:/bin/sh\npostgres:x:105:109:PostgreSQL:/var/lib/postgresql:/bin/bash\nbad:x\n";
+        let user = user_in(passwd, "postgres").expect("listed");
+        assert_eq!((user.uid, user.gid, user.home.to_str()), (105, 109, Some("/var/lib/postgresql")));
+        assert_eq!(user_in(passwd, "post"), None);
+        assert_eq!(user_in(passwd, "bad"), None);
+    }
+
+    #[test]
+    fn this_process_has_a_start() {
+        assert!(process_started(std::process::id()).is_some());
+        assert!(boottime_ms() > 0);
+        assert_eq!(boot_nonce().len(), 36);
+    }
+}

@@ -1,0 +1,145 @@
+//! What the guard shows: to the cluster as data, on the host as words. Read-only, and without network.
+
+use std::fmt::Write;
+
+use super::config::Config;
+use super::host;
+use super::in_flight;
+use super::latch;
+use super::ledger;
+use super::postgres;
+use super::protocol::{GroupStatus, PostgresRole, PostgresStatus, Status};
+use super::records::RecordError;
+use super::token_store::{self, GroupFiles};
+use crate::domain::ids::GroupName;
+
+/// How many ledger records are shown.
+const LAST: usize = 5;
+
+/// Everything, read afresh.
+pub fn status(config: &Config) -> Status {
+    let postgres = config.postgres.as_ref().zip(config.postgres_group()).map(|(pg, group)| {
+        let seen = postgres::look(pg);
+        PostgresStatus { group: group.clone(), role: seen.role.into(), seen_by: seen.how }
+    });
+    let groups = config.groups.iter().map(|group| group_status(config, group)).collect();
+    Status { host: host::name(), cluster: config.cluster.clone(), groups, postgres }
+}
+
+fn group_status(config: &Config, group: &GroupName) -> GroupStatus {
+    let files = GroupFiles::new(&config.state_dir, group);
+    let mut faults = Vec::new();
+    let record = match token_store::load(&files, group) {
+        Ok(record) => Some(record),
+        Err(RecordError::Missing(_)) => {
+            faults.push(format!("not enrolled: type `watchdog-guard enroll --group {group}` (see --help)"));
+            None
+        }
+        Err(e) => {
+            faults.push(format!("{e}: everything is refused; type `watchdog-guard enroll --group {group}`"));
+            None
+        }
+    };
+    let latch = match latch::load(&files) {
+        Ok(latch) => latch.mark,
+        // Said already: not enrolled.
+        Err(RecordError::Missing(_)) if record.is_none() => None,
+        Err(e) => {
+            faults.push(format!("{e}: taken as latched; type `watchdog-guard enroll --group {group} --latch …`"));
+            None
+        }
+    };
+    let in_flight = in_flight::look(&files).unwrap_or_else(|e| {
+        faults.push(format!("{e}: what is in flight cannot be told"));
+        None
+    });
+    let entries = ledger::load(&files.ledger()).unwrap_or_else(|e| {
+        faults.push(format!("{e}: type `watchdog-guard set-ledger-aside --group {group}`"));
+        Vec::new()
+    });
+    GroupStatus {
+        group: group.clone(),
+        token: record.as_ref().map(|record| record.token),
+        epoch: record.as_ref().map(|record| record.epoch),
+        latch,
+        in_flight,
+        last: entries[entries.len().saturating_sub(LAST)..].iter().map(ledger::Entry::hint).collect(),
+        fault: (!faults.is_empty()).then(|| faults.join("; ")),
+    }
+}
+
+/// May the database be started?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// Yes.
+    Open,
+    /// No: latched; in words.
+    Latched(String),
+    /// Cannot be told, so no; in words.
+    CannotTell(String),
+}
+
+/// The boot gate: asked by the database's unit before it starts. Mode `lease` will ask for a lease here as well.
+pub fn gate(config: &Config) -> Gate {
+    let Some(group) = config.postgres_group() else {
+        return Gate::CannotTell("the guard's configuration has no [postgres]: there is nothing to gate".to_owned());
+    };
+    match latch::load(&GroupFiles::new(&config.state_dir, group)) {
+        Ok(latch) => latch.mark.map_or(Gate::Open, |mark| {
+            Gate::Latched(format!(
+                "group {group} is latched: fenced under token {} by {}/{}. It starts again after a rejoin under a later \
+                 token (watchdogctl), or, where you answer for it yourself: \
+                 watchdog-guard unlatch --group {group} --confirm {} --reason TEXT",
+                mark.token,
+                mark.run,
+                mark.step,
+                host::name()
+            ))
+        }),
+        Err(e) => Gate::CannotTell(format!(
+            "{e}. Not knowing is not clear: type watchdog-guard enroll --group {group} (see --help)"
+        )),
+    }
+}
+
+/// For people.
+pub fn in_words(config: &Config, status: &Status) -> String {
+    let mut text = format!("host {}   cluster {}   guard {}\n", status.host, status.cluster, env!("CARGO_PKG_VERSION"));
+    for group in &status.groups {
+        let token = group.token.map_or("-".to_owned(), |token| token.to_string());
+        let latch = group.latch.as_ref().map_or("clear".to_owned(), |mark| {
+            format!("SET: fenced under token {} by {}/{}", mark.token, mark.run, mark.step)
+        });
+        let in_flight = group.in_flight.as_ref().map_or("nothing".to_owned(), ToString::to_string);
+        let _infallible = writeln!(text, "\ngroup {}", group.group)
+            .and_then(|()| writeln!(text, "  token      {token}"))
+            .and_then(|()| writeln!(text, "  latch      {latch}"))
+            .and_then(|()| writeln!(text, "  in flight  {in_flight}"));
+        for hint in &group.last {
+            let _infallible = writeln!(
+                text,
+                "  ledger     {} {} {}/{} attempt {} token {} {}",
+                hint.event, hint.action, hint.run, hint.step, hint.attempt, hint.token, hint.detail
+            );
+        }
+        if let Some(fault) = &group.fault {
+            let _infallible = writeln!(text, "  FAULT      {fault}");
+        }
+    }
+    if let Some(postgres) = &status.postgres {
+        let role = match postgres.role {
+            PostgresRole::Stopped => "stopped",
+            PostgresRole::InRecovery => "in recovery",
+            PostgresRole::Writable => "writable",
+            PostgresRole::Unknown => "unknown",
+        };
+        let gate = match gate(config) {
+            Gate::Open => "open: the database may start".to_owned(),
+            Gate::Latched(why) | Gate::CannotTell(why) => format!("shut: {why}"),
+        };
+        let _infallible =
+            writeln!(text, "\ndatabase of group {}\n  role       {role} ({})", postgres.group, postgres.seen_by)
+                .and_then(|()| writeln!(text, "  boot gate  {gate}"));
+    }
+    text
+}
