@@ -1,6 +1,7 @@
 //! The guard's own configuration: the only place argv comes from. Every fault is named by its key.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -69,6 +70,8 @@ pub struct Postgres {
     pub bin_dir: PathBuf,
     /// Port.
     pub port: u16,
+    /// The server's own address, where others may listen on the same port at theirs. Without it nobody may.
+    pub address: Option<IpAddr>,
     /// Directory of the Unix socket.
     pub socket_dir: PathBuf,
     /// The operating system's and the database's superuser.

@@ -2,6 +2,7 @@
 //! must be told from one about to be promoted, one query through the Unix socket. No passwords.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -120,12 +121,13 @@ pub fn processes(data_dir: &Path) -> Result<Vec<u32>, String> {
         .collect())
 }
 
-/// Does anybody listen on a TCP port, on whatever address?
-fn somebody_listens(port: u16) -> Result<bool, String> {
+/// Does anybody listen on the server's TCP port: at its address, or at all of them; where no address is configured, at
+/// any?
+fn somebody_listens(pg: &Postgres) -> Result<bool, String> {
     let mut heard = false;
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         match std::fs::read_to_string(path) {
-            Ok(table) => heard |= listens_in(&table, port),
+            Ok(table) => heard |= listens_in(&table, pg.address, pg.port),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(format!("cannot read {path}: {e}")),
         }
@@ -133,13 +135,33 @@ fn somebody_listens(port: u16) -> Result<bool, String> {
     Ok(heard)
 }
 
-fn listens_in(table: &str, port: u16) -> bool {
+fn listens_in(table: &str, address: Option<IpAddr>, port: u16) -> bool {
     let wanted = format!(":{port:04X}");
     table.lines().skip(1).any(|line| {
         let mut parts = line.split_ascii_whitespace().skip(1);
-        let local = parts.next().is_some_and(|address| address.ends_with(&wanted));
-        local && parts.nth(1) == Some("0A")
+        let local = parts.next().and_then(|local| local.strip_suffix(&wanted));
+        let listens = parts.nth(1) == Some("0A");
+        listens && local.is_some_and(|at| counts(at, address))
     })
+}
+
+/// An address that cannot be read counts.
+fn counts(at: &str, address: Option<IpAddr>) -> bool {
+    let Some(address) = address else { return true };
+    kernel_address(at).is_none_or(|at| at.is_unspecified() || at.to_canonical() == address.to_canonical())
+}
+
+/// The kernel prints addresses as words of 32 bits in the machine's own order.
+fn kernel_address(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| Some(u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes());
+    match text.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let words: Option<Vec<[u8; 4]>> = (0..4).map(word).collect();
+            Some(IpAddr::from(<[u8; 16]>::try_from(words?.concat()).ok()?))
+        }
+        _ => None,
+    }
 }
 
 /// Is it gone for certain: no process, nobody listens on port or socket, the data directory's lock is free?
@@ -157,7 +179,7 @@ pub fn gone(pg: &Postgres) -> Result<String, Seen> {
         return Err(Seen::new(Role::Writable, format!("server process {pid} works in {}", pg.data_dir.display())));
     }
     let socket = pg.socket_dir.join(format!(".s.PGSQL.{}", pg.port));
-    if somebody_listens(pg.port).map_err(unknown)? || UnixStream::connect(&socket).is_ok() {
+    if somebody_listens(pg).map_err(unknown)? || UnixStream::connect(&socket).is_ok() {
         let why = format!(
             "somebody listens on port {} or {}, but no server works in {}: is the guard's data_dir right?",
             pg.port,
@@ -326,11 +348,22 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue\n\
             0: 0100007F:1538 00000000:0000 0A 00000000:00000000\n\
             1: 0100007F:1539 0100007F:1538 01 00000000:00000000\n\
-            2: 00000000000000000000000000000000:153A 00000000000000000000000000000000:0000 0A 0:0\n";
-        assert!(listens_in(table, 0x1538));
-        assert!(!listens_in(table, 0x1539));
-        assert!(listens_in(table, 0x153A));
-        assert!(!listens_in(table, 0x38));
+            2: 00000000000000000000000000000000:153A 00000000000000000000000000000000:0000 0A 0:0\n\
+            3: 00000000000000000000000001000000:153B 00000000000000000000000000000000:0000 0A 0:0\n";
+        let at = |text: &str| Some(text.parse().expect("an address"));
+        for (address, port, heard) in [
+            (None, 0x1538, true),
+            (None, 0x1539, false),
+            (None, 0x153A, true),
+            (None, 0x38, false),
+            (at("127.0.0.1"), 0x1538, true),
+            (at("127.0.0.2"), 0x1538, false),
+            (at("127.0.0.2"), 0x153A, true),
+            (at("127.0.0.2"), 0x153B, false),
+            (at("::1"), 0x153B, true),
+        ] {
+            assert_eq!(listens_in(table, address, port), heard, "{address:?} {port:x}");
+        }
     }
 
     #[test]

@@ -100,6 +100,7 @@ data_dir = "{data}"
 bin_dir = "{bin}"
 socket_dir = "{sockets}"
 port = {port}
+address = "{address}"
 user = "{user}"
 stop_timeout_s = 3
 start_options = "{options}"
@@ -117,6 +118,7 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
         bin = database.bin.display(),
         sockets = database.sockets.display(),
         port = database.port,
+        address = database.address,
         user = super::postgres::database_user().map_or_else(login, str::to_owned),
         options = database.options().join(" "),
         log = folder.log(&format!("postgres-{site}")).display(),
