@@ -130,6 +130,7 @@ impl Consensus {
         let service = PeerService {
             identity: options.identity.clone(),
             raft: raft.clone(),
+            members: Arc::new(options.members.keys().copied().collect()),
             contact: contact.clone(),
             reports: options.reports.clone(),
             quorum_limit: options.timing.quorum_limit(),

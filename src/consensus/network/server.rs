@@ -1,20 +1,22 @@
 //! What this node answers to the others. Every call is checked for who speaks to whom before anything is read from it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::wire::{self, SnapshotBegin};
 use crate::consensus::handle::{has_quorum, stop_reason};
-use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES, Raft, Snapshot};
+use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES, Raft, Snapshot, TypeConfig};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
 use crate::proto::peer_server::{Peer, PeerServer};
-use crate::proto::{PeerReply, PeerRequest, PingReply, SnapshotChunk};
+use crate::proto::{Header, PeerReply, PeerRequest, PingReply, SnapshotChunk};
 
 /// A snapshot whose next message does not come for so long is given up.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +42,8 @@ impl Contact {
 pub struct PeerService {
     pub(crate) identity: Identity,
     pub(crate) raft: Raft,
+    /// The configured ones: before there is a membership, they are all that is known.
+    pub(crate) members: Arc<BTreeSet<NodeId>>,
     pub(crate) contact: Arc<Contact>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) quorum_limit: Duration,
@@ -53,8 +57,19 @@ impl PeerService {
 
     fn check(&self, request: Request<PeerRequest>) -> Result<(NodeId, PeerRequest), Status> {
         let mut message = request.into_inner();
-        let from = wire::check(&self.identity, message.header.take())?;
+        let from = self.caller(message.header.take())?;
         Ok((from, message))
+    }
+
+    fn caller(&self, header: Option<Header>) -> Result<NodeId, Status> {
+        let from = wire::check(&self.identity, header)?;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if self.members.contains(&from) || metrics.membership_config.membership().get_node(&from).is_some() {
+            return Ok(from);
+        }
+        tracing::warn!(%from, "refused a call from a node that is no member");
+        Err(Status::permission_denied(format!("header.from: node {from} is neither configured here nor a member")))
     }
 }
 
@@ -69,30 +84,36 @@ fn reply<T: serde::Serialize>(answer: &T) -> Result<Response<PeerReply>, Status>
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn append(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (_, message) = self.check(request)?;
-        let answer =
-            self.raft.append_entries(wire::decode(&message.payload)?).await.map_err(|error| stopped(&error))?;
-        if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
+        let (from, message) = self.check(request)?;
+        let request: AppendEntriesRequest<TypeConfig> = wire::decode(&message.payload)?;
+        wire::check_vote(from, &request.vote)?;
+        let answer = self.raft.append_entries(request).await.map_err(|error| stopped(&error))?;
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.contact.heard(message.quorum_age_ms.map(Duration::from_millis));
         }
         reply(&answer)
     }
 
     async fn vote(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (_, message) = self.check(request)?;
-        reply(&self.raft.vote(wire::decode(&message.payload)?).await.map_err(|error| stopped(&error))?)
+        let (from, message) = self.check(request)?;
+        let request: VoteRequest<TypeConfig> = wire::decode(&message.payload)?;
+        wire::check_vote(from, &request.vote)?;
+        reply(&self.raft.vote(request).await.map_err(|error| stopped(&error))?)
     }
 
     async fn pre_vote(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (_, message) = self.check(request)?;
-        reply(&self.raft.pre_vote(wire::decode(&message.payload)?).await.map_err(|error| stopped(&error))?)
+        let (from, message) = self.check(request)?;
+        let request: VoteRequest<TypeConfig> = wire::decode(&message.payload)?;
+        wire::check_vote(from, &request.vote)?;
+        reply(&self.raft.pre_vote(request).await.map_err(|error| stopped(&error))?)
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<PeerReply>, Status> {
         let mut chunks = request.into_inner();
         let first = next(&mut chunks).await?.ok_or_else(|| Status::invalid_argument("begin: missing"))?;
-        wire::check(&self.identity, first.header)?;
+        let from = self.caller(first.header)?;
         let begin: SnapshotBegin = wire::decode(&first.begin)?;
+        wire::check_vote(from, &begin.vote)?;
         let expected =
             usize::try_from(begin.bytes).ok().filter(|bytes| *bytes <= MAX_SNAPSHOT_BYTES).ok_or_else(|| {
                 Status::out_of_range(format!("begin.bytes: {} is more than {MAX_SNAPSHOT_BYTES}", begin.bytes))
@@ -120,8 +141,9 @@ impl Peer for PeerService {
     }
 
     async fn transfer_leader(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (_, message) = self.check(request)?;
-        let request = wire::decode(&message.payload)?;
+        let (from, message) = self.check(request)?;
+        let request: TransferLeaderRequest<TypeConfig> = wire::decode(&message.payload)?;
+        wire::check_vote(from, request.from_leader())?;
         let answer = self.raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?;
         reply(&answer)
     }

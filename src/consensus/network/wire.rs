@@ -59,6 +59,17 @@ pub(super) fn check(own: &Identity, header: Option<Header>) -> Result<NodeId, St
     Ok(from)
 }
 
+/// Nobody speaks with another's vote.
+pub(super) fn check_vote(from: NodeId, vote: &Vote) -> Result<(), Status> {
+    let voted_for = vote.leader_id.voted_for;
+    if voted_for == from {
+        return Ok(());
+    }
+    let text = format!("payload.vote: node {from} speaks for node {voted_for}");
+    tracing::warn!("refused a call between nodes: {text}");
+    Err(Status::invalid_argument(text))
+}
+
 /// A payload as JSON.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Status> {
     serde_json::to_vec(value).map_err(|error| Status::internal(format!("payload: cannot be written as JSON: {error}")))
