@@ -9,15 +9,15 @@ use watchdog::domain::observation::Report;
 
 use crate::support::{CALL, Running, members, note, start, wait_until};
 
-struct Cluster {
+pub struct Cluster {
     folder: TempDir,
-    members: BTreeMap<NodeId, Node>,
-    nodes: BTreeMap<u64, Running>,
+    pub members: BTreeMap<NodeId, Node>,
+    pub nodes: BTreeMap<u64, Running>,
     retention: Retention,
 }
 
 impl Cluster {
-    async fn form(retention: Retention) -> Self {
+    pub async fn form(retention: Retention) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut cluster = Self { folder, members: members(3), nodes: BTreeMap::new(), retention };
         for id in 1..=3 {
@@ -26,18 +26,18 @@ impl Cluster {
         cluster
     }
 
-    async fn start(&mut self, id: u64) {
+    pub async fn start(&mut self, id: u64) {
         let node = start(id, &self.members, self.folder.path(), self.retention).await.expect("starts");
         node.consensus.bootstrap().await.expect("forms");
         self.nodes.insert(id, node);
     }
 
-    async fn stop(&mut self, id: u64) {
+    pub async fn stop(&mut self, id: u64) {
         self.nodes.remove(&id).expect("it runs").stop().await;
     }
 
     /// The node that leads with a quorum behind it.
-    async fn leader(&self) -> u64 {
+    pub async fn leader(&self) -> u64 {
         wait_until("a leader is confirmed", async || {
             for (id, node) in &self.nodes {
                 if node.leads() && node.consensus.confirm_leadership(CALL).await.is_ok() {
@@ -49,7 +49,7 @@ impl Cluster {
         .await
     }
 
-    async fn agree(&self) -> u64 {
+    pub async fn agree(&self) -> u64 {
         wait_until("all nodes applied the same", async || {
             let mut applied: Vec<u64> = self.nodes.values().map(Running::applied).collect();
             applied.dedup();
@@ -121,4 +121,45 @@ async fn reports_and_pings_reach_the_leader() {
     let refused =
         sender.push_report(NodeId(leader), &forged, CALL).await.expect_err("reports are signed by their node");
     assert!(refused.to_string().contains("payload.node"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_late_gets_a_snapshot_and_keeps_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let retention = Retention { snapshot_after: 20, keep: 5 };
+    let mut cluster = Cluster { folder, members: members(3), nodes: BTreeMap::new(), retention };
+    cluster.start(1).await;
+    cluster.start(2).await;
+    let leader = cluster.leader().await;
+    for round in 0..100 {
+        cluster.nodes[&leader].consensus.propose(note(&format!("{round}")), CALL).await.expect("applied");
+    }
+    // It joins by its configuration alone; the entries it lacks are gone by now.
+    cluster.start(3).await;
+    let applied = cluster.agree().await;
+    cluster.stop(3).await;
+    cluster.start(3).await;
+    assert_eq!(cluster.agree().await, applied, "what was installed is there after a restart");
+    let states: Vec<_> = cluster.nodes.values().map(|node| node.consensus.state().borrow().clone()).collect();
+    assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "all nodes hold the same state");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_and_commands_of_an_old_term_are_refused() {
+    let cluster = Cluster::form(Retention::default()).await;
+    let leader = cluster.leader().await;
+    let next = (1..=3).find(|id| *id != leader).expect("three nodes");
+    let consensus = &cluster.nodes[&leader].consensus;
+    let term = consensus.confirm_leadership(CALL).await.expect("it leads");
+    consensus.propose_in_term(term, note("now"), CALL).await.expect("applied");
+    let stale = consensus.propose_in_term(term - 1, note("stale"), CALL).await;
+    assert!(matches!(stale, Err(ProposeError::NotLeader(_))), "{stale:?}");
+    consensus.transfer_leadership(NodeId(next), CALL).await.expect("handed over");
+    assert_eq!(cluster.leader().await, next);
+    let stale = consensus.propose_in_term(term, note("stale"), CALL).await;
+    let Err(ProposeError::NotLeader(hint)) = stale else { panic!("{stale:?}") };
+    assert_eq!(hint.leader, Some(NodeId(next)));
+    assert_eq!(hint.address.as_ref(), Some(&cluster.members[&NodeId(next)].address));
+    wait_until("followers too know of the quorum", async || consensus.has_quorum().then_some(())).await;
+    assert!(consensus.transfer_leadership(NodeId(9), CALL).await.is_err());
 }

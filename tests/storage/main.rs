@@ -1,5 +1,7 @@
 //! The replicated log on real parts: redb files, loopback gRPC, real clocks.
 
 mod cluster;
+mod damage;
 mod suite;
 mod support;
+mod wire;

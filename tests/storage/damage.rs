@@ -1,0 +1,294 @@
+//! Damaged, foreign, locked and full stores: each is an error that names the file, never a panic, never silent loss.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use openraft::entry::RaftEntry;
+use openraft::impls::leader_id_std::LeaderId;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::type_config::alias::{EntryOf, LogIdOf, VoteOf};
+use openraft::vote::RaftLeaderId;
+use openraft::{LogId, RaftLogReader, Vote};
+use tempfile::TempDir;
+use watchdog::consensus::{Identity, MARK_FILE, STORE_FILE, StateMachine, Store, StoreError, TypeConfig};
+use watchdog::domain::ids::NodeId;
+use watchdog::domain::state::ClusterState;
+
+use crate::support::{identity, note};
+
+type Entry = EntryOf<TypeConfig>;
+
+fn leader(term: u64) -> LeaderId<u64, NodeId> {
+    LeaderId::new(term, NodeId(1))
+}
+
+fn log_id(term: u64, index: u64) -> LogIdOf<TypeConfig> {
+    LogId::new(leader(term).to_committed(), index)
+}
+
+fn entry(index: u64) -> Entry {
+    Entry::new_normal(log_id(2, index), note(&format!("entry {index}, with some words to fill its page")))
+}
+
+fn vote(term: u64) -> VoteOf<TypeConfig> {
+    Vote::new_committed(term, NodeId(1))
+}
+
+/// Everything a store holds, as openraft sees it.
+#[derive(Debug, PartialEq)]
+struct Contents {
+    vote: Option<VoteOf<TypeConfig>>,
+    committed: Option<LogIdOf<TypeConfig>>,
+    last: Option<LogIdOf<TypeConfig>>,
+    purged: Option<LogIdOf<TypeConfig>>,
+    log: Vec<Entry>,
+    snapshot: Option<Vec<u8>>,
+}
+
+async fn contents(mut store: Store) -> Result<Contents, std::io::Error> {
+    let state = store.get_log_state().await?;
+    let mut machine = StateMachine::open(store.clone()).await?;
+    Ok(Contents {
+        vote: store.read_vote().await?,
+        committed: store.read_committed().await?,
+        last: state.last_log_id,
+        purged: state.last_purged_log_id,
+        log: store.try_get_log_entries(0..).await?,
+        snapshot: machine.get_current_snapshot().await?.map(|found| found.snapshot),
+    })
+}
+
+/// A store with a vote, a snapshot, a purged beginning and a log.
+async fn filled(folder: &Path) -> Store {
+    let mut store = Store::open(folder, &identity(1)).expect("a new store opens");
+    store.save_vote(&vote(1)).await.expect("voted");
+    store.blocking_append((0..40).map(entry)).await.expect("appended");
+    let mut machine = StateMachine::open(store.clone()).await.expect("an empty state");
+    machine.get_snapshot_builder().await.build_snapshot().await.expect("an empty snapshot");
+    let meta = openraft::SnapshotMeta { last_log_id: Some(log_id(2, 9)), last_membership: Default::default() };
+    let state = ClusterState { applied_index: 9, ..ClusterState::default() };
+    let data = serde_json::to_vec(&state).expect("it is JSON");
+    machine.install_snapshot(&meta, data).await.expect("installed");
+    store.purge(log_id(2, 9)).await.expect("purged");
+    store.save_committed(Some(log_id(2, 30))).await.expect("saved");
+    store.save_vote(&vote(2)).await.expect("voted");
+    store
+}
+
+fn copy(from: &Path) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in [STORE_FILE, MARK_FILE] {
+        fs::copy(from.join(name), folder.path().join(name)).expect("copied");
+    }
+    folder
+}
+
+fn flip(file: &Path, at: u64, mask: u8) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(file).expect("opens");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("within the file");
+    file.write_all_at(&[byte[0] ^ mask], at).expect("written");
+}
+
+/// Opens a damaged copy: an error with the file's name, or exactly what was written.
+async fn judge(folder: &Path, file: &str, written: &Contents, damage: &str) -> Result<(), StoreError> {
+    let store = match Store::open(folder, &identity(1)) {
+        Ok(store) => store,
+        Err(error) => {
+            assert_eq!(error.file(), folder.join(file), "{damage}: {error}");
+            assert!(error.to_string().contains(file), "{damage}: {error}");
+            return Err(error);
+        }
+    };
+    let found = contents(store.clone()).await.expect("what opened can be read");
+    assert_eq!(&found, written, "{damage}: something was lost in silence");
+    store.close().await.expect("closes");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_survives_a_crash() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    let written = contents(store.clone()).await.expect("reads");
+    // The file as a crash at this instant leaves it: nothing was closed.
+    let crashed = copy(folder.path());
+    judge(crashed.path(), STORE_FILE, &written, "crash").await.expect("opens");
+    store.close().await.expect("closes");
+    judge(folder.path(), STORE_FILE, &written, "restart").await.expect("opens");
+    assert_eq!((written.log.len(), written.purged, written.vote), (30, Some(log_id(2, 9)), Some(vote(2))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncated_log_stays_truncated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = filled(folder.path()).await;
+    store.truncate_after(Some(log_id(2, 19))).await.expect("truncated");
+    store.blocking_append((20..23).map(entry)).await.expect("appended");
+    store.close().await.expect("closes");
+    let found = contents(Store::open(folder.path(), &identity(1)).expect("opens")).await.expect("reads");
+    assert_eq!(found.log.iter().map(RaftEntry::index).collect::<Vec<_>>(), (10..23).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_byte_anywhere_is_refused_or_harmless() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    let written = contents(store.clone()).await.expect("reads");
+    let crashed = copy(folder.path());
+    store.close().await.expect("closes");
+    for (kind, image) in [("closed", folder.path()), ("crashed", crashed.path())] {
+        let bytes = fs::read(image.join(STORE_FILE)).expect("reads");
+        let mut refused = 0;
+        let offsets = offsets(&bytes);
+        for (count, at) in offsets.iter().enumerate() {
+            let damaged = copy(image);
+            // Every bit has its turn.
+            flip(&damaged.path().join(STORE_FILE), *at as u64, 1 << (count % 8));
+            let damage = format!("{kind}: byte {at} bit {}", count % 8);
+            refused += usize::from(judge(damaged.path(), STORE_FILE, &written, &damage).await.is_err());
+        }
+        eprintln!("{kind}: {refused} of {} flips refused, the others harmless", offsets.len());
+        // Many lie in pages that are no longer in use.
+        assert!(refused * 10 > offsets.len(), "{kind}: only {refused} of {} were noticed", offsets.len());
+    }
+}
+
+/// redb's header, and a spread over every page that holds anything. A stride that is odd lets every bit have its turn.
+fn offsets(bytes: &[u8]) -> Vec<usize> {
+    let used = (320..bytes.len()).filter(|at| bytes[*at] != 0).step_by(401);
+    (0..320).step_by(3).chain(used).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_cut_short_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    let written = contents(store.clone()).await.expect("reads");
+    store.close().await.expect("closes");
+    let length = fs::metadata(folder.path().join(STORE_FILE)).expect("is there").len();
+    for cut in [0, 1, 63, 64, 319, 320, 4095, 4096, 8192, length / 4, length / 2, length - 4096, length - 1] {
+        let damaged = copy(folder.path());
+        let file = fs::OpenOptions::new().write(true).open(damaged.path().join(STORE_FILE)).expect("opens");
+        file.set_len(cut).expect("cut");
+        judge(damaged.path(), STORE_FILE, &written, &format!("cut to {cut}")).await.expect_err("is noticed");
+    }
+    let gone = copy(folder.path());
+    fs::remove_file(gone.path().join(STORE_FILE)).expect("removed");
+    judge(gone.path(), STORE_FILE, &written, "gone").await.expect_err("is noticed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_went_back_in_time_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = filled(folder.path()).await;
+    let yesterday = copy(folder.path());
+    store.save_vote(&vote(3)).await.expect("voted");
+    let written = contents(store.clone()).await.expect("reads");
+    store.close().await.expect("closes");
+    fs::copy(yesterday.path().join(STORE_FILE), folder.path().join(STORE_FILE)).expect("restored");
+    let error = judge(folder.path(), STORE_FILE, &written, "restored").await.expect_err("is noticed");
+    assert!(error.to_string().contains("went back in time"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_mark_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    let written = contents(store.clone()).await.expect("reads");
+    store.close().await.expect("closes");
+    let length = fs::metadata(folder.path().join(MARK_FILE)).expect("is there").len();
+    for at in 0..length {
+        let damaged = copy(folder.path());
+        flip(&damaged.path().join(MARK_FILE), at, 1);
+        judge(damaged.path(), MARK_FILE, &written, &format!("mark byte {at}")).await.expect_err("is noticed");
+    }
+    fs::remove_file(folder.path().join(MARK_FILE)).expect("removed");
+    judge(folder.path(), MARK_FILE, &written, "mark gone").await.expect_err("is noticed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_somebody_else_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    filled(folder.path()).await.close().await.expect("closes");
+    let own = identity(1);
+    let others = [
+        ("cluster", Identity { cluster: "other".into(), ..own.clone() }),
+        ("epoch", Identity { epoch: 2, ..own.clone() }),
+        ("node", Identity { node: NodeId(2), ..own.clone() }),
+    ];
+    for (expected, other) in others {
+        match Store::open(folder.path(), &other) {
+            Err(StoreError::OtherIdentity { field, .. }) => assert_eq!(field, expected),
+            other => panic!("{expected}: {:?}", other.err()),
+        }
+    }
+    Store::open(folder.path(), &own).expect("its own node's opens");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_in_use_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    let error = Store::open(folder.path(), &identity(1)).err();
+    assert!(matches!(&error, Some(StoreError::Locked { .. })), "{error:?}");
+    store.close().await.expect("closes");
+    Store::open(folder.path(), &identity(1)).expect("free again");
+}
+
+/// A small file system of its own, gone with the value. Needs root; without it the test says so and passes.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir(at).expect("a mount point");
+        let options = format!("size={size}");
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_fails_the_write_and_loses_nothing_that_was_answered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(disk) = SmallDisk::mount(&folder.path().join("disk"), "4m") else {
+        eprintln!("skipped: mounting a small tmpfs needs root");
+        return;
+    };
+    let mut store = filled(&disk.0).await;
+    fs::write(disk.0.join("filler"), vec![0; 1 << 20]).expect("there is room for that");
+    let mut answered = 39;
+    let error = loop {
+        match store.blocking_append([entry(answered + 1)]).await {
+            Ok(()) => answered += 1,
+            Err(error) => break error,
+        }
+        assert!(answered < 100_000, "the disk does not fill");
+    };
+    assert!(error.to_string().contains(STORE_FILE) || error.to_string().contains(MARK_FILE), "{error}");
+    let again = store.save_vote(&vote(9)).await.expect_err("no vote is promised on a broken store");
+    assert!(again.to_string().contains(STORE_FILE) || again.to_string().contains(MARK_FILE), "{again}");
+    drop(store.close().await);
+    for folder in [disk.0.clone(), disk.0.join("new")] {
+        // Whether it finds room for what opening writes depends on the last bytes; if not, it says where.
+        match Store::open(&folder, &identity(1)) {
+            Ok(store) => drop(store.close().await),
+            Err(error) => assert!(error.to_string().contains("No space left"), "{error}"),
+        }
+    }
+    fs::remove_file(disk.0.join("filler")).expect("room again");
+    let found = contents(Store::open(&disk.0, &identity(1)).expect("opens")).await.expect("reads");
+    let last = found.last.expect("a log").index;
+    // What was never answered may be there or not; what was answered must be.
+    assert!(last == answered || last == answered + 1, "{last} after {answered} answers");
+    assert_eq!(found.vote, Some(vote(2)));
+    eprintln!("full after {answered} entries: {error}");
+}
