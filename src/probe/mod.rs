@@ -24,7 +24,7 @@ pub mod spec;
 pub mod tcp;
 
 pub use observer::{Observer, ObserverOptions, Peer, Reference, Sight, SightKind, Target};
-pub use spec::{ExpectedValues, ProbeBuilder, ProbeError, ProbeSpec, ProbeSurroundings, Role};
+pub use spec::{Endpoint, ExpectedValues, ProbeBuilder, ProbeError, ProbeSpec, ProbeSurroundings, Role};
 
 /// One look at one target.
 ///

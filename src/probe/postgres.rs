@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::SimpleQueryRow;
 use tokio_postgres::error::SqlState;
 
-use super::postgres_link::{Held, Link, LinkSpec, column, parse_bool, parse_lsn, remaining};
-use super::{Probe, ProbeError, Role};
+use super::postgres_link::{Held, Link, column, parse_bool, parse_lsn, remaining};
+use super::{Endpoint, Probe, ProbeError, Role};
 use crate::domain::observation::{Failure, FailureKind, Measure};
 
 /// A connection is used for this many looks.
@@ -59,10 +59,15 @@ impl PostgresProbe {
     ///
     /// # Errors
     /// A connection string that cannot be read, or a file that is missing.
-    pub fn new(link: &LinkSpec, expect_role: Role, canary: Option<&str>) -> Result<Self, ProbeError> {
+    pub fn new(
+        database: &Endpoint,
+        timeout_ms: u64,
+        expect_role: Role,
+        canary: Option<&str>,
+    ) -> Result<Self, ProbeError> {
         Ok(Self {
-            timeout_ms: link.timeout_ms,
-            link: Link::new(link)?,
+            timeout_ms,
+            link: Link::new(database, timeout_ms)?,
             expect_role,
             canary: canary.map(Canary::new),
             looks: AtomicU32::new(0),

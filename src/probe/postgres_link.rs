@@ -1,6 +1,6 @@
 //! A held connection to one PostgreSQL server: opened when needed, kept between looks, and told of when it closes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,24 +12,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{ProbeError, failure};
+use super::{Endpoint, ProbeError, failure};
 use crate::domain::observation::{Failure, FailureKind};
 
 /// A password file longer than this is none.
 const MAX_PASSWORD_BYTES: u64 = 4096;
-
-/// How to reach a server.
-#[derive(Debug, Clone)]
-pub struct LinkSpec {
-    /// Connection string as libpq's, without a password.
-    pub conninfo: String,
-    /// File with the password; read at start and again at each connection.
-    pub password_file: Option<PathBuf>,
-    /// PEM file with the certificates to trust; TLS is required then.
-    pub tls_ca_file: Option<PathBuf>,
-    /// The server gives up on a statement after this, milliseconds.
-    pub timeout_ms: u64,
-}
 
 /// A connection in use, or held for the next look.
 pub struct Held {
@@ -55,11 +42,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Checks what can be checked without the server.
+    /// Checks what can be checked without the server, which gives up on a statement after `timeout_ms`.
     ///
     /// # Errors
     /// A connection string that cannot be read, or a file that is missing.
-    pub fn new(spec: &LinkSpec) -> Result<Self, ProbeError> {
+    pub fn new(spec: &Endpoint, timeout_ms: u64) -> Result<Self, ProbeError> {
         let conninfo_error = |detail: String| ProbeError::Conninfo { detail };
         let mut config = Config::from_str(&spec.conninfo).map_err(|e| conninfo_error(failure::words(&e)))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
@@ -85,7 +72,7 @@ impl Link {
         let link = Self {
             place: place_of(&config),
             // A probe's writes must reach this server's own disk, and are no reason to wait for another's.
-            setup: format!("SET statement_timeout = {}; SET synchronous_commit = local", spec.timeout_ms.max(1)),
+            setup: format!("SET statement_timeout = {}; SET synchronous_commit = local", timeout_ms.max(1)),
             config,
             tls,
             password_file: spec.password_file.clone(),
@@ -254,7 +241,7 @@ fn of_state(code: &SqlState) -> FailureKind {
     }
 }
 
-fn roots_from(file: &std::path::Path) -> Result<rustls::RootCertStore, ProbeError> {
+fn roots_from(file: &Path) -> Result<rustls::RootCertStore, ProbeError> {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let unreadable = |detail: String| ProbeError::File { what: "tls_ca_file", file: file.to_owned(), detail };
     let mut roots = rustls::RootCertStore::empty();
@@ -362,23 +349,18 @@ mod tests {
 
     #[test]
     fn a_bad_connection_string_is_named() {
-        let spec = |conninfo: &str| LinkSpec {
-            conninfo: conninfo.to_owned(),
-            password_file: None,
-            tls_ca_file: None,
-            timeout_ms: 1000,
-        };
+        let spec = |conninfo: &str| Endpoint { conninfo: conninfo.to_owned(), ..Endpoint::default() };
         for (conninfo, wanted) in [
             ("user=watchdog", "names no host"),
             ("host=127.0.0.1 port=many", "invalid connection string"),
             ("nonsense", "invalid connection string"),
         ] {
-            let error = Link::new(&spec(conninfo)).err().expect("it is wrong").to_string();
+            let error = Link::new(&spec(conninfo), 1000).err().expect("it is wrong").to_string();
             assert!(error.contains(wanted), "{conninfo}: {error}");
         }
         let missing =
-            LinkSpec { password_file: Some("/nonexistent/password".into()), ..spec("host=127.0.0.1 user=watchdog") };
-        let error = Link::new(&missing).err().expect("the file is missing").to_string();
+            Endpoint { password_file: Some("/nonexistent/password".into()), ..spec("host=127.0.0.1 user=watchdog") };
+        let error = Link::new(&missing, 1000).err().expect("the file is missing").to_string();
         assert!(error.contains("password_file") && error.contains("/nonexistent/password"), "{error}");
     }
 

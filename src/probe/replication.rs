@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::coverage::Coverage;
-use super::postgres_link::{Link, LinkSpec, column, parse_bool, parse_lsn, remaining};
-use super::{Probe, ProbeError};
+use super::postgres_link::{Link, column, parse_bool, parse_lsn, remaining};
+use super::{Endpoint, Probe, ProbeError};
 use crate::clock;
 use crate::domain::observation::{Failure, FailureKind, Measure, ReplicationMeasure};
 
@@ -54,11 +54,11 @@ impl ReplicationProbe {
     ///
     /// # Errors
     /// A connection string that cannot be read, or a file that is missing.
-    pub fn new(primary: &LinkSpec, standby: &LinkSpec) -> Result<Self, ProbeError> {
+    pub fn new(primary: &Endpoint, standby: &Endpoint, timeout_ms: u64) -> Result<Self, ProbeError> {
         Ok(Self {
-            timeout_ms: standby.timeout_ms,
-            primary: Link::new(primary)?,
-            standby: Link::new(standby)?,
+            timeout_ms,
+            primary: Link::new(primary, timeout_ms)?,
+            standby: Link::new(standby, timeout_ms)?,
             known: Mutex::new(Known::default()),
         })
     }

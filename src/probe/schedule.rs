@@ -10,6 +10,9 @@ use super::{Probe, failure};
 use crate::domain::observation::{FailureKind, Measure};
 use crate::domain::verdict::{Outcome, WindowParameters};
 
+/// How long a dropped look has to end before it counts as hung.
+const ABORT_GRACE: Duration = Duration::from_millis(100);
+
 /// Takes outcomes in and says when to look next.
 pub trait Judge: Send + Sync {
     /// A look has ended. Gives how long after its start the next shall start, milliseconds.
@@ -77,7 +80,10 @@ async fn look(probe: &Arc<dyn Probe>, timeout_ms: u64, hung: &mut Option<Look>) 
         }
         Err(_) => {
             task.0.abort();
-            *hung = Some(task);
+            // An aborted task ends the next time it would wait: at once, unless it blocks its thread.
+            if timeout(ABORT_GRACE, &mut task.0).await.is_err() {
+                *hung = Some(task);
+            }
             Outcome::Bad(failure::failure(FailureKind::TimedOut, format!("no answer within {timeout_ms} ms")))
         }
     }

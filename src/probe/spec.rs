@@ -10,7 +10,6 @@ use super::Probe;
 use super::dns::DnsProbe;
 use super::http::{HttpClients, HttpProbe};
 use super::postgres::PostgresProbe;
-use super::postgres_link::LinkSpec;
 use super::replication::ReplicationProbe;
 use super::tcp::TcpProbe;
 use crate::resolve::Question;
@@ -28,6 +27,17 @@ pub enum Role {
 
 /// What a DNS target must resolve to now: the values of the region that serves; `None` while none does.
 pub type ExpectedValues = Arc<dyn Fn() -> Option<Vec<String>> + Send + Sync>;
+
+/// A PostgreSQL server and how to get in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// As libpq's, without a password.
+    pub conninfo: String,
+    /// File with the password; read at start and again at each connection.
+    pub password_file: Option<PathBuf>,
+    /// PEM file with the certificates to trust; TLS is required then.
+    pub tls_ca_file: Option<PathBuf>,
+}
 
 /// One kind of probe with its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +62,8 @@ pub enum ProbeSpec {
     },
     /// Asks a PostgreSQL server.
     Postgres {
-        /// As libpq's, without a password.
-        conninfo: String,
-        /// File with the password.
-        password_file: Option<PathBuf>,
-        /// PEM file with the certificates to trust; TLS is required then.
-        tls_ca_file: Option<PathBuf>,
+        /// Which.
+        database: Endpoint,
         /// The role expected.
         expect_role: Role,
         /// Let it write a row at each look, where it is a primary.
@@ -65,14 +71,10 @@ pub enum ProbeSpec {
     },
     /// Asks a standby and its primary.
     Replication {
-        /// The primary, as libpq's connection string.
-        primary: String,
-        /// The standby, likewise.
-        standby: String,
-        /// File with the password for both.
-        password_file: Option<PathBuf>,
-        /// PEM file with the certificates to trust for both; TLS is required then.
-        tls_ca_file: Option<PathBuf>,
+        /// From.
+        primary: Endpoint,
+        /// Into.
+        standby: Endpoint,
     },
     /// Asks a name server.
     Dns {
@@ -142,14 +144,12 @@ impl ProbeBuilder {
                 Arc::new(HttpProbe::new(&mut self.http, url, expect_status, body, ca, follow_redirects)?)
             }
             ProbeSpec::Tcp { address } => Arc::new(TcpProbe::new(address)),
-            ProbeSpec::Postgres { conninfo, password_file, tls_ca_file, expect_role, canary } => {
-                let link = LinkSpec { conninfo, password_file, tls_ca_file, timeout_ms };
-                Arc::new(PostgresProbe::new(&link, expect_role, canary.then_some(around.who.as_str()))?)
+            ProbeSpec::Postgres { database, expect_role, canary } => {
+                let who = canary.then_some(around.who.as_str());
+                Arc::new(PostgresProbe::new(&database, timeout_ms, expect_role, who)?)
             }
-            ProbeSpec::Replication { primary, standby, password_file, tls_ca_file } => {
-                let primary = LinkSpec { conninfo: primary, password_file, tls_ca_file, timeout_ms };
-                let standby = LinkSpec { conninfo: standby, ..primary.clone() };
-                Arc::new(ReplicationProbe::new(&primary, &standby)?)
+            ProbeSpec::Replication { primary, standby } => {
+                Arc::new(ReplicationProbe::new(&primary, &standby, timeout_ms)?)
             }
             ProbeSpec::Dns { server, record_name, question } => {
                 // Shorter than the supervised time, so that the failure can say what came instead of an answer.
