@@ -2,7 +2,7 @@
 //!
 //! * [`spec`]: what is to be probed, and [`build`], which makes the probe.
 //! * One kind each: [`http`], [`tcp`], [`postgres`], [`replication`] (with [`coverage`]), [`dns`].
-//! * [`schedule`]: one supervised task per target. [`observer`]: all of them, and the report.
+//! * [`schedule`]: one supervised task per target. [`observer`]: all of them, and the report; [`from_config`] starts it.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::domain::observation::{Failure, Measure};
 pub mod coverage;
 pub mod dns;
 mod failure;
+pub mod from_config;
 pub mod http;
 pub mod observer;
 pub mod postgres;
@@ -23,6 +24,7 @@ pub mod schedule;
 pub mod spec;
 pub mod tcp;
 
+pub use from_config::{PingProbe, Serving, TargetError};
 pub use observer::{Observer, ObserverOptions, Peer, Reference, Sight, SightKind, Target};
 pub use spec::{Endpoint, ExpectedValues, ProbeBuilder, ProbeError, ProbeSpec, ProbeSurroundings, Role};
 

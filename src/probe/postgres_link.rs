@@ -187,7 +187,7 @@ impl Link {
             return Err(unreadable(format!("{length} bytes are no password; at most {MAX_PASSWORD_BYTES}")));
         }
         let text = std::fs::read_to_string(file).map_err(|e| unreadable(e.to_string()))?;
-        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+        Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
     }
 }
 

@@ -106,6 +106,14 @@ pub enum ProbeError {
         /// What is wrong with it (never the string itself, which may hold a password).
         detail: String,
     },
+    /// The URL is none.
+    #[error("url {url:?}: {detail}")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be set up: {detail}")]
     HttpClient {
