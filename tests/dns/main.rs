@@ -8,7 +8,7 @@ mod rfc2136;
 mod route53;
 
 use tokio::time::{Duration, Instant};
-use watchdog::domain::attempt::Warrant;
+use watchdog::domain::attempt::{Outcome, Warrant};
 use watchdog::domain::ids::Token;
 use watchdog::domain::plan::{Action, DnsProvider, DnsRecord, RecordKind};
 
@@ -52,4 +52,20 @@ pub fn within(ms: u64) -> Instant {
 /// Long enough for everything on this machine; nothing waits for it unless it is broken.
 pub fn ample() -> Instant {
     within(20_000)
+}
+
+/// What a done outcome says.
+pub fn evidence(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Done { evidence } => evidence,
+        other => panic!("not done: {other:?}"),
+    }
+}
+
+/// What a failed outcome says, if it may be tried again as wanted.
+pub fn failure(outcome: &Outcome, want_retryable: bool) -> &str {
+    match outcome {
+        Outcome::Failed { retryable, reason } if *retryable == want_retryable => reason,
+        other => panic!("not failed with retryable={want_retryable}: {other:?}"),
+    }
 }

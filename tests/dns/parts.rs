@@ -149,6 +149,16 @@ zone "demo.test" {{ type primary; file "{at}/demo.zone"; update-policy {{ grant 
         }
     }
 
+    /// The provider by way of another address.
+    pub fn provider_at(&self, address: &str) -> DnsProvider {
+        match self.provider() {
+            DnsProvider::Rfc2136 { name, zone, key_name, key_file, .. } => {
+                DnsProvider::Rfc2136 { name, server: address.to_owned(), zone, key_name, key_file }
+            }
+            other => other,
+        }
+    }
+
     /// A file in the folder.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
@@ -173,4 +183,158 @@ zone "demo.test" {{ type primary; file "{at}/demo.zone"; update-policy {{ grant 
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
+}
+
+/// A Route 53 API server with one hosted zone, `demo.test.`.
+pub struct Route53 {
+    pub program: Program,
+    pub address: String,
+    pub hosted_zone_id: String,
+    pub client: aws_sdk_route53::Client,
+    pub folder: TempDir,
+}
+
+impl Route53 {
+    /// Started, with the zone made.
+    pub async fn start() -> Self {
+        use aws_sdk_route53::config::{BehaviorVersion, Config, Credentials, Region};
+        let folder = folder();
+        let port = free_port();
+        let log = folder.path().join("ministack.log");
+        let home = folder.path().display().to_string();
+        let env = [
+            ("BIND_HOST", "127.0.0.1"),
+            ("GATEWAY_PORT", &*port.to_string()),
+            ("TMPDIR", &*home),
+            ("SERVICES", "route53"),
+        ];
+        let program = Program::start(&["ministack"], &env, &log);
+        let address = format!("127.0.0.1:{port}");
+        wait_until("ministack listens", || async { tokio::net::TcpStream::connect(&address).await.is_ok() }).await;
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .endpoint_url(format!("http://{address}"))
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .build();
+        let client = aws_sdk_route53::Client::from_conf(config);
+        let zone = client.create_hosted_zone().name("demo.test.").caller_reference("one").send().await.unwrap();
+        let hosted_zone_id = zone.hosted_zone.unwrap().id.trim_start_matches("/hostedzone/").to_owned();
+        fs::write(
+            folder.path().join("credentials"),
+            "[default]\naws_access_key_id = test\naws_secret_access_key = test\n",
+        )
+        .unwrap();
+        Self { program, address, hosted_zone_id, client, folder }
+    }
+
+    /// The provider, directly.
+    pub fn provider(&self) -> DnsProvider {
+        self.provider_at(&self.address)
+    }
+
+    /// The provider by way of another address.
+    pub fn provider_at(&self, address: &str) -> DnsProvider {
+        DnsProvider::Route53 {
+            name: "aws".into(),
+            hosted_zone_id: self.hosted_zone_id.clone(),
+            endpoint_url: Some(format!("http://{address}")),
+            credentials_file: Some(self.folder.path().join("credentials").display().to_string()),
+        }
+    }
+
+    /// The values listed for a name and type.
+    pub async fn values(&self, name: &str, kind: &str) -> Vec<String> {
+        let listed = self.client.list_resource_record_sets().hosted_zone_id(&self.hosted_zone_id).send().await.unwrap();
+        let sets = listed.resource_record_sets.into_iter();
+        let mine = sets.filter(|set| set.name == name && set.r#type.as_str() == kind);
+        mine.flat_map(|set| set.resource_records.unwrap_or_default()).map(|record| record.value).collect()
+    }
+
+    /// Changes one record set, as somebody else would.
+    pub async fn change(&self, action: &str, name: &str, kind: &str, values: &[&str]) {
+        use aws_sdk_route53::types::{Change, ChangeBatch, ResourceRecord, ResourceRecordSet};
+        let values = values.iter().map(|value| ResourceRecord::builder().value(*value).build().unwrap()).collect();
+        let set =
+            ResourceRecordSet::builder().name(name).r#type(kind.into()).ttl(60).set_resource_records(Some(values));
+        let change = Change::builder().action(action.into()).resource_record_set(set.build().unwrap()).build().unwrap();
+        let batch = ChangeBatch::builder().changes(change).build().unwrap();
+        let request =
+            self.client.change_resource_record_sets().hosted_zone_id(&self.hosted_zone_id).change_batch(batch);
+        request.send().await.unwrap();
+    }
+}
+
+/// What a proxy does with bytes on their way to the server.
+pub enum Pass {
+    /// Hands them on.
+    On,
+    /// Drops them and all that follow on this connection.
+    Swallow,
+    /// Hands them on, and drops what the server answers on this connection.
+    SwallowAnswer,
+    /// Drops them and answers this instead.
+    Answer(Vec<u8>),
+}
+
+/// A stand-in for a network between us and `server` that behaves as `judge` says of each piece sent.
+pub async fn network_stand_in(server: &str, judge: impl Fn(&[u8]) -> Pass + Send + Sync + 'static) -> String {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, server, judge) = (listener.local_addr().unwrap().to_string(), server.to_owned(), Arc::new(judge));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(upstream) = tokio::net::TcpStream::connect(&server).await else { continue };
+            let judge = Arc::clone(&judge);
+            tokio::spawn(async move {
+                let ((mut from, mut to), (mut back, mut on)) = (client.into_split(), upstream.into_split());
+                let mute = Arc::new(AtomicBool::new(false));
+                let muted = Arc::clone(&mute);
+                let (answers, mut answered) = tokio::sync::mpsc::channel::<Vec<u8>>(8);
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 65536];
+                    loop {
+                        tokio::select! {
+                            Some(answer) = answered.recv() => { if to.write_all(&answer).await.is_err() { return } }
+                            read = back.read(&mut buffer) => match read {
+                                Ok(length) if length > 0 => {
+                                    if !muted.load(Ordering::SeqCst) && to.write_all(&buffer[..length]).await.is_err() { return }
+                                }
+                                _ => return,
+                            }
+                        }
+                    }
+                });
+                let mut buffer = vec![0; 65536];
+                let mut swallow = false;
+                while let Ok(length) = from.read(&mut buffer).await {
+                    if length == 0 {
+                        // The server is not told that the client gave up: what was sent stays under way.
+                        return std::future::pending::<()>().await;
+                    }
+                    match judge(&buffer[..length]) {
+                        _ if swallow => continue,
+                        Pass::On => {}
+                        Pass::Swallow => {
+                            swallow = true;
+                            continue;
+                        }
+                        Pass::SwallowAnswer => mute.store(true, Ordering::SeqCst),
+                        Pass::Answer(answer) => {
+                            swallow = true;
+                            let _ = answers.send(answer).await;
+                            continue;
+                        }
+                    }
+                    if on.write_all(&buffer[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
 }

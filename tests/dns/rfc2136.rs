@@ -8,22 +8,10 @@ use watchdog::domain::attempt::{Outcome, Raised, ReadBack};
 use watchdog::domain::plan::{DnsProvider, DnsRecord, RecordKind};
 use watchdog::resolve::Question;
 
-use crate::parts::{Named, POWERLESS_KEY, wait_until};
-use crate::{API, TOKEN_RECORD, a, ample, token, upsert, warrant, within};
+use std::sync::Arc;
 
-fn evidence(outcome: &Outcome) -> &str {
-    match outcome {
-        Outcome::Done { evidence } => evidence,
-        other => panic!("not done: {other:?}"),
-    }
-}
-
-fn failure(outcome: &Outcome, want_retryable: bool) -> &str {
-    match outcome {
-        Outcome::Failed { retryable, reason } if *retryable == want_retryable => reason,
-        other => panic!("not failed with retryable={want_retryable}: {other:?}"),
-    }
-}
+use crate::parts::{Named, POWERLESS_KEY, Pass, network_stand_in, wait_until};
+use crate::{API, TOKEN_RECORD, a, ample, evidence, failure, token, upsert, warrant, within};
 
 #[tokio::test]
 async fn first_claim_raise_upsert_and_repetition() {
@@ -226,4 +214,72 @@ async fn a_frozen_server_leaves_no_lie_behind() {
     .await;
     assert!(named.answers(API, Question::A).await.is_empty());
     evidence(&dns.execute(&w, &action, ample()).await);
+}
+
+#[tokio::test]
+async fn an_outage_in_the_middle_of_an_update_is_unknown_until_read_back() {
+    let named = Arc::new(Named::start().await);
+    let dns = DnsActuator::new();
+    const UPDATE: u8 = 5;
+    let is_update = |piece: &[u8]| piece.len() > 4 && (piece[4] >> 3) & 0xf == UPDATE;
+    // The server freezes just before the update reaches it, and thaws later: the update is carried out after all.
+    let frozen = Arc::clone(&named);
+    let judge = move |piece: &[u8]| {
+        if is_update(piece) {
+            frozen.program.freeze();
+        }
+        Pass::On
+    };
+    let action = upsert(&named.provider_at(&network_stand_in(&named.address, judge).await), vec![a("127.0.0.12")]);
+    let w = warrant(1, "r1");
+    let outcome = dns.execute(&w, &action, within(1000)).await;
+    assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+    let read = dns.read_back(&w, &action, within(300)).await;
+    assert!(matches!(read, ReadBack::Unknown { .. }), "{read:?}");
+    named.program.thaw();
+    wait_until("the update is read back", || async {
+        matches!(dns.read_back(&w, &action, within(2000)).await, ReadBack::Done { .. })
+    })
+    .await;
+    // The update never reaches the server, or only its answer is lost: the same outcome, another truth.
+    for (n, arrives) in [(2, false), (3, true)] {
+        let judge = move |piece: &[u8]| match (is_update(piece), arrives) {
+            (true, true) => Pass::SwallowAnswer,
+            (true, false) => Pass::Swallow,
+            (false, _) => Pass::On,
+        };
+        let records = vec![a(&format!("127.0.1.{n}"))];
+        let action = upsert(&named.provider_at(&network_stand_in(&named.address, judge).await), records.clone());
+        let w = warrant(n, &format!("r{n}"));
+        let outcome = dns.execute(&w, &action, within(500)).await;
+        assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+        let read = dns.read_back(&w, &upsert(&named.provider(), records), ample()).await;
+        assert_eq!(matches!(read, ReadBack::Done { .. }), arrives, "{read:?}");
+        assert_eq!(matches!(read, ReadBack::NotDone { .. }), !arrives, "{read:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_the_right_signature_proves_nothing() {
+    let named = Named::start().await;
+    let dns = DnsActuator::new();
+    let framed = |message: Vec<u8>| [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], &message[..]].concat();
+    type Forge = fn(&[u8]) -> Vec<u8>;
+    let cases: [(Forge, &str); 5] = [
+        (|_| b"garbage".to_vec(), "no DNS message"),
+        (|q| vec![q[0] ^ 1, q[1], 0xa8, 0, 0, 0, 0, 0, 0, 0, 0, 0], "instead of"),
+        // NOERROR, REFUSED and NXRRSET with the right id, and nobody's signature.
+        (|q| vec![q[0], q[1], 0xa8, 0, 0, 0, 0, 0, 0, 0, 0, 0], "without a signature"),
+        (|q| vec![q[0], q[1], 0xa8, 5, 0, 0, 0, 0, 0, 0, 0, 0], "REFUSED"),
+        (|q| vec![q[0], q[1], 0xa8, 8, 0, 0, 0, 0, 0, 0, 0, 0], "NXRRSet"),
+    ];
+    for (forge, word) in cases {
+        let judge = move |piece: &[u8]| {
+            let update = piece.len() > 4 && (piece[4] >> 3) & 0xf == 5;
+            if update { Pass::Answer(framed(forge(&piece[2..]))) } else { Pass::On }
+        };
+        let provider = named.provider_at(&network_stand_in(&named.address, judge).await);
+        let outcome = dns.execute(&warrant(1, "r1"), &upsert(&provider, vec![a("127.0.0.12")]), within(2000)).await;
+        assert!(matches!(&outcome, Outcome::Unknown { reason } if reason.contains(word)), "{word}: {outcome:?}");
+    }
 }

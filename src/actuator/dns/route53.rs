@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
-use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::config::retry::RetryConfig;
 use aws_sdk_route53::config::timeout::TimeoutConfig;
-use aws_sdk_route53::config::{Config, Region, SharedCredentialsProvider};
+use aws_sdk_route53::config::{Config, Credentials, Region, SharedCredentialsProvider};
 use aws_sdk_route53::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_route53::types::{
     Change, ChangeAction, ChangeBatch, ChangeStatus, ResourceRecord, ResourceRecordSet, RrType,
@@ -114,16 +113,44 @@ fn client(credentials: SharedCredentialsProvider, endpoint_url: Option<&str>) ->
 }
 
 async fn credentials(file: Option<&str>) -> Result<SharedCredentialsProvider, String> {
-    #[expect(deprecated, reason = "the names that replace them are in a crate of the SDK's inner workings")]
-    use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
     let Some(path) = file else {
         return Ok(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()));
     };
-    // The SDK says only "not loaded"; the file's own trouble is more useful.
-    tokio::fs::metadata(path).await.map_err(|e| format!("credentials_file: {path}: {e}"))?;
-    #[expect(deprecated, reason = "as above")]
-    let files = ProfileFiles::builder().with_file(ProfileFileKind::Credentials, path).build();
-    Ok(SharedCredentialsProvider::new(ProfileFileCredentialsProvider::builder().profile_files(files).build()))
+    let text = tokio::fs::read_to_string(path).await.map_err(|e| format!("credentials_file: {path}: {e}"))?;
+    let credentials = read_credentials(&text).map_err(|e| format!("credentials_file: {path}: {e}"))?;
+    Ok(SharedCredentialsProvider::new(credentials))
+}
+
+/// The profile `default` of a shared credentials file. The SDK's own reader brings the instance metadata service with
+/// it: on a node with a mistyped file, credentials that nobody meant.
+fn read_credentials(text: &str) -> Result<Credentials, String> {
+    let mut in_default = false;
+    let (mut id, mut secret, mut session) = (None, None, None);
+    for (nth, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            in_default = section.trim() == "default";
+            continue;
+        }
+        // The line itself is never told: it may be a secret.
+        let (key, value) = line.split_once('=').ok_or_else(|| format!("line {} is not KEY = VALUE", nth + 1))?;
+        let kept = match key.trim() {
+            "aws_access_key_id" => &mut id,
+            "aws_secret_access_key" => &mut secret,
+            "aws_session_token" => &mut session,
+            _ => continue,
+        };
+        if in_default {
+            *kept = Some(value.trim().to_owned());
+        }
+    }
+    let missing = |key: &str| format!("[default] has no {key}");
+    let id = id.ok_or_else(|| missing("aws_access_key_id"))?;
+    let secret = secret.ok_or_else(|| missing("aws_secret_access_key"))?;
+    Ok(Credentials::new(id, secret, session, None, "credentials_file"))
 }
 
 impl Route53<'_> {
@@ -195,19 +222,18 @@ impl Route53<'_> {
     }
 
     /// What an error proves about whether the request was carried out.
-    fn judged<E: ProvideErrorMetadata + Error + 'static, R: std::fmt::Debug + 'static>(
-        &self,
-        error: &SdkError<E, R>,
-        doing: &str,
-    ) -> Judged {
+    fn judged<E: ProvideErrorMetadata + Error + 'static>(&self, error: &SdkError<E>, doing: &str) -> Judged {
         let zone = &self.hosted_zone_id;
         let detail = words(error);
         match error {
             SdkError::ServiceError(service) => {
-                let code = service.err().code().unwrap_or("without a code").to_owned();
-                let message = service.err().message().unwrap_or_default();
-                let reason = format!("Route 53 refused to {doing} of zone {zone}: {code}: {message}");
-                self.judged_code(code, reason)
+                let code = service.err().code();
+                let message = service.err().message().unwrap_or(&detail);
+                let said = code.unwrap_or("something without a code");
+                let reason = format!("Route 53 answered to the request to {doing} of zone {zone}: {said}: {message}");
+                // An answer that cannot be read comes this way too, and proves nothing.
+                let is_fault = code.is_none() || service.raw().status().is_server_error();
+                self.judged_code(said, is_fault, reason)
             }
             SdkError::ConstructionFailure(_) => {
                 // Credentials are looked for when a request is made; the next attempt shall look afresh.
@@ -227,20 +253,18 @@ impl Route53<'_> {
         }
     }
 
-    fn judged_code(&self, code: String, reason: String) -> Judged {
+    fn judged_code(&self, code: &str, is_fault: bool, reason: String) -> Judged {
         const BUSY: &[&str] =
             &["Throttling", "ThrottlingException", "PriorRequestNotComplete", "RequestLimitExceeded", "SlowDown"];
-        const FAULT: &[&str] =
-            &["InternalError", "InternalFailure", "ServiceUnavailable", "InternalServerError", "without a code"];
         const WHO: &[&str] =
             &["InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken", "UnrecognizedClientException"];
-        if BUSY.contains(&code.as_str()) {
+        if BUSY.contains(&code) {
             return Judged::Refused(Trouble { retryable: true, reason });
         }
-        if FAULT.contains(&code.as_str()) {
+        if is_fault {
             return Judged::Unsure(reason);
         }
-        if WHO.contains(&code.as_str()) {
+        if WHO.contains(&code) {
             self.forget_client();
         }
         if code == "InvalidChangeBatch" { Judged::NoMatch(reason) } else { Judged::Refused(permanent(reason)) }
@@ -454,4 +478,30 @@ fn permanent(reason: String) -> Trouble {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_from_the_default_profile() {
+        let text =
+            "# ours\n[other]\naws_access_key_id=X\n[default]\naws_access_key_id = ID\naws_secret_access_key=a=b\n";
+        let read = read_credentials(text).unwrap();
+        assert_eq!((read.access_key_id(), read.secret_access_key(), read.session_token()), ("ID", "a=b", None));
+    }
+
+    #[test]
+    fn bad_credentials_are_named_without_telling_them() {
+        for (text, word) in [
+            ("", "no aws_access_key_id"),
+            ("[default]\naws_access_key_id = TOPSECRET", "no aws_secret_access_key"),
+            ("[other]\naws_access_key_id = a\naws_secret_access_key = TOPSECRET", "no aws_access_key_id"),
+            ("[default]\nTOPSECRET", "line 2"),
+        ] {
+            let error = read_credentials(text).unwrap_err();
+            assert!(error.contains(word) && !error.contains("TOPSECRET"), "{text}: {error}");
+        }
+    }
 }
