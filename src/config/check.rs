@@ -14,8 +14,10 @@ pub struct Place {
     pub line: Option<usize>,
     /// Lines of its keys; those of inline tables as `key.inner`.
     pub keys: BTreeMap<String, usize>,
-    /// Keys whose value could not be read at all: the fault is told already.
+    /// Keys whose value could not be read, or that were misspelt: the fault is told already.
     pub faulty: BTreeSet<String>,
+    /// The table itself could not be read: the fault is told already.
+    pub unread: bool,
 }
 
 impl Place {
@@ -89,9 +91,9 @@ impl Report {
         self.errors.is_empty()
     }
 
-    /// Adds an error at a key of a table (`""`: at the table itself), unless that key could not be read in the first place.
+    /// Adds an error at a key of a table (`""`: at the table itself), unless that could not be read in the first place.
     pub fn error(&mut self, place: &Place, key: &str, what: impl Into<String>, todo: impl Into<String>) {
-        if !place.faulty.contains(key) {
+        if !place.unread && !place.faulty.contains(key) {
             self.errors.push(fault(place, key, what.into(), todo.into()));
         }
     }

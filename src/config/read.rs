@@ -102,7 +102,7 @@ impl<'t> Reader<'t> {
                     format!("is written as {}", other.type_str()),
                     format!("write [{key}] once"),
                 );
-                Item { place, value: T::default() }
+                Item { place: Place { unread: true, ..place }, value: T::default() }
             }
         }
     }
@@ -163,7 +163,8 @@ impl<'t> Reader<'t> {
                     good.insert(key, value);
                 }
                 Err(error) => {
-                    self.unreadable(&place, &name, &value, &error);
+                    let meant = self.unreadable(&place, &name, &value, &error);
+                    place.faulty.extend(meant);
                     place.faulty.insert(name);
                 }
             }
@@ -177,7 +178,14 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn unreadable(&mut self, place: &Place, key: &str, value: &Spanned<DeValue<'t>>, error: &toml::de::Error) {
+    /// Tells why a key cannot be read; gives the key that was probably meant.
+    fn unreadable(
+        &mut self,
+        place: &Place,
+        key: &str,
+        value: &Spanned<DeValue<'t>>,
+        error: &toml::de::Error,
+    ) -> Option<String> {
         let message = error.message().trim();
         if let Some((unknown, known)) = unknown_field(message) {
             let what = match unknown == key {
@@ -185,7 +193,7 @@ impl<'t> Reader<'t> {
                 false => format!("no such key in it: {unknown:?}"),
             };
             self.report.error(place, key, what, advice(unknown, &known));
-            return;
+            return meant(unknown, &known).map(|(word, _)| word.to_owned());
         }
         let found = self.text.get(value.span()).unwrap_or_default();
         let quoted = match UNQUOTED.contains(&key) || found.is_empty() {
@@ -193,12 +201,9 @@ impl<'t> Reader<'t> {
             false => format!("{}: ", found.lines().next().unwrap_or_default().chars().take(80).collect::<String>()),
         };
         let what = format!("{quoted}{}", in_words(message));
-        self.report.error(
-            place,
-            key,
-            what,
-            format!("give {key} a value of that kind; docs/CONFIGURATION.md lists them"),
-        );
+        let todo = format!("give {key} a value of that kind; docs/CONFIGURATION.md lists them");
+        self.report.error(place, key, what, todo);
+        None
     }
 }
 
@@ -213,7 +218,8 @@ fn line_starts(text: &str) -> Vec<usize> {
 /// What people would call the table: its name, its id, else its place in the file.
 fn label(table: &DeTable<'_>, n: usize) -> String {
     let word = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str()).map(str::to_owned);
-    word("name").or_else(|| word("id")).filter(|word| word.len() <= 64).unwrap_or_else(|| format!("#{}", n + 1))
+    let shown = |word: &String| word.len() <= 64 && !word.chars().any(char::is_control);
+    word("name").or_else(|| word("id")).filter(shown).unwrap_or_else(|| format!("#{}", n + 1))
 }
 
 /// Takes serde's sentence apart: ``unknown field `a`, expected one of `b`, `c` ``.
@@ -231,17 +237,23 @@ fn in_words(message: &str) -> String {
     words.replace("data did not match any variant of untagged enum RawNeed", "expected \"all\", \"any\" or a number")
 }
 
-/// The nearest known word, if one is near; else all of them.
+/// What to do about an unknown word.
 fn advice(unknown: &str, known: &[&str]) -> String {
-    let with_unit = known.iter().find(|word| {
-        word.strip_prefix(unknown).is_some_and(|rest| ["_ms", "_s", "_file"].contains(&rest))
-            || (stem(word) == stem(unknown) && stem(word) != **word)
-    });
-    let near = known.iter().map(|word| (distance(unknown, word), word)).min();
+    match meant(unknown, known) {
+        Some((word, true)) => format!("did you mean {word}? (the unit is part of the name)"),
+        Some((word, false)) => format!("did you mean {word}?"),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// The nearest known word, if one is near, and whether it differs by its unit only.
+fn meant<'k>(unknown: &str, known: &[&'k str]) -> Option<(&'k str, bool)> {
+    let with_unit = known.iter().find(|word| stem(word) == stem(unknown) && stem(word) != **word);
+    let near = known.iter().map(|word| (distance(unknown, word), *word)).min();
     match (with_unit, near) {
-        (Some(word), _) => format!("did you mean {word}? (the unit is part of the name)"),
-        (None, Some((far, word))) if far <= 2.max(word.len() / 4) => format!("did you mean {word}?"),
-        _ => format!("known here: {}", known.join(", ")),
+        (Some(word), _) => Some((*word, true)),
+        (None, Some((far, word))) if far <= 2.max(word.len() / 4) => Some((word, false)),
+        _ => None,
     }
 }
 

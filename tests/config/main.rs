@@ -1,3 +1,6 @@
 //! The configuration: every sample loads and its plans are as written down; every kind of fault is told precisely.
 
+mod faults;
+mod judging;
 mod samples;
+mod text_of_plans;

@@ -12,7 +12,6 @@ use crate::domain::policy::{Fencing, GroupPolicy, LagAction, Need, Trigger};
 use super::Judge;
 use super::fields::{HOUR_MS, cut};
 use super::plan::{Recipe, Service};
-use super::target::stands_in;
 
 type Targets = BTreeMap<TargetName, TargetConfig>;
 
@@ -33,6 +32,7 @@ impl Judge<'_> {
         let records = self.records(&tables.records, &regions, &mut seen);
         let traffic_records = self.records(&tables.traffic_records, &regions, &mut seen);
         let all_records = [records, traffic_records.clone()].concat();
+        self.records_are_whole = all_records.len() == tables.records.len() + tables.traffic_records.len();
         let token_records = self.token_records(name, item, &all_records);
         let mut targets = Targets::new();
         for target in &tables.targets {
@@ -283,8 +283,7 @@ impl Judge<'_> {
 
     fn trigger_target(&mut self, place: &Place, region: &RegionName, target: &TargetConfig, hold_down_ms: u64) {
         let name = &target.name;
-        if !stands_in(target, region) {
-            let stands = target.region.as_ref().map_or("nowhere", |region| region.as_str());
+        if let Some(stands) = target.region.as_ref().filter(|stands| *stands != region) {
             let what = format!("target {name} stands in {stands}: it tells nothing about {region}");
             self.report.error(place, "trigger.targets", what, format!("name targets of region {region}"));
         }
@@ -318,7 +317,7 @@ impl Judge<'_> {
             return None;
         }
         let target = targets.get(&TargetName(name.clone()))?;
-        if !stands_in(target, region) {
+        if target.region.as_ref().is_some_and(|stands| stands != region) {
             let what = format!("target {name} does not stand in {region}");
             self.report.error(&item.place, key, what, format!("name a target with region = \"{region}\""));
         }
@@ -353,7 +352,7 @@ impl Judge<'_> {
         for region in &tables.regions {
             let Some(name) = region.value.name.clone().map(RegionName) else { continue };
             let here = &region.place;
-            if region.value.trigger.is_none() && region.value.load_balancer.is_none() {
+            if !here.has("trigger") && !here.has("load_balancer") {
                 let what = format!("nothing tells that {name} is lost: no trigger");
                 let todo = "add trigger = { targets = [\"…\"], need = \"all\" }";
                 match name == policy.home {
@@ -361,13 +360,13 @@ impl Judge<'_> {
                     false => self.report.warn(here, "", format!("{what}; only an operator moves the group away"), todo),
                 }
             }
-            if with_database > 0 && region.value.database_host.is_none() {
+            if with_database > 0 && !here.has("database_host") {
                 let what = format!(
                     "no database_host, while another region of the group has one: {name} can neither be fenced nor promoted"
                 );
                 self.report.error(here, "", what, "add database_host = \"…\"");
             }
-            if with_database > 0 && region.value.replication.is_none() {
+            if with_database > 0 && !here.has("replication") {
                 let what = format!(
                     "replication into {name} is not measured: the loss stays unknown, and no automatic failover promotes it"
                 );

@@ -64,6 +64,8 @@ struct Judge<'r> {
     zones: BTreeMap<ProviderName, String>,
     /// Names of targets and references so far, with the line of each.
     target_names: BTreeMap<String, Option<usize>>,
+    /// Every record of the group being judged could be read: only then is one that is not found a fault of its own.
+    records_are_whole: bool,
     files: Vec<NamedFile>,
 }
 
@@ -91,6 +93,7 @@ impl<'r> Judge<'r> {
             dns: BTreeMap::new(),
             zones: BTreeMap::new(),
             target_names: BTreeMap::new(),
+            records_are_whole: true,
             files: Vec::new(),
         }
     }

@@ -251,7 +251,7 @@ impl Judge<'_> {
             }
             _ => {
                 self.only(place, "dns_answers", &common, &["server"]);
-                if records.is_empty() {
+                if records.is_empty() && self.records_are_whole {
                     let what = "dns_answers in a group without records";
                     self.report.error(place, "kind", what, "add a [[group.record]], or remove this check");
                 }

@@ -136,7 +136,9 @@ impl Judge<'_> {
         let Some(record) = records.iter().find(same) else {
             let what = format!("the group has no record {record_name} {record_type}");
             let todo = "name one of the group's [[group.record]] or [[group.traffic_record]]";
-            self.report.error(place, "record_name", what, todo);
+            if self.records_are_whole {
+                self.report.error(place, "record_name", what, todo);
+            }
             return None;
         };
         Some(TargetKind::Dns { server: server?, record_name, record_type, expected: record.values.clone() })
@@ -192,9 +194,4 @@ pub(super) fn instances(conninfo: &str) -> Vec<String> {
         tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
     };
     parsed.get_hosts().iter().enumerate().map(|(n, name)| format!("{}:{}", host(name), port(n))).collect()
-}
-
-/// The region of a target, where it has one and it is the one wanted.
-pub(super) fn stands_in(target: &TargetConfig, region: &RegionName) -> bool {
-    target.region.as_ref() == Some(region)
 }
