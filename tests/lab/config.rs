@@ -1,29 +1,33 @@
 //! The nodes' configuration for a lab: the demo's sample with this lab's addresses.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 
+use super::nodes::{Site, name_at};
 use super::parts::{Dns, Lab, Pace};
 use super::postgres::DATABASE;
 use super::ssh::login;
-use super::{CLUSTER, DR, GROUP, HOME, PUBLIC_NAME, WITNESS, ZONE, address_of, dns, nodes};
+use super::{CLUSTER, DR, GROUP, HOME, PUBLIC_NAME, WITNESS, ZONE, address_of, dns};
 
-/// The whole file. `sites`: name, gRPC address, HTTP address.
-pub fn nodes(lab: &Lab, sites: &[(&str, SocketAddr, SocketAddr)]) -> Result<String> {
+/// The whole file.
+pub fn nodes(lab: &Lab, sites: &[Site]) -> Result<String> {
     let mut text = format!("[cluster]\nname = \"{CLUSTER}\"\nepoch = 1\n\n{}", timing(lab.options.pace));
     for site in [HOME, DR, WITNESS] {
         let witness = if site == WITNESS { "witness = true\n" } else { "" };
         write!(text, "[[region]]\nname = \"{site}\"\n{witness}\n")?;
     }
-    for (id, (site, listen, http)) in (1..).zip(sites) {
-        let name = nodes::name_at(site);
+    for (id, site) in (1..).zip(sites) {
+        let name = name_at(site.name);
         let data = lab.folder.path.join("nodes").join(&name);
         write!(
             text,
-            "[[node]]\nid = {id}\nname = \"{name}\"\nregion = \"{site}\"\nlisten = \"{listen}\"\nhttp = \"{http}\"\n\
+            "[[node]]\nid = {id}\nname = \"{name}\"\nregion = \"{}\"\nlisten = \"{}\"\naddress = \"{}\"\nhttp = \"{}\"\n\
              data_dir = \"{}\"\n\n",
+            site.name,
+            site.listen,
+            site.dialled,
+            site.http,
             data.display()
         )?;
     }
@@ -70,6 +74,7 @@ fn outside(lab: &Lab) -> Result<String> {
             lab.key.file.display()
         )?;
     }
+    let door = lab.dns_door.as_ref().map(|door| door.listen);
     match &lab.dns {
         Dns::Bind(bind) => {
             let key = lab.folder.write_secret("etc/tsig.key", &format!("{}\n", bind.secret))?;
@@ -77,7 +82,7 @@ fn outside(lab: &Lab) -> Result<String> {
                 text,
                 "[[dns]]\nname = \"zone\"\nkind = \"rfc2136\"\nserver = \"{}\"\nzone = \"{ZONE}\"\nkey_name = \"{}\"\n\
                  key_file = \"{}\"\n\n",
-                bind.server,
+                door.unwrap_or(bind.server),
                 dns::KEY,
                 key.display()
             )?;
@@ -87,7 +92,7 @@ fn outside(lab: &Lab) -> Result<String> {
             "[[dns]]\nname = \"zone\"\nkind = \"route53\"\nhosted_zone_id = \"{}\"\nendpoint_url = \"{}\"\n\
              credentials_file = \"{}\"\n\n",
             route53.hosted_zone_id,
-            route53.endpoint_url,
+            door.map_or_else(|| route53.endpoint_url.clone(), |door| format!("http://{door}")),
             route53.credentials_file.display()
         )?,
     }

@@ -12,8 +12,11 @@
 pub mod bench;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod dns;
+pub mod door;
 pub mod folder;
+pub mod links;
 pub mod nodes;
 pub mod parts;
 pub mod postgres;
@@ -23,7 +26,9 @@ pub mod region;
 pub mod route53;
 pub mod service;
 pub mod ssh;
+pub mod trip;
 pub mod wait;
+pub mod watch;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -3,15 +3,26 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::folder::{Folder, binaries};
 use super::parts::Lab;
 use super::process::{Part, run_async};
-use super::{GROUP, HOME, wait};
+
+/// Where a node is.
+#[derive(Debug, Clone, Copy)]
+pub struct Site {
+    /// The region's or the witness's name.
+    pub name: &'static str,
+    /// Where the node listens.
+    pub listen: SocketAddr,
+    /// Where its peers dial it: there, or a relay.
+    pub dialled: SocketAddr,
+    /// Where it tells its metrics.
+    pub http: SocketAddr,
+}
 
 /// One node.
 pub struct Node {
@@ -34,9 +45,10 @@ pub fn name_at(site: &str) -> String {
 
 impl Node {
     /// Starts the node of `site`.
-    pub fn start(folder: &Folder, site: &str, config: &Path, listen: SocketAddr, http: SocketAddr) -> Result<Self> {
-        let name = name_at(site);
-        let mut node = Self { name, site: site.to_owned(), listen, http, config: config.to_path_buf(), part: None };
+    pub fn start(folder: &Folder, site: &Site, config: &Path) -> Result<Self> {
+        let (name, region) = (name_at(site.name), site.name.to_owned());
+        let config = config.to_path_buf();
+        let mut node = Self { name, site: region, listen: site.listen, http: site.http, config, part: None };
         node.start_again(folder)?;
         Ok(node)
     }
@@ -88,54 +100,4 @@ impl Lab {
     pub fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
         self.nodes.iter_mut().find(|node| node.name == name).with_context(|| format!("no node {name}"))
     }
-
-    /// Waits until every running node knows one leader and every target of home is up in the leader's eyes.
-    pub async fn until_ready(&self) -> Result<()> {
-        wait::until("the nodes to have a leader and to see everything up", Duration::from_secs(30), async || {
-            for node in &self.nodes {
-                node.part()?.check_running()?;
-            }
-            let status = self.status().await?;
-            let votes = votes(&status);
-            let home = votes.iter().filter(|vote| vote["region"] == HOME);
-            let up =
-                home.filter(|vote| vote["verdict"].as_str().is_some_and(|word| word.to_lowercase().ends_with("up")));
-            let wanted = 2 * self.nodes.len();
-            let seen = up.count();
-            ensure!(seen >= wanted, "{seen} of {wanted} votes are up: {status}");
-            Ok(())
-        })
-        .await
-    }
-
-    /// The status as the first node that answers with quorum tells it.
-    pub async fn status(&self) -> Result<Value> {
-        let mut refusal = anyhow::anyhow!("no node runs");
-        for node in self.nodes.iter().rev().filter(|node| node.is_running()) {
-            match node.ctl(&["status"]).await {
-                Ok(status) => return Ok(status),
-                Err(error) => refusal = error,
-            }
-        }
-        Err(refusal)
-    }
-
-    /// The leader's name.
-    pub async fn leader(&self) -> Result<String> {
-        let status = self.status().await?;
-        let leader = status["standing"]["leader"].as_str().unwrap_or_default();
-        ensure!(!leader.is_empty(), "no leader yet");
-        Ok(leader.to_owned())
-    }
-}
-
-/// The demo's group in a status.
-pub fn group(status: &Value) -> &Value {
-    let groups = status["groups"].as_array();
-    groups.and_then(|groups| groups.iter().find(|group| group["name"] == GROUP)).unwrap_or(&Value::Null)
-}
-
-/// Its votes.
-pub fn votes(status: &Value) -> Vec<Value> {
-    group(status)["votes"].as_array().cloned().unwrap_or_default()
 }

@@ -11,8 +11,10 @@ use anyhow::{Context, Result};
 use super::client::{Client, Route};
 use super::config;
 use super::dns::Bind;
+use super::door::Door;
 use super::folder::{Folder, binaries};
-use super::nodes::Node;
+use super::links::Links;
+use super::nodes::{Node, Site, name_at};
 use super::postgres::Postgres;
 use super::process::{MARK, run_async};
 use super::receiver::Receivers;
@@ -50,6 +52,10 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// The nodes' settings.
     pub pace: Pace,
+    /// Put doors before the guards and the zone, so that trip wires can be armed.
+    pub trips: bool,
+    /// Put relays between the nodes, so that links can be cut.
+    pub links: bool,
     /// Say on standard output what is being started.
     pub speak: bool,
     /// Lines to replace in the nodes' configuration: `(old, new)`.
@@ -98,6 +104,10 @@ pub struct Lab {
     pub services: BTreeMap<String, Service>,
     /// The zone.
     pub dns: Dns,
+    /// Before the zone, where trips were asked for.
+    pub dns_door: Option<Door>,
+    /// Between the nodes, where links were asked for.
+    pub links: Links,
     /// Who is paged.
     pub receivers: Receivers,
     /// The nodes' key.
@@ -129,7 +139,7 @@ impl Lab {
         for database in [&primary, &standby] {
             let site = database.site.clone();
             let service = Service::prepare(&mut folder, database)?;
-            let forced = install_guard(&folder, database, &service).await?;
+            let forced = install_guard(&folder, database, &service, options.trips).await?;
             let sshd = Sshd::start_new(&mut folder, &site, &key, &forced).await?;
             say(&format!("sshd in {site:<14} {}  the nodes' key can only speak to the guard", sshd.listen));
             hosts.insert(site.clone(), sshd);
@@ -148,6 +158,11 @@ impl Lab {
                 dns.server()
             ));
         }
+        let dns_door = match &dns {
+            _ if !options.trips => None,
+            Dns::Bind(bind) => Some(Door::before_name_server(&mut folder, bind.server).await?),
+            Dns::Route53(route53) => Some(Door::before_api(&mut folder, route53.api).await?),
+        };
         let receivers = Receivers::start(&mut folder).await?;
         say(&format!("receivers of pages     http://{}", receivers.listen));
         say(&format!("ready in {:.1} s", begun.elapsed().as_secs_f64()));
@@ -159,6 +174,8 @@ impl Lab {
             hosts,
             services,
             dns,
+            dns_door,
+            links: Links::default(),
             receivers,
             key,
             options,
@@ -170,14 +187,21 @@ impl Lab {
     pub async fn start_nodes(&mut self) -> Result<()> {
         let mut sites = Vec::new();
         for site in [HOME, DR, WITNESS] {
-            let address = address_of(site);
-            let ports = (self.folder.port(&[address])?, self.folder.port(&[address])?);
-            sites.push((site, SocketAddr::new(address, ports.0), SocketAddr::new(address, ports.1)));
+            let at = address_of(site);
+            let mut port = || Ok::<_, anyhow::Error>(SocketAddr::new(at, self.folder.port(&[at])?));
+            let (listen, http, relay) = (port()?, port()?, port()?);
+            let dialled = if self.options.links { relay } else { listen };
+            if self.options.links {
+                self.links.relay(&name_at(site), relay, listen).await?;
+            }
+            sites.push(Site { name: site, listen, dialled, http });
         }
         let text = config::nodes(self, &sites)?;
         let file = self.folder.write("etc/watchdog.toml", &text)?;
-        for (site, listen, http) in sites {
-            self.nodes.push(Node::start(&self.folder, site, &file, listen, http)?);
+        for site in sites {
+            let node = Node::start(&self.folder, &site, &file)?;
+            self.links.name(node.part()?.pid, &node.name);
+            self.nodes.push(node);
         }
         self.until_ready().await?;
         if self.options.speak {
@@ -215,15 +239,22 @@ impl Lab {
 }
 
 /// Writes the guard's configuration, enrols it, and gives the script that is the key's forced command.
-async fn install_guard(folder: &Folder, database: &Postgres, service: &Service) -> Result<PathBuf> {
+async fn install_guard(folder: &Folder, database: &Postgres, service: &Service, door: bool) -> Result<PathBuf> {
     let site = &database.site;
     let guard = binaries()?.guard;
     let config = guard_config(folder, database, service)?;
     let mut enrol = Command::new(&guard);
-    enrol.arg("--config").arg(&config).args(["enrol", "--cluster", CLUSTER, "--epoch", "1", "--group", GROUP]);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    enrol.arg("--config").arg(&config).args(["enroll", "--cluster", CLUSTER, "--epoch", "1", "--group", GROUP]);
+    enrol.args(["--confirm", host.trim()]);
     run_async(enrol).await.context("the guard could not be enrolled")?;
     let (mark, guard, config) = (folder.path.display(), guard.display(), config.display());
     let log = folder.log(&format!("guard-{site}"));
-    let text = format!("#!/bin/sh\nexport {MARK}={mark}\nexec {guard} --config {config} ssh 2>>{}\n", log.display());
+    let speak = if door {
+        format!("{} door --folder {mark} --guard {guard} --config {config}", binaries()?.lab.display())
+    } else {
+        format!("{guard} --config {config} ssh")
+    };
+    let text = format!("#!/bin/sh\nexport {MARK}={mark}\nexec {speak} 2>>{}\n", log.display());
     folder.write_script(&format!("{site}/bin/forced-command"), &text)
 }

@@ -39,6 +39,19 @@ enum Subcommands {
     /// The service of a region (started by the region's own script).
     #[command(hide = true)]
     Service(lab::service::Settings),
+    /// Stands before a guard, so that trip wires can hold what is asked of it.
+    #[command(hide = true)]
+    Door {
+        /// The lab's folder.
+        #[arg(long)]
+        folder: PathBuf,
+        /// The guard.
+        #[arg(long)]
+        guard: PathBuf,
+        /// Its configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Ends whatever carries the folder's mark, once its standard input closes.
     #[command(hide = true)]
     Janitor {
@@ -51,9 +64,16 @@ enum Subcommands {
 async fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let asked = Arguments::parse();
+    if let Subcommands::Door { folder, guard, config } = &asked.command {
+        return lab::door::guard(folder, guard, config).unwrap_or_else(|error| {
+            eprintln!("door: {error:#}");
+            ExitCode::FAILURE
+        });
+    }
     let work = async {
         match asked.command {
             Subcommands::Service(settings) => lab::service::serve(settings).await,
+            Subcommands::Door { .. } => Ok(()),
             Subcommands::Janitor { folder } => lab::folder::janitor(&folder),
             Subcommands::Up { dns, folder, no_nodes } => up(dns, folder, !no_nodes).await,
             Subcommands::Floor { times } => lab::bench::floor(times).await,

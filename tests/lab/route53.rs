@@ -25,6 +25,8 @@ use super::{HOME, PUBLIC_NAME, ZONE, address_of, wait};
 pub struct Route53 {
     /// The API.
     pub endpoint_url: String,
+    /// Its address.
+    pub api: SocketAddr,
     /// The zone's id.
     pub hosted_zone_id: String,
     /// The stand-in name server.
@@ -61,7 +63,8 @@ impl Route53 {
         let server = SocketAddr::new(address, folder.port(&[address])?);
         let socket = UdpSocket::bind(server).await?;
         let answering = tokio::spawn(answer_for_ever(socket, client, id.clone()));
-        Ok(Self { endpoint_url, hosted_zone_id: id, server, credentials_file, part, answering })
+        let api = SocketAddr::new(address, port);
+        Ok(Self { endpoint_url, api, hosted_zone_id: id, server, credentials_file, part, answering })
     }
 
     /// SIGSTOP: an outage that answers nothing.

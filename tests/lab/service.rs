@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
+use super::DR;
 use super::postgres::connect;
+use super::process::MARK;
+use super::trip::{Point, hold_async};
 
 /// What it needs to know.
 #[derive(Debug, Clone, clap::Args)]
@@ -31,7 +34,7 @@ pub struct Settings {
     pub conninfo: String,
     /// Where to write its process id once it listens.
     #[arg(long)]
-    pub pid_file: std::path::PathBuf,
+    pub pid_file: PathBuf,
 }
 
 struct Shared {
@@ -54,7 +57,11 @@ pub async fn serve(settings: Settings) -> Result<()> {
 
 async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Value>) {
     let region = &shared.settings.region;
-    match tokio::time::timeout(Duration::from_secs(2), use_database(&shared)).await {
+    let trips = std::env::var_os(MARK).map(PathBuf::from).filter(|_| region == DR);
+    if let Some(folder) = &trips {
+        hold_async(folder.clone(), "verify", Point::Before).await;
+    }
+    let answer = match tokio::time::timeout(Duration::from_secs(2), use_database(&shared)).await {
         Ok(Ok(at)) => (StatusCode::OK, Json(json!({"region": region, "database": "writable", "at": at}))),
         Ok(Err(error)) => {
             // A fresh session for the next question.
@@ -62,7 +69,11 @@ async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Value>) 
             unwell(region, &format!("{error:#}"))
         }
         Err(_) => unwell(region, "the database did not answer within 2 s"),
+    };
+    if let Some(folder) = trips {
+        hold_async(folder, "verify", Point::After).await;
     }
+    answer
 }
 
 fn unwell(region: &str, why: &str) -> (StatusCode, Json<Value>) {
