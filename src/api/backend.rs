@@ -19,11 +19,8 @@ use crate::domain::state::ClusterState;
 /// One node, as the admin service needs it. Nothing here blocks except where it is `async`.
 #[async_trait]
 pub trait AdminBackend: Send + Sync + 'static {
-    /// This node's own copy of the replicated state.
-    fn state(&self) -> Arc<ClusterState>;
-
-    /// Changes whenever something was applied to it; the value is the position in the log.
-    fn applied(&self) -> watch::Receiver<u64>;
+    /// This node's own copy of the replicated state; changes whenever something was applied to it.
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
 
     /// Who leads and whether a majority is in contact. Must change only when one of the fields does.
     fn standing(&self) -> watch::Receiver<NodeStanding>;

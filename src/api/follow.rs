@@ -23,12 +23,11 @@ pub(super) async fn follow(
     to: mpsc::Sender<Result<FollowRunResponse, Status>>,
     shutdown: CancellationToken,
 ) {
-    let (mut applied, mut standing) = (backend.applied(), backend.standing());
+    let (mut applied, mut standing) = (backend.state(), backend.standing());
     let mut sent = None;
     loop {
-        applied.mark_unchanged();
+        let state = applied.borrow_and_update().clone();
         let node = standing.borrow_and_update().clone();
-        let state = backend.state();
         let Ok(run) = show::find_run(&state, id.as_str()) else {
             let gone = Status::not_found(format!("run {id} is no longer remembered; see the node's audit file"));
             let _ = to.send(Err(gone)).await;

@@ -24,9 +24,9 @@ use crate::domain::state::ClusterState;
 use crate::proto::{self, admin_server::Admin};
 
 /// How long a forwarded write may take.
-const FORWARD: Duration = Duration::from_secs(20);
+const FORWARD: Duration = Duration::from_secs(8);
 /// How long a forwarded dry run may take: it reads every resource.
-const FORWARD_DRY_RUN: Duration = Duration::from_secs(60);
+const FORWARD_DRY_RUN: Duration = Duration::from_secs(50);
 /// How long a status waits for the leader's votes before it goes without.
 const FORWARD_STATUS: Duration = Duration::from_millis(1_500);
 /// At most so many followers of runs at once on one node.
@@ -47,6 +47,10 @@ impl AdminService {
 
     fn standing(&self) -> NodeStanding {
         self.backend.standing().borrow().clone()
+    }
+
+    fn state(&self) -> Arc<ClusterState> {
+        self.backend.state().borrow().clone()
     }
 
     fn standing_of(&self, state: &ClusterState) -> Option<proto::Standing> {
@@ -97,7 +101,7 @@ impl AdminService {
             return Ok(answer);
         }
         if let Some(group) = &only {
-            self.known_group(&self.backend.state(), group)?;
+            self.known_group(&self.state(), group)?;
         }
         Ok(Response::new(status::status(self.backend.as_ref(), only.as_ref())))
     }
@@ -112,10 +116,10 @@ impl AdminService {
             return forward::came_back(&leader, answer);
         }
         let until = check::pause_until(request.get_ref(), unix_now())?;
-        self.known_group(&self.backend.state(), &group)?;
+        self.known_group(&self.state(), &group)?;
         let reason = asked.reason.clone();
         self.propose(asked, Change::Pause { group: group.clone(), reason, until }).await?;
-        let state = self.backend.state();
+        let state = self.state();
         let pause = state.groups.get(&group).and_then(|group| group.pause.as_ref()).map(show::pause);
         Ok(Response::new(proto::PauseResponse { standing: self.standing_of(&state), pause }))
     }
@@ -129,10 +133,10 @@ impl AdminService {
             let answer = client.resume(forward::carried(request.into_inner(), &standing)).await;
             return forward::came_back(&leader, answer);
         }
-        self.known_group(&self.backend.state(), &group)?;
+        self.known_group(&self.state(), &group)?;
         let reason = asked.reason.clone();
         self.propose(asked, Change::Resume { group, reason, expired: None }).await?;
-        Ok(Response::new(proto::ResumeResponse { standing: self.standing_of(&self.backend.state()) }))
+        Ok(Response::new(proto::ResumeResponse { standing: self.standing_of(&self.state()) }))
     }
 
     async fn failover(
@@ -151,7 +155,7 @@ impl AdminService {
             return forward::came_back(&leader, answer);
         }
         let ask = request.into_inner();
-        self.known_group(&self.backend.state(), &group)?;
+        self.known_group(&self.state(), &group)?;
         let open = OpenFailover {
             group,
             to,
@@ -170,7 +174,7 @@ impl AdminService {
         info!(%group, %to, %by, reason, "admin call: dry run of a failover");
         let dry = self.backend.dry_run(&open).await.map_err(failed)?;
         self.note_dry_run(&open).await;
-        let state = self.backend.state();
+        let state = self.state();
         let gates = dry.gates.iter().map(|gate| proto::Gate {
             name: gate.name.clone(),
             open: gate.is_open,
@@ -209,7 +213,7 @@ impl AdminService {
         info!(%group, %to, %by, reason, %request_id, "admin call: failover");
         let (group, to) = (group.clone(), to.clone());
         let run_id = self.backend.open_failover(open).await.map_err(failed)?;
-        let state = self.backend.state();
+        let state = self.state();
         let run = show::find_run(&state, run_id.as_str()).ok();
         Ok(Response::new(proto::FailoverResponse {
             standing: self.standing_of(&state),
@@ -239,7 +243,7 @@ impl AdminService {
     fn list_runs(&self, ask: &proto::ListRunsRequest) -> Result<Response<proto::ListRunsResponse>, Status> {
         let only = check::group_or_all(&ask.group)?;
         let limit = check::limit(ask.limit, 20, 200)?;
-        let state = self.backend.state();
+        let state = self.state();
         if let Some(group) = &only {
             self.known_group(&state, group)?;
         }
@@ -271,7 +275,7 @@ impl AdminService {
             let answer = client.order_run(forward::carried(request.into_inner(), &standing)).await;
             return forward::came_back(&leader, answer);
         }
-        let state = self.backend.state();
+        let state = self.state();
         let run = self.find(&state, id.as_str())?;
         if destructive {
             check::confirmed(&request.get_ref().confirm_group, &run.group)?;
@@ -285,7 +289,7 @@ impl AdminService {
         let (group, run) = (run.group.clone(), run.id.clone());
         let reason = asked.reason.clone();
         self.propose(asked, Change::Order { group, run: run.clone(), expected_token, order, reason }).await?;
-        let state = self.backend.state();
+        let state = self.state();
         let run = self.find(&state, run.as_str()).ok().map(|run| show::run(run, &self.backend.policy()));
         Ok(Response::new(proto::OrderRunResponse { standing: self.standing_of(&state), run }))
     }
@@ -293,7 +297,7 @@ impl AdminService {
     fn list_audit(&self, ask: &proto::ListAuditRequest) -> Result<Response<proto::ListAuditResponse>, Status> {
         let only = check::group_or_all(&ask.group)?;
         let limit = check::limit(ask.limit, 50, 500)?;
-        let (state, policy) = (self.backend.state(), self.backend.policy());
+        let (state, policy) = (self.state(), self.backend.policy());
         let before = if ask.before_index == 0 { u64::MAX } else { ask.before_index };
         let fits = |entry: &&crate::domain::state::AuditEntry| {
             entry.index < before && only.as_ref().is_none_or(|only| entry.group.as_ref() == Some(only))
@@ -309,7 +313,7 @@ impl AdminService {
     }
 
     fn follow_run(&self, ask: &proto::FollowRunRequest) -> Result<Response<RunStream>, Status> {
-        let id = self.find(&self.backend.state(), &ask.run_id)?.id.clone();
+        let id = self.find(&self.state(), &ask.run_id)?.id.clone();
         let place = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("{FOLLOWERS_MAX} callers follow runs at this node already; ask another"))
         })?;
@@ -357,7 +361,7 @@ impl Admin for AdminService {
     }
 
     async fn get_run(&self, request: Request<proto::GetRunRequest>) -> Result<Response<proto::GetRunResponse>, Status> {
-        let state = self.backend.state();
+        let state = self.state();
         let found = self.find(&state, &request.get_ref().run_id).map(|run| {
             let run = Some(show::run(run, &self.backend.policy()));
             Response::new(proto::GetRunResponse { standing: self.standing_of(&state), run })

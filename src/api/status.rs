@@ -26,7 +26,8 @@ pub(super) fn standing(node: &NodeStanding, state: &ClusterState) -> proto::Stan
 
 /// Everything, or one group of it.
 pub(super) fn status(backend: &dyn AdminBackend, only: Option<&GroupName>) -> proto::GetStatusResponse {
-    let (state, policy, sight) = (backend.state(), backend.policy(), backend.sight());
+    let (policy, sight) = (backend.policy(), backend.sight());
+    let state = backend.state().borrow().clone();
     let node = backend.standing().borrow().clone();
     let leader = node.leader.as_ref().map(|leader| &leader.name);
     let wanted = |group: &GroupName| only.is_none_or(|only| only == group);

@@ -73,13 +73,17 @@ pub async fn resume(cluster: &Cluster, cli: &Cli, group: &str, reason: &str, scr
 
 /// `failover`: a dry run first, its result shown, then the group's name typed, then the run, followed.
 pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen: Screen) -> Result<Exit, CliError> {
-    let context = context(cli, &wish.reason)?;
+    let context = context(cli, wish.reason.as_deref().unwrap_or_default())?;
     confirmable(&wish.group, wish.yes.as_deref(), wish.dry_run)?;
     let cluster = cluster.for_request(&context.request_id);
+    let to_region = match &wish.to {
+        Some(to) => to.clone(),
+        None => only_other_region(&cluster, &wish.group).await?,
+    };
     let mut ask = proto::FailoverRequest {
         context: Some(context),
         group: wish.group.clone(),
-        to_region: wish.to.clone(),
+        to_region,
         confirm_group: String::new(),
         expected_token: String::new(),
         accept_loss: wish.accept_loss,
@@ -112,6 +116,25 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
         return Ok(Exit::Ok);
     }
     follow::follow(&cluster, &opened.run_id, screen).await
+}
+
+/// Where a group can only move to.
+async fn only_other_region(cluster: &Cluster, group: &str) -> Result<String, CliError> {
+    let ask = proto::GetStatusRequest { group: group.to_owned(), local: true };
+    let answer = cluster.best_status(ask).await?;
+    let Some(group) = answer.groups.first() else {
+        return Err(CliError::Failed("the node knows the group and does not show it".to_owned()));
+    };
+    let last = group.serving.as_ref().map(|serving| serving.last.as_str()).unwrap_or_default();
+    let others: Vec<&str> = group.regions.iter().map(String::as_str).filter(|region| *region != last).collect();
+    match others.as_slice() {
+        [only] => Ok((*only).to_owned()),
+        _ => Err(CliError::Usage(format!(
+            "where to? {} can move to {}: give --to REGION",
+            group.name,
+            others.join(", ")
+        ))),
+    }
 }
 
 /// An order on an open run, with the token as it was seen when it was shown.

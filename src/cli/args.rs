@@ -91,6 +91,9 @@ pub enum Verb {
         /// The file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Also look at the files it names, as they lie on this machine.
+        #[arg(long)]
+        files: bool,
     },
     /// Nothing automatic starts in the group; an open run stops at its next step boundary.
     Pause {
@@ -137,12 +140,12 @@ pub enum Verb {
 pub struct FailoverWish {
     /// The group.
     pub group: String,
-    /// Where to.
+    /// Where to. Not needed where only one other region can serve.
     #[arg(long, value_name = "REGION")]
-    pub to: String,
+    pub to: Option<String>,
     /// Why; goes into the audit.
-    #[arg(long)]
-    pub reason: String,
+    #[arg(long, required_unless_present = "dry_run", default_value_if("dry_run", "true", "dry run"))]
+    pub reason: Option<String>,
     /// Change nothing: print the plan, the gates and what each resource shows. Exits 3 where a gate is closed.
     #[arg(long)]
     pub dry_run: bool,
@@ -214,6 +217,7 @@ pub enum RunVerb {
         /// Id, its beginning, or a group's name.
         run: String,
         /// The old primary's region.
+        #[arg(long)]
         region: String,
         /// Reason and confirmation.
         #[command(flatten)]

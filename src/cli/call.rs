@@ -16,6 +16,8 @@ use crate::proto::{self, GetStatusRequest, GetStatusResponse};
 pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:7101";
 
 const CONNECT: Duration = Duration::from_secs(2);
+/// One attempt to change something takes no longer than this: what one node does not answer, another may.
+const ATTEMPT: Duration = Duration::from_secs(10);
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(300);
 
 /// A node's admin service.
@@ -124,7 +126,10 @@ impl Cluster {
             Ok(node) => node,
             Err(why) => return Tried::Next { why, maybe_done: false },
         };
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+        let mut left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+        if kind == Kind::Write {
+            left = left.min(ATTEMPT);
+        }
         let mut request = Request::new(message.clone());
         request.set_timeout(left);
         let status = match tokio::time::timeout(left, call(node, request)).await {

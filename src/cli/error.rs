@@ -28,6 +28,9 @@ pub enum CliError {
     /// Something here failed.
     #[error("{0}")]
     Failed(String),
+    /// A file here could not be read.
+    #[error("{0}")]
+    File(String),
     /// The command line, or a value in it, cannot be.
     #[error("{0}")]
     Usage(String),
@@ -74,7 +77,7 @@ impl CliError {
     /// Its exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            CliError::Failed(_) => Exit::Failure,
+            CliError::Failed(_) | CliError::File(_) => Exit::Failure,
             CliError::Usage(_) => Exit::Usage,
             CliError::Refused { .. } => Exit::Refused,
             CliError::Unreachable(_) => Exit::Unreachable,
@@ -85,7 +88,7 @@ impl CliError {
     /// What happened, in a word for the beginning of the line.
     pub fn word(&self) -> &'static str {
         match self {
-            CliError::Failed(_) | CliError::Usage(_) => "error",
+            CliError::Failed(_) | CliError::File(_) | CliError::Usage(_) => "error",
             CliError::Refused { .. } => "refused",
             CliError::Unreachable(_) => "unreachable",
             CliError::Unknown { .. } => "outcome unknown",
@@ -96,6 +99,7 @@ impl CliError {
     pub fn next(&self) -> String {
         match self {
             CliError::Failed(_) => "watchdogctl status shows what the cluster thinks".to_owned(),
+            CliError::File(_) => "name a file that is there and readable".to_owned(),
             CliError::Usage(_) => "watchdogctl --help, or VERB --help, says what is expected".to_owned(),
             CliError::Unreachable(_) => {
                 "nothing was changed. See that a majority of the watchdogd processes run and reach \
@@ -121,7 +125,7 @@ fn next_after(code: &str) -> &'static str {
         "paused" => "watchdogctl resume GROUP --reason …",
         "no_fence_proof" => {
             "look at the old primary with your own eyes; when it is silent and stays so: watchdogctl run assert-fence \
-             GROUP REGION --reason …"
+             GROUP --region REGION --reason …"
         }
         "loss_too_great" => {
             "bring the standby up to date, or accept the loss by name: --accept-loss (or watchdogctl run accept-loss GROUP)"

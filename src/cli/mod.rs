@@ -7,6 +7,7 @@ pub mod act;
 pub mod args;
 pub mod audit_page;
 pub mod call;
+pub mod check;
 pub mod error;
 pub mod follow;
 pub mod plan_page;
@@ -63,8 +64,8 @@ fn to_json<T: serde::Serialize>(answer: &T) -> Result<String, CliError> {
 /// Does what the command line says. Errors are the caller's to print.
 pub async fn run(cli: Cli) -> Result<Exit, CliError> {
     let screen = Screen::of(&cli);
-    if let Verb::Check { config } = &cli.verb {
-        return check(config, screen);
+    if let Verb::Check { config, files } = &cli.verb {
+        return check::run(config, *files, screen);
     }
     let cluster = Cluster::new(&cli.endpoint, cli.timeout)?;
     match &cli.verb {
@@ -158,9 +159,4 @@ pub(crate) async fn find_run(cluster: &Cluster, asked: &str) -> Result<proto::Ge
 
 pub(crate) fn run_id(answer: &proto::GetRunResponse) -> String {
     answer.run.as_ref().and_then(|run| run.summary.as_ref()).map(|run| run.id.clone()).unwrap_or_default()
-}
-
-fn check(config: &std::path::Path, screen: Screen) -> Result<Exit, CliError> {
-    let _ = screen;
-    Err(CliError::Failed(format!("{} was not judged: the check is not built in yet", config.display())))
 }

@@ -114,10 +114,10 @@ fn ways_on(run: &Run, summary: &RunSummary) -> Vec<String> {
     let action = run.steps.iter().find(|one| one.id == *step).map(|one| one.action.as_str()).unwrap_or_default();
     let mut ways = Vec::new();
     match action {
-        "fence" => ways.push(format!("watchdogctl run assert-fence {id} {} --reason …", summary.from_region)),
+        "fence" => ways.push(format!("watchdogctl run assert-fence {id} --region {} --reason …", summary.from_region)),
         "promote" => {
             if run.fence_assertion.is_none() {
-                ways.push(format!("watchdogctl run assert-fence {id} {} --reason …", summary.from_region));
+                ways.push(format!("watchdogctl run assert-fence {id} --region {} --reason …", summary.from_region));
             }
             ways.push(format!("watchdogctl run accept-loss {id} --reason …"));
         }
