@@ -19,7 +19,6 @@ pub mod consensus;
 pub mod coordinator;
 pub mod domain;
 pub mod guard;
-pub mod metrics;
 pub mod notify;
 pub mod probe;
 pub mod proto;

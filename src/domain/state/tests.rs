@@ -362,7 +362,7 @@ fn random_change(world: &World, dice: (u8, u8, u8)) -> Change {
     let step = steps[usize::from(dice.1) % steps.len()];
     let now = world.group().token;
     // Now and then an executor acts under a token of the past.
-    let token = if dice.2 % 4 == 0 { Token { n: now.n.saturating_sub(1), ..now } } else { now };
+    let token = if dice.2.is_multiple_of(4) { Token { n: now.n.saturating_sub(1), ..now } } else { now };
     let Some(run) = &world.group().open_run else {
         return match dice.0 % 4 {
             0 => Change::Pause { group: group(), reason: "x".to_owned(), until: None },
@@ -387,13 +387,17 @@ fn random_change(world: &World, dice: (u8, u8, u8)) -> Change {
         12 => order(world, RunOrder::AssertFence { region: world.run().from().clone() }),
         13 => order(
             world,
-            if dice.2 % 2 == 0 { RunOrder::Retry { step: step.into() } } else { RunOrder::Skip { step: step.into() } },
+            if dice.2.is_multiple_of(2) {
+                RunOrder::Retry { step: step.into() }
+            } else {
+                RunOrder::Skip { step: step.into() }
+            },
         ),
         14 => close(
             world,
             token,
             [RunOutcome::Succeeded, RunOutcome::Withdrawn, RunOutcome::Aborted][usize::from(dice.1) % 3],
-            dice.2 % 2 == 0,
+            dice.2.is_multiple_of(2),
         ),
         _ => Change::Pause { group: group(), reason: "x".to_owned(), until: None },
     }

@@ -1,1 +1,0 @@
-//! One node, put together: stores, Raft, probes, coordinator, API; started in order and stopped in reverse.

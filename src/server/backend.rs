@@ -1,0 +1,425 @@
+//! What the admin service is told of this node, and what it may make it do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
+use crate::actuator::Actuator;
+use crate::api::backend::{
+    AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
+    ReplicationSight, Sight, VoteSight,
+};
+use crate::clock::unix_now;
+use crate::config::NodeConfig;
+use crate::consensus::{self, Consensus};
+use crate::coordinator::Sightings;
+use crate::domain::attempt::{ReadBack, Warrant};
+use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
+use crate::domain::decide::{Decisions, loss_obstacle};
+use crate::domain::ids::{GroupName, NodeId, RunId, StepId};
+use crate::domain::loss;
+use crate::domain::observation::{Measure, Verdict};
+use crate::domain::plan::{Action, Plan};
+use crate::domain::policy::{ClusterPolicy, Fencing, GroupPolicy};
+use crate::domain::run::{Assertion, Cause, RunKind};
+use crate::domain::state::{ClusterState, GroupState};
+use crate::domain::view::View;
+use crate::probe::{Observer, SightKind};
+
+/// How often standing is looked at besides its changes.
+const STANDING_EVERY: Duration = Duration::from_millis(500);
+/// A dry run reads every resource within this.
+const DRY_RUN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// What the backend is made of.
+pub struct Parts {
+    pub consensus: Consensus,
+    pub policy: Arc<ClusterPolicy>,
+    pub own: NodeConfig,
+    pub sightings: Arc<Sightings>,
+    pub look: watch::Receiver<Arc<Decisions>>,
+    pub actuator: Arc<dyn Actuator>,
+    pub observer: Arc<Observer>,
+    pub warnings: Vec<String>,
+}
+
+/// This node.
+pub struct Backend {
+    parts: Parts,
+    standing: watch::Sender<NodeStanding>,
+    applied: watch::Sender<u64>,
+}
+
+impl Backend {
+    /// Its standing is unknown until [`keep_standing`] has looked once.
+    pub fn new(parts: Parts) -> Self {
+        let first = NodeStanding {
+            node: parts.own.id,
+            name: parts.own.name.clone(),
+            leader: None,
+            has_quorum: false,
+            term: 0,
+            note: "just started".to_owned(),
+        };
+        Self { parts, standing: watch::Sender::new(first), applied: watch::Sender::new(0) }
+    }
+
+    fn look_at_standing(&self) -> NodeStanding {
+        let consensus = &self.parts.consensus;
+        let leadership = consensus.leadership().borrow().clone();
+        let has_quorum = consensus.has_quorum();
+        let leader = leadership.leader.filter(|_| has_quorum || leadership.is_self).map(|node| Leader {
+            node,
+            name: self
+                .parts
+                .policy
+                .members
+                .get(&node)
+                .map_or_else(|| node.to_string().as_str().into(), |m| m.name.clone()),
+            address: consensus.address(node).unwrap_or_default(),
+        });
+        let note = match (&leader, has_quorum) {
+            (Some(_), true) => String::new(),
+            (None, true) => "an election is under way".to_owned(),
+            _ => format!(
+                "no quorum: {} of {} voters answer this node",
+                1 + self.reachable().values().filter(|answers| **answers).count(),
+                leadership.voters.len().max(1),
+            ),
+        };
+        NodeStanding {
+            node: self.parts.own.id,
+            name: self.parts.own.name.clone(),
+            leader,
+            has_quorum,
+            term: leadership.term,
+            note,
+        }
+    }
+
+    /// Which peers answer, as far as this node's pings tell.
+    fn reachable(&self) -> BTreeMap<NodeId, bool> {
+        let sights = self.parts.observer.sights();
+        let answers = |sight: &crate::probe::Sight| match sight.kind {
+            SightKind::Peer { node } => Some((node, sight.standing.verdict != Verdict::Down)),
+            _ => None,
+        };
+        sights.iter().filter_map(answers).collect()
+    }
+
+    fn view(&self) -> View {
+        let voters = self.parts.consensus.leadership().borrow().voters.keys().copied().collect();
+        self.parts.sightings.view(self.parts.own.id, voters, Instant::now(), unix_now())
+    }
+
+    async fn apply(&self, change: Change, ask: &OpenFailover) -> Result<Applied, ProposeError> {
+        let command = Command {
+            node: self.parts.own.id,
+            at: unix_now(),
+            by: ask.by.clone(),
+            request_id: Some(ask.request_id.clone()),
+            change,
+        };
+        self.propose(command).await
+    }
+
+    /// The group, its rules and the plan that the wish asks for, or why there is none.
+    fn resolve(&self, ask: &OpenFailover) -> Result<(GroupState, GroupPolicy, Plan), ProposeError> {
+        let state = self.state();
+        let refuse = |code, message| ProposeError::Rejected(Rejection { code, message });
+        let group = state
+            .group(&ask.group)
+            .ok_or_else(|| refuse(RejectionCode::NotFound, format!("there is no group {}", ask.group)))?;
+        let rules = self.parts.policy.groups.get(&ask.group).ok_or_else(|| {
+            refuse(RejectionCode::NotFound, format!("group {} is not in this node's configuration", ask.group))
+        })?;
+        let from = &group.serving.last;
+        let plan = rules.failover_plan(from, &ask.to).ok_or_else(|| {
+            let known: Vec<_> =
+                rules.failover_plans.iter().filter(|p| &p.from == from).map(|p| p.to.as_str()).collect();
+            let message =
+                format!("to: there is no plan from {from} to {}; there is one to: {}", ask.to, known.join(", "));
+            refuse(RejectionCode::Invalid, message)
+        })?;
+        if ask.expected_token.is_some_and(|token| token != group.token) {
+            let message = format!("group {}'s token is {} by now; look again", ask.group, group.token);
+            return Err(refuse(RejectionCode::Stale, message));
+        }
+        Ok((group.clone(), rules.clone(), plan.clone()))
+    }
+}
+
+/// Keeps the standing and the applied index up to date.
+pub async fn keep_standing(backend: Arc<Backend>) {
+    let mut leadership = backend.parts.consensus.leadership();
+    let mut state = backend.parts.consensus.state();
+    loop {
+        let standing = backend.look_at_standing();
+        backend.standing.send_if_modified(|current| {
+            let changed = *current != standing;
+            *current = standing;
+            changed
+        });
+        let index = state.borrow_and_update().applied_index;
+        backend.applied.send_if_modified(|current| std::mem::replace(current, index) != index);
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            changed = state.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(STANDING_EVERY) => {}
+        }
+    }
+}
+
+#[async_trait]
+impl AdminBackend for Backend {
+    fn state(&self) -> Arc<ClusterState> {
+        self.parts.consensus.state().borrow().clone()
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    fn standing(&self) -> watch::Receiver<NodeStanding> {
+        self.standing.subscribe()
+    }
+
+    fn policy(&self) -> Arc<ClusterPolicy> {
+        self.parts.policy.clone()
+    }
+
+    fn sight(&self) -> Sight {
+        let view = self.view();
+        let state = self.state();
+        let reachable = self.reachable();
+        let is_leader = self.standing.borrow().is_leader();
+        let node = |id: &NodeId| {
+            let sight = view.sights.get(id).filter(|_| is_leader || *id == self.parts.own.id);
+            NodeSight {
+                node: *id,
+                is_voter: view.voters.contains(id),
+                is_reachable: if *id == self.parts.own.id { Some(true) } else { reachable.get(id).copied() },
+                last_report_age_ms: sight.map(|sight| sight.age_ms),
+                is_isolated: sight.is_some_and(|sight| sight.report.isolated),
+                other_config: sight.is_some_and(|s| state.digest.as_ref().is_some_and(|d| d != &s.report.digest)),
+                behind_entries: None,
+            }
+        };
+        let nodes = self.parts.policy.members.keys().map(node).collect();
+        let groups = is_leader.then(|| self.group_sights(&state, &view));
+        Sight { nodes, groups, warnings: self.parts.warnings.clone() }
+    }
+
+    async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        self.parts.consensus.propose(command, PROPOSE_TIMEOUT).await.map_err(|error| match error {
+            consensus::ProposeError::NotLeader(_) => ProposeError::NotLeader,
+            consensus::ProposeError::Unknown { .. } => ProposeError::Unknown(error.to_string()),
+            other => ProposeError::Unavailable(other.to_string()),
+        })
+    }
+
+    async fn dry_run(&self, ask: &OpenFailover) -> Result<DryRun, ProposeError> {
+        let confirmed = self.parts.consensus.confirm_leadership(CONFIRM_TIMEOUT).await;
+        let (group, rules, plan) = self.resolve(ask)?;
+        let deadline = Instant::now() + DRY_RUN_DEADLINE;
+        let reading = plan.steps().map(|(_, step)| {
+            let warrant = Warrant {
+                cluster: self.parts.policy.cluster.clone(),
+                group: ask.group.clone(),
+                run: RunId(ask.request_id.0.clone()),
+                step: step.id.clone(),
+                attempt: 0,
+                // The last token issued: nobody is refused for having seen it.
+                token: group.token,
+            };
+            async move {
+                let seen = self.parts.actuator.read_back(&warrant, &step.action, deadline).await;
+                (step.id.clone(), seen)
+            }
+        });
+        let present: BTreeMap<StepId, ReadBack> = join_all(reading).await.into_iter().collect();
+        let gates = self.gates(ask, &group, &rules, &plan, &present, confirmed.err().map(|error| error.to_string()));
+        Ok(DryRun { plan, present, gates })
+    }
+
+    async fn open_failover(&self, ask: OpenFailover) -> Result<RunId, ProposeError> {
+        let run = RunId(ask.request_id.0.clone());
+        let state = self.state();
+        let is_known = |group: &GroupState| {
+            group.open_run.as_ref().is_some_and(|open| open.id == run)
+                || group.history.iter().any(|past| past.id == run)
+        };
+        if state.group(&ask.group).is_some_and(is_known) {
+            return Ok(run);
+        }
+        let (group, rules, plan) = self.resolve(&ask)?;
+        let view = self.view();
+        let loss = loss::expected(&ask.group, &rules, &ask.to, &view);
+        let needs_promotion = plan.steps().any(|(_, step)| matches!(step.action, Action::Promote { .. }));
+        if needs_promotion
+            && !ask.accept_loss
+            && let Some(obstacle) = loss_obstacle(&rules, Some(&loss), &ask.to)
+        {
+            return Err(ProposeError::Rejected(Rejection { code: RejectionCode::LossTooGreat, message: obstacle }));
+        }
+        let word = || Assertion { by: ask.by.clone(), at: unix_now(), reason: ask.reason.clone() };
+        if let Some(region) = &ask.assert_fence
+            && region != &plan.from
+        {
+            let message = format!("assert_fence: the old primary is in {}, not in {region}", plan.from);
+            return Err(ProposeError::Rejected(Rejection { code: RejectionCode::Invalid, message }));
+        }
+        let change = Change::OpenRun {
+            run: run.clone(),
+            group: ask.group.clone(),
+            kind: RunKind::Failover,
+            drill: false,
+            plan,
+            digest: self.parts.policy.digest.clone(),
+            expected_token: group.token,
+            expected_serving_epoch: group.serving.epoch,
+            cause: Cause {
+                by: ask.by.clone(),
+                automatic: false,
+                reason: ask.reason.clone(),
+                evidence: vec![format!("expected loss {loss}")],
+                fault_at: None,
+                expected_loss_ms: loss.ms(),
+            },
+            loss_acceptance: ask.accept_loss.then(word),
+            fence_assertion: ask.assert_fence.is_some().then(word),
+        };
+        match self.apply(change, &ask).await? {
+            Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
+            _ => Ok(run),
+        }
+    }
+}
+
+impl Backend {
+    fn gates(
+        &self,
+        ask: &OpenFailover,
+        group: &GroupState,
+        rules: &GroupPolicy,
+        plan: &Plan,
+        present: &BTreeMap<StepId, ReadBack>,
+        no_quorum: Option<String>,
+    ) -> Vec<Gate> {
+        let gate = |name: &str, is_open: bool, detail: String| Gate {
+            name: name.to_owned(),
+            is_open,
+            detail,
+            before_promote: false,
+        };
+        let mut gates = vec![gate(
+            "quorum",
+            no_quorum.is_none(),
+            no_quorum.unwrap_or_else(|| "a majority confirms this leader".to_owned()),
+        )];
+        gates.push(match &group.pause {
+            Some(pause) => {
+                gate("pause", false, format!("paused by {}: {}; `watchdogctl resume`", pause.by, pause.reason))
+            }
+            None => gate("pause", true, "not paused".to_owned()),
+        });
+        gates.push(match &group.open_run {
+            Some(run) => gate("no open run", false, format!("run {} is {}", run.id, run.phase.word())),
+            None => gate("no open run", true, "none is open".to_owned()),
+        });
+        gates.push(self.fence_gate(ask, rules, plan, present));
+        let loss = loss::expected(&ask.group, rules, &ask.to, &self.view());
+        let is_within = loss.is_within(rules.rpo_limit_ms) || ask.accept_loss;
+        gates.push(gate("loss", is_within, format!("{loss}; the limit is {} s", rules.rpo_limit_ms / 1000)));
+        for (resource, left) in &group.unsettled {
+            gates.push(gate("settled", false, format!("{resource} is unsettled since run {}", left.run)));
+        }
+        gates
+    }
+
+    fn fence_gate(
+        &self,
+        ask: &OpenFailover,
+        rules: &GroupPolicy,
+        plan: &Plan,
+        present: &BTreeMap<StepId, ReadBack>,
+    ) -> Gate {
+        let (is_open, detail) = if let Fencing::None { asserted_by } = &rules.fencing {
+            (true, format!("mode none, asserted by {asserted_by}"))
+        } else if ask.assert_fence.is_some() {
+            (true, format!("asserted by {}", ask.by))
+        } else {
+            let fence = plan.steps().find(|(_, step)| matches!(step.action, Action::Fence { .. }));
+            match fence.and_then(|(_, step)| present.get(&step.id)) {
+                Some(ReadBack::Done { evidence }) => (true, format!("proved already: {evidence}")),
+                Some(ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence }) => {
+                    (true, format!("the old primary's guard answers, and would be asked to stop it: {evidence}"))
+                }
+                Some(other) => (false, format!("the old primary's guard: {other:?}; `--assert-fence {}`", plan.from)),
+                None => (false, format!("the plan has no fence; `--assert-fence {}`", plan.from)),
+            }
+        };
+        Gate { name: "fence".to_owned(), is_open, detail, before_promote: true }
+    }
+
+    fn group_sights(&self, state: &ClusterState, view: &View) -> BTreeMap<GroupName, GroupSight> {
+        let look = self.parts.look.borrow().clone();
+        let of = |(name, rules): (&GroupName, &GroupPolicy)| {
+            let explanation = look.explain.get(name).map(|e| e.lines.clone()).unwrap_or_default();
+            let seen_up = state.group(name).map(|group| group.seen_up.clone()).unwrap_or_default();
+            let mut votes = Vec::new();
+            for (region, trigger) in &rules.triggers {
+                for target in &trigger.targets {
+                    for (node, sight) in &view.sights {
+                        let Some((seen, held_ms)) = sight.of(name, target) else { continue };
+                        let not_counted = if sight.age_ms > rules.observation_ttl_ms {
+                            Some("expired")
+                        } else if sight.report.isolated {
+                            Some("isolated")
+                        } else if !seen_up.contains(target) {
+                            Some("never seen up")
+                        } else if !view.voters.contains(node) {
+                            Some("not a voter")
+                        } else {
+                            None
+                        };
+                        votes.push(VoteSight {
+                            target: target.clone(),
+                            region: region.clone(),
+                            node: *node,
+                            verdict: seen.verdict,
+                            held_ms,
+                            age_ms: sight.age_ms,
+                            not_counted: not_counted.map(str::to_owned),
+                            failure: seen.failure.clone(),
+                        });
+                    }
+                }
+            }
+            let replication = rules.replication.iter().map(|(region, target)| {
+                let measured = view.fresh(rules.observation_ttl_ms).filter_map(|(_, sight)| {
+                    match sight.of(name, target)?.0.measure.clone()? {
+                        Measure::Replication(measure) => Some(measure),
+                        _ => None,
+                    }
+                });
+                let best = measured.min_by_key(|measure| measure.covered_age_ms.unwrap_or(u64::MAX));
+                ReplicationSight {
+                    region: region.clone(),
+                    target: target.clone(),
+                    is_streaming: best.as_ref().is_some_and(|measure| measure.streaming),
+                    expected_loss_ms: loss::expected(name, rules, region, view).ms(),
+                    behind_bytes: best.as_ref().and_then(|m| Some(m.primary_lsn?.saturating_sub(m.received_lsn?))),
+                }
+            });
+            (name.clone(), GroupSight { explanation, votes, replication: replication.collect() })
+        };
+        self.parts.policy.groups.iter().map(of).collect()
+    }
+}

@@ -1,0 +1,270 @@
+//! One node, put together: store and Raft, probes, coordinator, pages, and the listeners. Started in order; on shutdown
+//! leadership is handed on, what acts is dropped first, and the store is closed last.
+
+mod actuators;
+mod backend;
+mod http;
+mod journal;
+mod pager;
+mod probes;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::actuator::Actuator;
+use crate::api;
+use crate::clock::unix_now;
+use crate::config::{Config, ConfigError, NodeConfig};
+use crate::consensus::{self, Consensus};
+use crate::coordinator::{Coordinator, Sightings};
+use crate::domain::ids::{NodeId, Principal, ReceiverName};
+use crate::domain::observation::Report;
+use crate::notify::{Dispatcher, NotifyError};
+use crate::probe::{Observer, ObserverOptions, ProbeError};
+
+/// Reports of other nodes waiting to be taken in; past this they are refused, and sent again a moment later.
+const REPORTS_MAX: usize = 256;
+/// A report that the leader does not take within this is dropped: the next one is on its way.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Handing leadership on at shutdown takes no longer than this.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// Why a node does not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A listener.
+    #[error("{what} {address}: {source}; is another process using it, or is the address not this machine's?")]
+    Listen {
+        /// Which setting.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store or Raft.
+    #[error(transparent)]
+    Consensus(#[from] consensus::StartError),
+    /// The cluster could not be formed.
+    #[error(transparent)]
+    Bootstrap(#[from] consensus::BootstrapError),
+    /// A target's probe.
+    #[error("target {target}: {source}")]
+    Probe {
+        /// Which target.
+        target: String,
+        /// What is wrong.
+        source: ProbeError,
+    },
+    /// A receiver of pages.
+    #[error("receiver {receiver}: {source}")]
+    Receiver {
+        /// Which.
+        receiver: ReceiverName,
+        /// What is wrong.
+        source: NotifyError,
+    },
+    /// The embedded protocol descriptors.
+    #[error(transparent)]
+    Reflection(#[from] api::ReflectionError),
+    /// Raft stopped while the node ran.
+    #[error("the node had to stop: {0}; it must be started again, and rejoins from its store")]
+    Stopped(String),
+    /// A listener broke while the node ran.
+    #[error("the gRPC listener broke: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Runs a node until `shutdown`. Returns early only with an error.
+pub async fn run(config: Config, node: &str, shutdown: CancellationToken) -> Result<(), ServerError> {
+    let own = config.node(node)?.clone();
+    let listener = bind("listen", own.listen).await?;
+    let http = match own.http {
+        Some(address) => Some(bind("http", address).await?),
+        None => None,
+    };
+    let (reports, received) = mpsc::channel(REPORTS_MAX);
+    let consensus = Consensus::start(consensus_options(&config, &own, reports)).await?;
+    let ended = serve(&config, &own, &consensus, received, listener, http, &shutdown).await;
+    hand_over(&consensus, own.id).await;
+    if let Err(error) = consensus.shutdown().await {
+        tracing::error!(%error, "the store did not close cleanly");
+    }
+    ended
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { what, address, source })
+}
+
+fn consensus_options(config: &Config, own: &NodeConfig, reports: mpsc::Sender<Report>) -> consensus::Options {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let member = |node: &NodeConfig| consensus::Node {
+        name: node.name.clone(),
+        region: node.region.clone(),
+        address: node.address.clone(),
+    };
+    consensus::Options {
+        identity: consensus::Identity { cluster: config.cluster.clone(), epoch: config.epoch, node: own.id },
+        members: config.nodes.iter().map(|(id, node)| (*id, member(node))).collect::<BTreeMap<_, _>>(),
+        data_dir: own.data_dir.clone(),
+        timing: consensus::Timing {
+            heartbeat_ms: ms(config.timing.heartbeat),
+            election_min_ms: ms(config.timing.election_min),
+            election_max_ms: ms(config.timing.election_max),
+            install_snapshot_timeout_ms: ms(config.timing.install_snapshot_timeout),
+        },
+        retention: consensus::Retention::default(),
+        reports,
+        client_tls: None,
+    }
+}
+
+async fn serve(
+    config: &Config,
+    own: &NodeConfig,
+    consensus: &Consensus,
+    received: mpsc::Receiver<Report>,
+    listener: TcpListener,
+    http: Option<TcpListener>,
+    shutdown: &CancellationToken,
+) -> Result<(), ServerError> {
+    let policy = Arc::new(config.policy());
+    let sightings = Arc::new(Sightings::default());
+    let observer = Arc::new(Observer::start(observer_options(config, own, consensus)?));
+    let journal = Arc::new(journal::RaftJournal::start(consensus.clone()));
+    let guarded = actuators::ActuatorSet::new();
+    let actuator: Arc<dyn Actuator> = Arc::new(guarded);
+    let (looks, look) = watch::channel(Arc::default());
+    let coordinator = Arc::new(Coordinator {
+        node: own.id,
+        name: Principal(format!("node:{}", own.name)),
+        policy: policy.clone(),
+        journal: journal.clone(),
+        actuator: actuator.clone(),
+        sightings: sightings.clone(),
+        looks,
+    });
+    let receivers = pager::receivers(config)?;
+    let dispatcher = Dispatcher::new(&config.cluster, &receivers)
+        .map_err(|(receiver, source)| ServerError::Receiver { receiver, source })?;
+    let dispatcher = Arc::new(dispatcher);
+    let (stop, stopping) = watch::channel(false);
+    let backend = Arc::new(backend::Backend::new(backend::Parts {
+        consensus: consensus.clone(),
+        policy: policy.clone(),
+        own: own.clone(),
+        sightings: sightings.clone(),
+        look,
+        actuator,
+        observer: observer.clone(),
+        warnings: config.warnings.iter().map(|fault| format!("{}: {}", fault.path, fault.what)).collect(),
+    }));
+    // Everything below is dropped, and so ends, when this function returns.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(take_in(received, sightings.clone()));
+    tasks.spawn(push(consensus.clone(), own.id, observer.reports(), sightings));
+    tasks.spawn(coordinator.run(stopping));
+    tasks.spawn(pager::deliver(dispatcher.clone(), consensus.clone(), journal, own.clone()));
+    tasks.spawn(pager::page_lost_quorum(dispatcher, backend.clone(), config.cluster.clone(), own.name.clone()));
+    tasks.spawn(backend::keep_standing(backend.clone()));
+    if let Some(http) = http {
+        tasks.spawn(http::serve(http, backend.clone()));
+    }
+    let routes = api::routes(backend, shutdown.clone())?.add_service(consensus.service().into_server());
+    let closing = shutdown.clone();
+    let grpc = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { closing.cancelled().await });
+    tracing::info!(node = %own.name, listen = %own.listen, digest = %config.digest, "serving");
+    let serving = async {
+        consensus.bootstrap().await?;
+        std::future::pending::<Result<(), ServerError>>().await
+    };
+    let ended = tokio::select! {
+        served = grpc => served.map_err(ServerError::from),
+        failed = serving => failed,
+        why = stopped(consensus) => Err(ServerError::Stopped(why)),
+        () = shutdown.cancelled() => Ok(()),
+    };
+    let _ = stop.send(true);
+    ended
+}
+
+fn observer_options(config: &Config, own: &NodeConfig, consensus: &Consensus) -> Result<ObserverOptions, ServerError> {
+    let looks = probes::build(config, own, consensus)?;
+    Ok(ObserverOptions {
+        node: own.id,
+        incarnation: unix_now(),
+        digest: config.digest.clone(),
+        report_interval_ms: u64::try_from(config.timing.report_interval.as_millis()).unwrap_or(u64::MAX),
+        targets: looks.targets,
+        references: looks.references,
+        peers: looks.peers,
+    })
+}
+
+async fn take_in(mut received: mpsc::Receiver<Report>, sightings: Arc<Sightings>) {
+    while let Some(report) = received.recv().await {
+        sightings.receive(report);
+    }
+}
+
+/// Every report goes to the leader, and a new leader gets the newest at once.
+async fn push(consensus: Consensus, own: NodeId, mut reports: watch::Receiver<Arc<Report>>, sightings: Arc<Sightings>) {
+    let mut leadership = consensus.leadership();
+    loop {
+        let report = reports.borrow_and_update().clone();
+        let leader = leadership.borrow_and_update().leader;
+        sightings.receive((*report).clone());
+        if let Some(leader) = leader.filter(|leader| *leader != own)
+            && let Err(error) = consensus.push_report(leader, &report, PUSH_TIMEOUT).await
+        {
+            tracing::debug!(%leader, %error, "the report did not reach the leader");
+        }
+        tokio::select! {
+            changed = reports.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn stopped(consensus: &Consensus) -> String {
+    let mut leadership = consensus.leadership();
+    let found = leadership.wait_for(|now| now.stopped.is_some()).await;
+    match found {
+        Ok(now) => now.stopped.clone().unwrap_or_default(),
+        Err(_) => "raft ended".to_owned(),
+    }
+}
+
+/// A leader that is told to stop hands leadership on first, so that nobody has to miss it.
+async fn hand_over(consensus: &Consensus, own: NodeId) {
+    let now = consensus.leadership().borrow().clone();
+    if !now.is_self {
+        return;
+    }
+    for to in now.voters.keys().filter(|id| **id != own) {
+        if consensus.ping(*to, Duration::from_millis(500)).await.is_err() {
+            continue;
+        }
+        match consensus.transfer_leadership(*to, HAND_OVER).await {
+            Ok(()) => tracing::info!(%to, "leadership handed over"),
+            Err(error) => tracing::warn!(%to, %error, "leadership was not handed over"),
+        }
+        return;
+    }
+}

@@ -1,0 +1,124 @@
+//! Telling, wired: the leader delivers the replicated outbox; a node without quorum pages by itself (P8).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use url::Url;
+
+use super::ServerError;
+use super::backend::Backend;
+use super::journal::RaftJournal;
+use crate::api::backend::AdminBackend as _;
+use crate::clock::unix_now;
+use crate::config::{Config, NodeConfig, ReceiverKind};
+use crate::consensus::Consensus;
+use crate::coordinator::Journal as _;
+use crate::domain::command::{Change, Command};
+use crate::domain::ids::{ClusterName, NodeId, NodeName, Principal, ReceiverName};
+use crate::domain::page::PageAction;
+use crate::notify::{self, Dispatcher, NotifyError, Settle, Told, no_quorum_page};
+
+/// Quorum may be away this long (an election) before a node pages by itself.
+const NO_QUORUM_AFTER: Duration = Duration::from_secs(10);
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long one direct page is tried.
+const DIRECT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The configuration's receivers as the notifiers take them.
+pub fn receivers(config: &Config) -> Result<Vec<notify::ReceiverConfig>, ServerError> {
+    config
+        .receivers
+        .values()
+        .map(|receiver| {
+            let url = |text: &str| {
+                text.parse::<Url>().map_err(|error| ServerError::Receiver {
+                    receiver: receiver.name.clone(),
+                    source: NotifyError::BaseUrl { address: error.to_string() },
+                })
+            };
+            let kind = match &receiver.kind {
+                ReceiverKind::Pagerduty { base_url, routing_key_file } => notify::ReceiverKind::PagerDuty {
+                    base_url: url(base_url)?,
+                    routing_key_file: routing_key_file.into(),
+                },
+                ReceiverKind::Webhook { url: to, secret_file } => {
+                    notify::ReceiverKind::Webhook { url: url(to)?, secret_file: secret_file.as_ref().map(Into::into) }
+                }
+            };
+            Ok(notify::ReceiverConfig { name: receiver.name.clone(), kind })
+        })
+        .collect()
+}
+
+/// Commits what became of a page.
+struct Committed {
+    journal: Arc<RaftJournal>,
+    node: NodeId,
+    by: Principal,
+}
+
+#[async_trait]
+impl Settle for Committed {
+    async fn settle(&self, told: Told) -> Result<(), String> {
+        let change = Change::Told { seq: told.seq, receiver: told.receiver, refused: told.refused };
+        let command = Command { node: self.node, at: unix_now(), by: self.by.clone(), request_id: None, change };
+        // A rejection says that another leader settled it before: nothing is left to do.
+        self.journal.propose(command).await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Delivers while this node leads.
+pub async fn deliver(dispatcher: Arc<Dispatcher>, consensus: Consensus, journal: Arc<RaftJournal>, own: NodeConfig) {
+    let mut leadership = journal.leadership();
+    let (publish, leading) = watch::channel(false);
+    let settle = Committed { journal, node: own.id, by: Principal(format!("node:{}", own.name)) };
+    let translate = async {
+        loop {
+            let leads = leadership.borrow_and_update().leads;
+            publish.send_if_modified(|current| std::mem::replace(current, leads) != leads);
+            if leadership.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(dispatcher.run(consensus.state(), leading, &settle), translate);
+}
+
+/// Pages without the log while there is no quorum to commit to it.
+pub async fn page_lost_quorum(dispatcher: Arc<Dispatcher>, backend: Arc<Backend>, cluster: ClusterName, own: NodeName) {
+    let standing = backend.standing();
+    let mut without: Option<tokio::time::Instant> = None;
+    let mut is_told = false;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let (has_quorum, note) = {
+            let now = standing.borrow();
+            (now.has_quorum, now.note.clone())
+        };
+        if has_quorum {
+            without = None;
+        } else {
+            without.get_or_insert_with(tokio::time::Instant::now);
+        }
+        let is_due = without.is_some_and(|since| since.elapsed() >= NO_QUORUM_AFTER);
+        if is_due == is_told {
+            continue;
+        }
+        let (action, summary) = if is_due {
+            tracing::error!(%note, "no quorum: this node acts on nothing, and pages by itself");
+            (PageAction::Trigger, format!("watchdog node {own} has no quorum: no failover is possible ({note})"))
+        } else {
+            tracing::info!("quorum is back");
+            (PageAction::Resolve, format!("watchdog node {own} has a quorum again"))
+        };
+        let page = no_quorum_page(&cluster, &own, action, summary);
+        for (receiver, sent) in dispatcher.direct_page(&page, unix_now(), DIRECT_PATIENCE).await {
+            let receiver: ReceiverName = receiver;
+            tracing::info!(%receiver, ?sent, "paged directly");
+        }
+        is_told = is_due;
+    }
+}
