@@ -53,7 +53,6 @@ pub struct Parts {
 pub struct Backend {
     parts: Parts,
     standing: watch::Sender<NodeStanding>,
-    applied: watch::Sender<u64>,
 }
 
 impl Backend {
@@ -67,7 +66,7 @@ impl Backend {
             term: 0,
             note: "just started".to_owned(),
         };
-        Self { parts, standing: watch::Sender::new(first), applied: watch::Sender::new(0) }
+        Self { parts, standing: watch::Sender::new(first) }
     }
 
     fn look_at_standing(&self) -> NodeStanding {
@@ -131,7 +130,7 @@ impl Backend {
 
     /// The group, its rules and the plan that the wish asks for, or why there is none.
     fn resolve(&self, ask: &OpenFailover) -> Result<(GroupState, GroupPolicy, Plan), ProposeError> {
-        let state = self.state();
+        let state = self.state().borrow().clone();
         let refuse = |code, message| ProposeError::Rejected(Rejection { code, message });
         let group = state
             .group(&ask.group)
@@ -155,10 +154,9 @@ impl Backend {
     }
 }
 
-/// Keeps the standing and the applied index up to date.
+/// Keeps the standing up to date.
 pub async fn keep_standing(backend: Arc<Backend>) {
     let mut leadership = backend.parts.consensus.leadership();
-    let mut state = backend.parts.consensus.state();
     loop {
         let standing = backend.look_at_standing();
         backend.standing.send_if_modified(|current| {
@@ -166,11 +164,8 @@ pub async fn keep_standing(backend: Arc<Backend>) {
             *current = standing;
             changed
         });
-        let index = state.borrow_and_update().applied_index;
-        backend.applied.send_if_modified(|current| std::mem::replace(current, index) != index);
         tokio::select! {
             changed = leadership.changed() => if changed.is_err() { return },
-            changed = state.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(STANDING_EVERY) => {}
         }
     }
@@ -178,12 +173,8 @@ pub async fn keep_standing(backend: Arc<Backend>) {
 
 #[async_trait]
 impl AdminBackend for Backend {
-    fn state(&self) -> Arc<ClusterState> {
-        self.parts.consensus.state().borrow().clone()
-    }
-
-    fn applied(&self) -> watch::Receiver<u64> {
-        self.applied.subscribe()
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.parts.consensus.state()
     }
 
     fn standing(&self) -> watch::Receiver<NodeStanding> {
@@ -196,7 +187,7 @@ impl AdminBackend for Backend {
 
     fn sight(&self) -> Sight {
         let view = self.view();
-        let state = self.state();
+        let state = self.state().borrow().clone();
         let reachable = self.reachable();
         let is_leader = self.standing.borrow().is_leader();
         let node = |id: &NodeId| {
@@ -250,7 +241,7 @@ impl AdminBackend for Backend {
 
     async fn open_failover(&self, ask: OpenFailover) -> Result<RunId, ProposeError> {
         let run = RunId(ask.request_id.0.clone());
-        let state = self.state();
+        let state = self.state().borrow().clone();
         let is_known = |group: &GroupState| {
             group.open_run.as_ref().is_some_and(|open| open.id == run)
                 || group.history.iter().any(|past| past.id == run)

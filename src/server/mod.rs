@@ -6,7 +6,6 @@ mod backend;
 mod http;
 mod journal;
 mod pager;
-mod probes;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,8 +26,9 @@ use crate::consensus::{self, Consensus};
 use crate::coordinator::{Coordinator, Sightings};
 use crate::domain::ids::{NodeId, Principal, ReceiverName};
 use crate::domain::observation::Report;
+use crate::domain::verdict::WindowParameters;
 use crate::notify::{Dispatcher, NotifyError};
-use crate::probe::{Observer, ObserverOptions, ProbeError};
+use crate::probe::{Observer, Peer, PingProbe, Serving, TargetError};
 
 /// Reports of other nodes waiting to be taken in; past this they are refused, and sent again a moment later.
 const REPORTS_MAX: usize = 256;
@@ -60,13 +60,8 @@ pub enum ServerError {
     #[error(transparent)]
     Bootstrap(#[from] consensus::BootstrapError),
     /// A target's probe.
-    #[error("target {target}: {source}")]
-    Probe {
-        /// Which target.
-        target: String,
-        /// What is wrong.
-        source: ProbeError,
-    },
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// A receiver of pages.
     #[error("receiver {receiver}: {source}")]
     Receiver {
@@ -142,7 +137,7 @@ async fn serve(
 ) -> Result<(), ServerError> {
     let policy = Arc::new(config.policy());
     let sightings = Arc::new(Sightings::default());
-    let observer = Arc::new(Observer::start(observer_options(config, own, consensus)?));
+    let observer = Arc::new(observer(config, own, consensus)?);
     let journal = Arc::new(journal::RaftJournal::start(consensus.clone()));
     let guarded = actuators::ActuatorSet::new();
     let actuator: Arc<dyn Actuator> = Arc::new(guarded);
@@ -204,17 +199,26 @@ async fn serve(
     ended
 }
 
-fn observer_options(config: &Config, own: &NodeConfig, consensus: &Consensus) -> Result<ObserverOptions, ServerError> {
-    let looks = probes::build(config, own, consensus)?;
-    Ok(ObserverOptions {
-        node: own.id,
-        incarnation: unix_now(),
-        digest: config.digest.clone(),
-        report_interval_ms: u64::try_from(config.timing.report_interval.as_millis()).unwrap_or(u64::MAX),
-        targets: looks.targets,
-        references: looks.references,
-        peers: looks.peers,
-    })
+/// Peers are asked this often; a ping is small, and Raft's own heartbeats are not counted.
+const PEER_WINDOW: WindowParameters =
+    WindowParameters { interval_ms: 1000, fastinter_ms: 300, timeout_ms: 1000, fall: 3, rise: 1 };
+
+fn observer(config: &Config, own: &NodeConfig, consensus: &Consensus) -> Result<Observer, TargetError> {
+    let state = consensus.state();
+    let serving: Serving = Arc::new(move |group| state.borrow().group(group)?.serving.region.clone());
+    let peer = |node: NodeId| {
+        let consensus = consensus.clone();
+        let ping = move || {
+            let consensus = consensus.clone();
+            async move {
+                let pong = consensus.ping(node, Duration::from_millis(PEER_WINDOW.timeout_ms)).await;
+                pong.map(drop).map_err(|error| error.to_string())
+            }
+        };
+        Peer { node, window: PEER_WINDOW, probe: Arc::new(PingProbe(ping)) }
+    };
+    let peers = config.nodes.keys().filter(|id| **id != own.id).map(|id| peer(*id)).collect();
+    Observer::of_config(config, own, unix_now(), &serving, peers)
 }
 
 async fn take_in(mut received: mpsc::Receiver<Report>, sightings: Arc<Sightings>) {
