@@ -72,6 +72,17 @@ pub fn judge(bytes: &[u8]) -> (Option<Config>, Report) {
     }
 }
 
+/// What `watchdogd check` asks: everything about a file, and with `files` also about those it names, on this machine.
+pub fn check_file(path: &Path, files: bool) -> Result<Report, ConfigError> {
+    let bytes = read_bounded(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let (config, mut report) = judge(&bytes);
+    if let Some(config) = config.filter(|_| files) {
+        report.errors.extend(config.check_files().errors);
+        report.sort();
+    }
+    Ok(report)
+}
+
 impl Config {
     /// Reads and judges a file.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use proptest::prelude::*;
-use watchdog::config::{Config, ConfigError, Report, TargetKind, judge, render};
+use watchdog::config::{Config, ConfigError, Report, TargetKind, check_file, judge, render};
 use watchdog::domain::policy::{Fencing, LagAction};
 
 use crate::faults::BASE;
@@ -181,6 +181,7 @@ fn a_witness_cannot_serve_and_one_region_is_no_group() {
 fn doubtful_settings_are_warned_of() {
     let cases = [
         ("hold_down_ms = 3000", "hold_down_ms = 100", "group[g].region[hcmc].trigger.targets", "it adds nothing"),
+        ("hold_down_ms = 3000", "rpo_limit_s = 60", "group[g].lag_limit_s", "before anybody hears of lag"),
         ("hold_down_ms = 3000", "cooldown_s = 5", "group[g].cooldown_s", "to and fro"),
         ("hold_down_ms = 3000", "lag_action = \"failover\"", "group[g].lag_action", "loses what it lags by"),
         ("heartbeat_ms = 250", "heartbeat_ms = 100", "timing.heartbeat_ms", "between regions"),
@@ -326,6 +327,10 @@ fn named_files_are_looked_at_when_asked() {
     let text = text.replacen("expect_role", &format!("password_file = \"{dir}/none\"\nexpect_role"), 1);
     let (config, _) = sound(&text);
     let report = config.check_files();
+    let path = folder.path().join("watchdog.toml");
+    std::fs::write(&path, &text).unwrap();
+    assert!(check_file(&path, false).unwrap().passes());
+    assert_eq!(check_file(&path, true).unwrap(), report);
     let told: Vec<(&str, &str)> =
         report.errors.iter().map(|fault| (fault.path.as_str(), fault.what.as_str())).collect();
     let wanted = [

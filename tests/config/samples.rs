@@ -95,3 +95,20 @@ fn the_two_region_sample_names_the_region_it_gives_up() {
     let config = load("two-region");
     assert_eq!(config.no_automatic_failover_from, [RegionName::from("hanoi")].into());
 }
+
+#[test]
+fn every_key_is_explained_in_the_documentation() {
+    let raw = std::fs::read_to_string(root().join("src/config/raw.rs")).unwrap();
+    let tables = &raw[raw.find("\ntables! {").unwrap()..raw.find("pub enum RawNeed").unwrap()];
+    let documentation = std::fs::read_to_string(root().join("docs/CONFIGURATION.md")).unwrap();
+    let words: Vec<&str> = documentation
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let fields = tables.lines().filter_map(|line| line.strip_prefix("        ")?.split_once(": "));
+    let keys: Vec<&str> =
+        fields.map(|(key, _)| key.trim_start_matches("r#")).filter(|key| !key.contains('/')).collect();
+    assert!(keys.len() > 90, "{keys:?}");
+    let missing: Vec<&&str> = keys.iter().filter(|key| !words.contains(key)).collect();
+    assert!(missing.is_empty(), "docs/CONFIGURATION.md does not speak of {missing:?}");
+}

@@ -101,14 +101,14 @@ impl Judge<'_> {
         None
     }
 
-    /// `IP:port`, as something to bind.
+    /// `IP:port`, to bind, or of a name server: which cannot be looked up by name.
     pub(super) fn socket(&mut self, place: &Place, key: &str, value: &Option<String>) -> Option<SocketAddr> {
         let text = self.required(place, key, value)?;
-        if let Ok(address) = text.parse::<SocketAddr>() {
+        if let Some(address) = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0) {
             return Some(address);
         }
         let what = format!("{:?} is not an IP address with a port", cut(&text));
-        self.report.error(place, key, what, "write IP:port, for example 0.0.0.0:7101 or [::]:7101");
+        self.report.error(place, key, what, "write IP:port, for example 10.1.0.5:7101 or [fd00::5]:7101");
         None
     }
 

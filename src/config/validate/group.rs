@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::check::{Item, Place};
 use crate::config::raw::{RawGroup, RawGroupRegion, RawGroupTables, RawNeed, RawTrigger};
-use crate::config::types::{GroupConfig, TargetConfig, TargetKind, Timing};
+use crate::config::types::{DatabaseRole, GroupConfig, TargetConfig, TargetKind, Timing};
 use crate::domain::ids::{GroupName, HostName, RegionName, TargetName};
 use crate::domain::policy::{Fencing, GroupPolicy, LagAction, Need, Trigger};
 
@@ -37,7 +37,8 @@ impl Judge<'_> {
         let mut targets = Targets::new();
         for target in &tables.targets {
             if let Some(target) = self.target(target, Some(name), &all_records) {
-                targets.insert(target.name.clone(), target);
+                // Of two of one name the first counts; the second is told.
+                targets.entry(target.name.clone()).or_insert(target);
             }
         }
         let names = tables.targets.iter().filter_map(|target| target.value.name.clone()).collect::<Vec<_>>();
@@ -174,6 +175,12 @@ impl Judge<'_> {
             let what = "lag_action \"failover\" promotes a standby because it lags, which loses what it lags by";
             self.report.warn(place, "lag_action", what, "\"page\" or \"gate\" are what most want");
         }
+        if lag_limit_s > rpo_limit_s {
+            let what = format!(
+                "lag_limit_s {lag_limit_s} is above rpo_limit_s {rpo_limit_s}: automatic failover is blocked before anybody hears of lag"
+            );
+            self.report.warn(place, "lag_limit_s", what, "make it the smaller one");
+        }
         if cooldown_s < 60 {
             let what = format!("cooldown_s {cooldown_s}: a fault in both regions may move the group to and fro");
             self.report.warn(place, "cooldown_s", what, "keep it at some minutes at least");
@@ -290,6 +297,20 @@ impl Judge<'_> {
         if matches!(target.kind, TargetKind::Replication { .. }) {
             let what = format!("target {name} measures replication: lag is no evidence that a region is lost");
             self.report.error(place, "trigger.targets", what, "use lag_action for lag");
+        }
+        let fault = match &target.kind {
+            TargetKind::Postgres { expect_role: DatabaseRole::Standby, .. } => Some((
+                "expects a standby: once its region serves it would count as down",
+                "expect_role = \"any\" or \"primary\"",
+            )),
+            TargetKind::Dns { .. } => Some((
+                "looks at a name: that is no evidence that a region is lost",
+                "name targets of kind postgres, http or tcp",
+            )),
+            _ => None,
+        };
+        if let Some((what, todo)) = fault {
+            self.report.error(place, "trigger.targets", format!("target {name} {what}"), todo);
         }
         let schedule = &target.schedule;
         let doubt_ms = schedule.fastinter.as_millis() * u128::from(schedule.fall.saturating_sub(1));

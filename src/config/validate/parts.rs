@@ -125,7 +125,7 @@ impl Judge<'_> {
         let Item { place, value } = item;
         self.only(place, "rfc2136", &["name", "kind"], &["server", "zone", "key_name", "key_file"]);
         let name = self.name(place, "name", &value.name);
-        let server = self.host_port(place, "server", &value.server);
+        let server = self.socket(place, "server", &value.server).map(|server| server.to_string());
         let zone = self.fqdn(place, "zone", &value.zone);
         let key_name = self.fqdn(place, "key_name", &value.key_name);
         self.required(place, "key_file", &value.key_file);

@@ -239,8 +239,9 @@ impl Judge<'_> {
                 let connect_to =
                     value.connect_to.as_ref().and_then(|_| self.host_port(place, "connect_to", &value.connect_to));
                 let resolve_at =
-                    value.resolve_at.as_ref().and_then(|_| self.host_port(place, "resolve_at", &value.resolve_at));
+                    value.resolve_at.as_ref().and_then(|_| self.socket(place, "resolve_at", &value.resolve_at));
                 let url = self.url(place, "url", &value.url)?;
+                let resolve_at = resolve_at.map(|server| server.to_string());
                 Some(Look::Check(Check::Http { url, expect_status, connect_to, resolve_at }))
             }
             "database_writable" => {
@@ -255,7 +256,8 @@ impl Judge<'_> {
                     let what = "dns_answers in a group without records";
                     self.report.error(place, "kind", what, "add a [[group.record]], or remove this check");
                 }
-                self.host_port(place, "server", &value.server).map(|server| Look::DnsAnswers { server })
+                let server = self.socket(place, "server", &value.server)?;
+                Some(Look::DnsAnswers { server: server.to_string() })
             }
         }
     }

@@ -129,7 +129,7 @@ impl Judge<'_> {
     fn dns_target(&mut self, item: &Item<RawTarget>, records: &[Record]) -> Option<TargetKind> {
         let Item { place, value } = item;
         self.only(place, "dns", COMMON, &["server", "record_name", "record_type"]);
-        let server = self.host_port(place, "server", &value.server);
+        let server = self.socket(place, "server", &value.server).map(|server| server.to_string());
         let record_name = self.fqdn(place, "record_name", &value.record_name)?;
         let record_type = self.choice(place, "record_type", &value.record_type, None, KINDS)?;
         let same = |record: &&Record| record.name == record_name && record.kind == record_type;

@@ -166,6 +166,45 @@ pub const GROUPS: &[Case] = &[
     ),
 ];
 
+/// More of groups: what a trigger cannot be made of.
+pub const TRIGGERS: &[Case] = &[
+    case(
+        "conninfo = \"host=10.2.0.21 user=w\"",
+        "conninfo = \"host=10.2.0.21 user=w\"\nexpect_role = \"standby\"",
+        "group[g].region[hanoi].trigger.targets",
+        "targets = [\"hanoi-db\"]",
+        "expects a standby",
+    ),
+    case(
+        "[\"hcmc-db\", \"hcmc-api\"]",
+        "[\"hcmc-db\", \"public\"]",
+        "group[g].region[hcmc].trigger.targets",
+        "[\"hcmc-db\", \"public\"]",
+        "looks at a name",
+    ),
+    case(
+        "[\"hcmc-db\", \"hcmc-api\"]",
+        "[\"hcmc-db\", \"hcmc-db\"]",
+        "group[g].region[hcmc].trigger.targets",
+        "[\"hcmc-db\", \"hcmc-db\"]",
+        "twice as a target of the trigger",
+    ),
+    case(
+        "server = \"127.0.0.1:5353\"\nrecord_name",
+        "server = \"ns.demo.test:53\"\nrecord_name",
+        "group[g].target[public].server",
+        "ns.demo",
+        "not an IP address with a port",
+    ),
+    case(
+        "kind = \"database_writable\"\nconninfo = \"host=10.2.0.21 user=w\"",
+        "kind = \"http\"\nurl = \"http://x/\"\nresolve_at = \"localhost:53\"",
+        "group[g].verify[#1].resolve_at",
+        "resolve_at",
+        "not an IP address with a port",
+    ),
+];
+
 /// Targets.
 pub const TARGETS: &[Case] = &[
     case(

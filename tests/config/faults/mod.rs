@@ -5,7 +5,7 @@ mod outside;
 
 use watchdog::config::{Fault, judge};
 
-use groups::{GROUPS, RECORDS, TARGETS};
+use groups::{GROUPS, RECORDS, TARGETS, TRIGGERS};
 use outside::{NODES, PARTS, SHAPE};
 
 pub const BASE: &str = include_str!("../base.toml");
@@ -87,6 +87,7 @@ fn faults_of_receivers_hosts_and_dns_are_told() {
 #[test]
 fn faults_of_groups_are_told() {
     run(GROUPS);
+    run(TRIGGERS);
 }
 
 #[test]
