@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use watchdog::domain::ids::{ClusterName, GroupName};
-use watchdog::guard::config::Config;
+use watchdog::guard::config::{Config, ConfigError};
 use watchdog::guard::enroll::{self, EnrollError, Enrolment, LatchChoice};
 use watchdog::guard::protocol::{Answer, Refusal, Reply};
 use watchdog::guard::{handler, show};
@@ -105,16 +105,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let config = match Config::load(&args.config) {
         Ok(config) => config,
-        Err(e) if matches!(args.command, Command::Ssh) => {
-            // The client reads stdout: it, too, is told in its own language.
-            let reply = Reply::Failed { retryable: false, reason: format!("the guard is misconfigured: {e}") };
-            tell(&handler::answer(reply));
-            return ExitCode::from(CANNOT);
-        }
+        Err(e) if matches!(args.command, Command::Ssh) => return ssh(Err(e)),
         Err(e) => return fail(&e),
     };
     match args.command {
-        Command::Ssh => ssh(config),
+        Command::Ssh => ssh(Ok(config)),
         Command::Status { output } => status(&config, output),
         Command::Gate => gate(&config),
         Command::Check => say("the configuration is sound"),
@@ -136,27 +131,32 @@ fn main() -> ExitCode {
 }
 
 /// Answers one request. What it begins goes on although the connection is lost.
-fn ssh(config: Config) -> ExitCode {
+fn ssh(config: Result<Config, ConfigError>) -> ExitCode {
     outlive_the_connection();
     let (send, receive) = mpsc::channel();
-    // A thread of its own, so that a client that never asks does not keep a process for ever. The answer comes through
-    // the channel; the deadline is for the asking only.
+    // A thread of its own, so that a client that never asks does not keep a process for ever.
     std::thread::spawn(move || {
         let request = handler::read_request(std::io::stdin().lock());
         // Nobody listens any more: too late.
         let _late = send.send(request);
     });
-    let reply = match receive.recv_timeout(Duration::from_secs(ASK_TIMEOUT_S)) {
-        Ok(request) => handler::serve(&config, request),
-        Err(_) => Reply::Refused {
-            refusal: Refusal::BadRequest,
-            reason: format!("no request came within {ASK_TIMEOUT_S} s"),
-            held: None,
-        },
+    let asked = receive.recv_timeout(Duration::from_secs(ASK_TIMEOUT_S));
+    let (reply, code) = match (config, asked) {
+        (Ok(config), Ok(request)) => {
+            let reply = handler::serve(&config, request);
+            let code = reply.exit_code();
+            (reply, code)
+        }
+        // The client reads stdout: it, too, is told in its own language.
+        (Err(e), _) => (Reply::Failed { retryable: false, reason: format!("the guard is misconfigured: {e}") }, CANNOT),
+        (Ok(_), Err(_)) => {
+            let refusal = Refusal::BadRequest;
+            let reason = format!("no request came within {ASK_TIMEOUT_S} s");
+            (Reply::Refused { refusal, reason, held: None }, refusal.exit_code())
+        }
     };
-    let code = reply.exit_code();
     tell(&handler::answer(reply));
-    ExitCode::from(code)
+    code.into()
 }
 
 /// A session of its own, and deaf to the hang-up of a lost connection. (Broken pipes are errors, not signals, in Rust.)

@@ -83,7 +83,7 @@ pub struct Postgres {
     /// How long promote looks for its effect before it says unknown, seconds.
     #[serde(default = "three_hundred")]
     pub promote_timeout_s: u64,
-    /// How long rejoin may take (a base backup of the whole database), seconds.
+    /// How long rejoin may take (a base backup of the whole database), seconds; the request's deadline counts too.
     #[serde(default = "one_day")]
     pub rejoin_timeout_s: u64,
     /// Stops the server instead of `pg_ctl stop -m fast`: `["systemctl", "stop", "postgresql@15-main"]`.

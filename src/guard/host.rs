@@ -76,6 +76,18 @@ pub fn process_started(pid: u32) -> Option<u64> {
     after_name.nth(18)?.parse().ok()
 }
 
+/// The process group of some process of a session, if any is left.
+pub fn group_in_session(session: u32) -> Option<u32> {
+    let entries = std::fs::read_dir("/proc").ok()?;
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()).find_map(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut after_name = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        (after_name.next()? != "Z").then_some(())?;
+        let group = after_name.nth(1)?.parse().ok()?;
+        (after_name.next()?.parse::<u32>().ok()? == session).then_some(group)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,13 +61,18 @@ fn entered(files: &GroupFiles) -> Result<Option<Entered>, RecordError> {
     }
 }
 
-fn still_alive(entered: &Entered) -> bool {
-    let Some(group) = entered.what.process_group else { return false };
+/// The process group that is still at work. A guard killed between starting its first command and writing its group
+/// down left that command in its own session.
+fn alive(entered: &Entered) -> Option<u32> {
+    let Some(group) = entered.what.process_group else {
+        let guard = entered.what.guard_pid;
+        return host::process_started(guard).is_none().then(|| host::group_in_session(guard)).flatten();
+    };
     let same = match host::process_started(group) {
         Some(started) => entered.leader_started == Some(started),
         None => true,
     };
-    same && exec::group_alive(group)
+    (same && exec::group_alive(group)).then_some(group)
 }
 
 /// What is at work now, seen by somebody who does not hold the action lock.
@@ -89,8 +94,10 @@ pub fn look(files: &GroupFiles) -> Result<Option<InFlight>, RecordError> {
 /// The file cannot be read. A damaged one (it is not synced) tells nothing.
 pub fn orphan(files: &GroupFiles) -> Result<Option<InFlight>, RecordError> {
     match entered(files) {
-        Ok(Some(entered)) if still_alive(&entered) => Ok(Some(InFlight { orphaned: true, ..entered.what })),
-        Ok(_) | Err(RecordError::Damaged { .. }) => Ok(None),
+        Ok(Some(entered)) => {
+            Ok(alive(&entered).map(|group| InFlight { orphaned: true, process_group: Some(group), ..entered.what }))
+        }
+        Ok(None) | Err(RecordError::Damaged { .. }) => Ok(None),
         Err(e) => Err(e),
     }
 }

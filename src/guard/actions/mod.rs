@@ -173,7 +173,9 @@ impl Named<'_> {
         match self {
             Named::Fence(pg) => fence::act(pg, context, supervisor, until_boottime_ms),
             Named::Promote(pg) => promote::act(pg, supervisor),
-            Named::Rejoin(pg, name, upstream) => rejoin::act(pg, (name, upstream), context, supervisor),
+            Named::Rejoin(pg, name, upstream) => {
+                rejoin::act(pg, (name, upstream), context, supervisor, until_boottime_ms)
+            }
             Named::Configured(action) => configured::act(action, context, supervisor, until_boottime_ms),
         }
     }

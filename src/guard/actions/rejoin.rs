@@ -1,5 +1,5 @@
-//! `rejoin`: makes a fenced primary a standby of the new one: `pg_rewind`, else a base backup beside the old data, which
-//! is kept. Clears the latch under its own, later token, once the data directory can only start as a standby.
+//! `rejoin`: makes a fenced primary a standby of the new one: `pg_rewind`, else a base backup taken beside the old data,
+//! which is kept. Clears the latch under its own, later token, once the data directory can only start as a standby.
 
 use std::fs;
 use std::io::Write;
@@ -66,8 +66,9 @@ pub fn act(
     (name, upstream): (&str, &Upstream),
     context: &Context<'_>,
     supervisor: &mut Supervisor<'_>,
+    until_boottime_ms: u64,
 ) -> End {
-    let until = boottime_ms().saturating_add(pg.rejoin_timeout_s.saturating_mul(1000));
+    let until = until_boottime_ms.min(boottime_ms().saturating_add(pg.rejoin_timeout_s.saturating_mul(1000)));
     let latched = latch::load(context.files).is_ok_and(|latch| latch.mark.is_some());
     let seen = postgres::look_closely(pg);
     if !latched && matches!(seen.role, Role::Writable | Role::Promoting) {
@@ -113,41 +114,90 @@ fn bring_in_line(
     supervisor: &mut Supervisor<'_>,
     until: u64,
 ) -> Result<String, End> {
-    let output = supervisor.output();
-    let data_dir = pg.data_dir.display().to_string();
     let own = save_own_files(pg).map_err(|e| End::again(format!("cannot keep this host's own settings: {e}")))?;
     let mut before = "no data directory".to_owned();
     if pg.data_dir.join("PG_VERSION").exists() {
         let source = format!("--source-server={} dbname=postgres", upstream.conninfo);
-        let words = ["--target-pgdata", &data_dir, &source];
-        let (ran, in_words) = postgres::program(pg, "pg_rewind", &words, &output, until, supervisor);
+        let words = ["--target-pgdata", &pg.data_dir.display().to_string(), &source];
+        let (ran, in_words) = postgres::program(pg, "pg_rewind", &words, &supervisor.output(), until, supervisor);
         if let Ended::Stopped(Stop::Preempted(by)) = ran.ended {
             return Err(End::Preempted(by));
         }
         if postgres::succeeded(&ran) {
-            restore_own_files(pg, &own).map_err(|e| End::again(format!("own settings: {e}")))?;
+            restore_own_files(pg, &pg.data_dir, &own).map_err(|e| End::again(format!("own settings: {e}")))?;
             return Ok("rewound".to_owned());
         }
         before = in_words;
     }
-    let aside = set_aside(pg).map_err(|e| End::again(format!("cannot set the old data aside: {e}")))?;
-    let words = ["-D", &data_dir, "-X", "stream", "-c", "fast", "-w", "-d", &upstream.conninfo];
-    let (ran, in_words) = postgres::program(pg, "pg_basebackup", &words, &output, until, supervisor);
+    base_backup(pg, upstream, &own, supervisor, until).map(|aside| {
+        let old = aside.map_or("there was no old data".to_owned(), |aside| format!("the old data is kept in {aside}"));
+        format!("base backup taken ({before}; {old})")
+    })
+}
+
+/// Takes a base backup beside the old data and puts it in its place only when it is whole. Where the old data is now.
+fn base_backup(
+    pg: &Postgres,
+    upstream: &Upstream,
+    own: &OwnFiles,
+    supervisor: &mut Supervisor<'_>,
+    until: u64,
+) -> Result<Option<String>, End> {
+    let again = |why: String| End::again(format!("no base backup: {why}"));
+    let incoming = beside(pg, "incoming");
+    make_room(pg, &incoming).map_err(again)?;
+    let into = incoming.display().to_string();
+    let words = ["-D", &into, "-X", "stream", "-c", "fast", "-w", "-d", &upstream.conninfo];
+    let (ran, in_words) = postgres::program(pg, "pg_basebackup", &words, &supervisor.output(), until, supervisor);
     match ran.ended {
         Ended::Exit(0) => {}
         Ended::Stopped(Stop::Preempted(by)) => return Err(End::Preempted(by)),
-        _ => return Err(End::again(format!("{in_words} (before that: {before}; the old data is in {aside})"))),
+        _ => return Err(again(format!("{in_words}; the old data is untouched"))),
     }
-    restore_own_files(pg, &own).map_err(|e| End::again(format!("own settings: {e}")))?;
-    Ok(format!("base backup taken ({before}; the old data is kept in {aside})"))
+    restore_own_files(pg, &incoming, own).map_err(again)?;
+    swap(pg, &incoming).map_err(again)
 }
 
-fn save_own_files(pg: &Postgres) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
+/// `DATA.word`, beside the data directory.
+fn beside(pg: &Postgres, word: &str) -> PathBuf {
+    let mut name = pg.data_dir.clone().into_os_string();
+    name.push(format!(".{word}"));
+    PathBuf::from(name)
+}
+
+/// An empty directory for the backup; what an unfinished one left is removed.
+fn make_room(pg: &Postgres, incoming: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let in_words = |e: std::io::Error| format!("{}: {e}", incoming.display());
+    if incoming.exists() {
+        fs::remove_dir_all(incoming).map_err(in_words)?;
+    }
+    fs::create_dir(incoming).map_err(in_words)?;
+    fs::set_permissions(incoming, fs::Permissions::from_mode(0o700)).map_err(in_words)?;
+    give_to_server(pg, incoming)
+}
+
+/// Keeps the old data under another name and puts the new in its place.
+fn swap(pg: &Postgres, incoming: &Path) -> Result<Option<String>, String> {
+    let in_words = |e: std::io::Error| format!("{}: {e}", pg.data_dir.display());
+    let aside = beside(pg, &format!("aside-{}", unix_now().0));
+    let kept = pg.data_dir.exists();
+    if kept {
+        fs::rename(&pg.data_dir, &aside).map_err(in_words)?;
+    }
+    fs::rename(incoming, &pg.data_dir).map_err(in_words)?;
+    records::sync_dir_of(&pg.data_dir).map_err(|e| e.to_string())?;
+    Ok(kept.then(|| aside.display().to_string()))
+}
+
+/// Names and content.
+type OwnFiles = Vec<(&'static str, Vec<u8>)>;
+
+fn save_own_files(pg: &Postgres) -> std::io::Result<OwnFiles> {
     let mut own = Vec::new();
     for name in OWN_FILES {
-        let path = pg.data_dir.join(name);
-        match fs::read(&path) {
-            Ok(bytes) => own.push((path, bytes)),
+        match fs::read(pg.data_dir.join(name)) {
+            Ok(bytes) => own.push((name, bytes)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
@@ -155,8 +205,8 @@ fn save_own_files(pg: &Postgres) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
     Ok(own)
 }
 
-fn restore_own_files(pg: &Postgres, own: &[(PathBuf, Vec<u8>)]) -> Result<(), String> {
-    own.iter().try_for_each(|(path, bytes)| write_as_server(pg, path, bytes, false))
+fn restore_own_files(pg: &Postgres, into: &Path, own: &OwnFiles) -> Result<(), String> {
+    own.iter().try_for_each(|(name, bytes)| write_as_server(pg, &into.join(name), bytes, false))
 }
 
 /// Writes a file that belongs to the server's user.
@@ -175,22 +225,6 @@ fn give_to_server(pg: &Postgres, path: &Path) -> Result<(), String> {
     }
     let user = host::user(&pg.user)?;
     std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// Moves the old data beside and makes an empty directory in its place.
-fn set_aside(pg: &Postgres) -> Result<String, String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut name = pg.data_dir.clone().into_os_string();
-    name.push(format!(".aside-{}", unix_now().0));
-    let aside = PathBuf::from(name);
-    let in_words = |e: std::io::Error| format!("{}: {e}", pg.data_dir.display());
-    if pg.data_dir.exists() {
-        fs::rename(&pg.data_dir, &aside).map_err(in_words)?;
-    }
-    fs::create_dir(&pg.data_dir).map_err(in_words)?;
-    fs::set_permissions(&pg.data_dir, fs::Permissions::from_mode(0o700)).map_err(in_words)?;
-    give_to_server(pg, &pg.data_dir)?;
-    Ok(aside.display().to_string())
 }
 
 /// From here on the data directory can start as a standby only; durable before the latch is cleared.

@@ -1,0 +1,11 @@
+//! `watchdog-guard` as it is installed: its binary, its files, real processes, real PostgreSQL.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers too")]
+
+mod by_hand;
+mod concurrency;
+mod crashes;
+mod database;
+mod host;
+mod requests;
+mod server;
