@@ -1,6 +1,8 @@
 //! Acting: what carries out a step at a resource. One trait; every implementation compares the token at the resource itself.
 
 pub mod dns;
+pub mod guarded;
+pub mod ssh;
 
 use async_trait::async_trait;
 use tokio::time::Instant;

@@ -1,0 +1,295 @@
+//! Acting on hosts: `fence`, `promote` and named actions, by asking the host's guard.
+//!
+//! Nothing here retries. Deadlines are stated in the guard's own time, from its last answer, so that a request that was
+//! held up on the way (or with a frozen leader) is refused as expired instead of acted upon late.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::Actuator;
+use super::ssh::{AskError, GuardChannels, Settings, excerpt};
+use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
+use crate::domain::ids::ClusterName;
+use crate::domain::plan::{Action, GuardEndpoint};
+use crate::guard::protocol::{Answer, FENCE, GroupStatus, PROMOTE, PostgresRole, Refusal, Reply, Request, Status};
+
+/// A guard's time is asked anew when its last answer is older: clocks drift apart, and the host may have been booted.
+const FRAME_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// A guard's time at a moment of ours, and the boot it belongs to.
+#[derive(Debug, Clone)]
+struct Frame {
+    boot_nonce: String,
+    boottime_ms: u64,
+    /// When the answer was here: later than it was written, so what is computed from it errs to the early side.
+    at: Instant,
+}
+
+impl Frame {
+    /// `deadline` in the guard's time.
+    fn not_after_ms(&self, deadline: Instant) -> u64 {
+        let ahead = deadline.saturating_duration_since(self.at).as_millis();
+        self.boottime_ms.saturating_add(u64::try_from(ahead).unwrap_or(u64::MAX))
+    }
+}
+
+/// Who is asked: the address and the key it proves itself with.
+type Host = (String, String);
+
+/// Carries out [`Action::Fence`], [`Action::Promote`] and [`Action::Guarded`].
+#[derive(Debug, Default)]
+pub struct GuardedActuator {
+    channels: GuardChannels,
+    frames: Mutex<BTreeMap<Host, Frame>>,
+}
+
+/// The guard, the action's name and its parameters; `None` for an action that is not a guard's.
+fn asked(action: &Action) -> Option<(&GuardEndpoint, &str, BTreeMap<String, String>)> {
+    match action {
+        Action::Fence { guard } => Some((guard, FENCE, BTreeMap::new())),
+        Action::Promote { guard } => Some((guard, PROMOTE, BTreeMap::new())),
+        Action::Guarded { guard, name, params } => Some((guard, name, params.clone())),
+        Action::UpsertDns { .. } | Action::Verify { .. } => None,
+    }
+}
+
+fn not_a_guards(action: &Action) -> String {
+    format!("{} is not carried out by a guard: give it to its own actuator", action.verb())
+}
+
+impl GuardedActuator {
+    /// No session yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { channels: GuardChannels::new(settings), frames: Mutex::default() }
+    }
+
+    /// Connects ahead of time and learns the guard's time, so that the next action costs one exchange.
+    ///
+    /// # Errors
+    /// As [`GuardedActuator::status`].
+    pub async fn warm(
+        &self,
+        cluster: &ClusterName,
+        epoch: u64,
+        endpoint: &GuardEndpoint,
+        deadline: Instant,
+    ) -> Result<(), String> {
+        self.status(cluster, epoch, endpoint, deadline).await.map(drop)
+    }
+
+    /// What the guard shows of its host. Changes nothing.
+    ///
+    /// # Errors
+    /// In words: the host, what went wrong and what to do next.
+    pub async fn status(
+        &self,
+        cluster: &ClusterName,
+        epoch: u64,
+        endpoint: &GuardEndpoint,
+        deadline: Instant,
+    ) -> Result<Status, String> {
+        let asked = self.ask(endpoint, &Request::status(cluster.clone(), epoch), deadline).await;
+        match asked.map_err(|e| e.to_string())? {
+            Reply::Status(status) => Ok(status),
+            Reply::Refused { refusal, reason, .. } => {
+                tracing::warn!(host = %endpoint.host, %cluster, ?refusal, "guard refused status: {reason}");
+                Err(format!("guard of host {} refused status ({refusal:?}): {reason}", endpoint.host))
+            }
+            other => Err(format!("guard of host {} answered status with {other:?}", endpoint.host)),
+        }
+    }
+
+    /// One exchange. Every answer tells the guard's time, refusals too.
+    async fn ask(&self, endpoint: &GuardEndpoint, request: &Request, deadline: Instant) -> Result<Reply, AskError> {
+        let host: Host = (endpoint.address.clone(), endpoint.host_key.clone());
+        let line = serde_json::to_string(request).map_err(|e| AskError::NotSent {
+            retryable: false,
+            reason: format!("the request to host {} cannot be written: {e}", endpoint.host),
+        })?;
+        let asked = self.channels.ask(endpoint, line, deadline).await;
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = asked.inspect_err(|_| {
+            // Whatever cut the session may have been a boot.
+            frames.remove(&host);
+        })?;
+        let answer: Answer = serde_json::from_slice(&bytes).map_err(|e| {
+            let shown = excerpt(&bytes);
+            let what = format!("guard of host {} answered what is no answer of a guard ({e})", endpoint.host);
+            AskError::Lost { reason: format!("{what}: {shown}; is its forced command watchdog-guard of this version?") }
+        })?;
+        let Answer { boot_nonce, boottime_ms, reply, .. } = answer;
+        frames.insert(host, Frame { boot_nonce, boottime_ms, at: Instant::now() });
+        Ok(reply)
+    }
+
+    fn frame(&self, endpoint: &GuardEndpoint) -> Option<Frame> {
+        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = frames.get(&(endpoint.address.clone(), endpoint.host_key.clone()));
+        frame.filter(|frame| frame.at.elapsed() < FRAME_AGE_MAX).cloned()
+    }
+
+    /// The guard's time, from its last answer or by asking.
+    async fn learn(&self, warrant: &Warrant, endpoint: &GuardEndpoint, deadline: Instant) -> Result<Frame, AskError> {
+        if let Some(frame) = self.frame(endpoint) {
+            return Ok(frame);
+        }
+        self.ask(endpoint, &Request::status(warrant.cluster.clone(), warrant.token.epoch), deadline).await?;
+        self.frame(endpoint).ok_or_else(|| AskError::NotSent {
+            retryable: true,
+            reason: format!("guard of host {}: its time was lost again at once", endpoint.host),
+        })
+    }
+
+    /// `status` under a warrant, for what a reply in words cannot prove.
+    async fn group_shown(
+        &self,
+        warrant: &Warrant,
+        endpoint: &GuardEndpoint,
+        deadline: Instant,
+    ) -> Result<Shown, String> {
+        let status = self.status(&warrant.cluster, warrant.token.epoch, endpoint, deadline).await?;
+        let host = &endpoint.host;
+        let postgres = status.postgres.filter(|postgres| postgres.group == warrant.group);
+        let postgres = postgres.ok_or_else(|| {
+            format!("guard of host {host} shows no database of group {}: configure it there", warrant.group)
+        })?;
+        let group = status.groups.into_iter().find(|shown| shown.group == warrant.group);
+        let group = group.ok_or_else(|| format!("guard of host {host} does not show group {}", warrant.group))?;
+        if let Some(fault) = group.fault {
+            return Err(format!("guard of host {host}, group {}: {fault}", warrant.group));
+        }
+        Ok(Shown { role: postgres.role, seen_by: postgres.seen_by, group })
+    }
+
+    /// P4: what the guard says in words is believed only with the server's role and the latch beside it.
+    async fn prove_fence(&self, warrant: &Warrant, guard: &GuardEndpoint, said: String, deadline: Instant) -> ReadBack {
+        let unknown = |reason: String| ReadBack::Unknown { reason };
+        let shown = match self.group_shown(warrant, guard, deadline).await {
+            Ok(shown) => shown,
+            Err(reason) => return unknown(reason),
+        };
+        let host = &guard.host;
+        let state = match shown.role {
+            PostgresRole::Stopped => "stopped",
+            PostgresRole::InRecovery => "in recovery",
+            PostgresRole::Writable | PostgresRole::Unknown => {
+                let (role, seen_by) = (shown.role, shown.seen_by);
+                return unknown(format!(
+                    "guard of host {host} says {said:?} but shows its server {role:?} ({seen_by})"
+                ));
+            }
+        };
+        match shown.group.latch {
+            Some(latch) if latch.token <= warrant.token => {
+                let (token, run, seen_by) = (latch.token, latch.run, shown.seen_by);
+                ReadBack::Done {
+                    evidence: format!("{host}: server {state} ({seen_by}), latched under {token} by run {run}; {said}"),
+                }
+            }
+            Some(latch) => ReadBack::Refused { held: latch.token },
+            None => unknown(format!("guard of host {host} says {said:?} but shows no latch")),
+        }
+    }
+
+    /// "Not promoted" lets a run turn back: only with the server in recovery and nothing pending.
+    async fn prove_not_promoted(
+        &self,
+        warrant: &Warrant,
+        guard: &GuardEndpoint,
+        seen: ReadBack,
+        deadline: Instant,
+    ) -> ReadBack {
+        match self.group_shown(warrant, guard, deadline).await {
+            Err(reason) => ReadBack::Unknown { reason },
+            Ok(Shown { group: GroupStatus { in_flight: Some(in_flight), .. }, .. }) => {
+                ReadBack::InFlight { evidence: in_flight.to_string() }
+            }
+            Ok(Shown { role: PostgresRole::InRecovery, .. }) => seen,
+            Ok(Shown { role, seen_by, .. }) => ReadBack::Unknown {
+                reason: format!("guard of host {} shows its server {role:?} ({seen_by}), not in recovery", guard.host),
+            },
+        }
+    }
+}
+
+/// What a guard shows of the warrant's group.
+struct Shown {
+    role: PostgresRole,
+    seen_by: String,
+    group: GroupStatus,
+}
+
+/// Every refusal leaves a line in the log, by name.
+fn log_refusal(warrant: &Warrant, endpoint: &GuardEndpoint, action: &str, reply: &Reply) {
+    if let Reply::Refused { refusal, reason, held } = reply {
+        let held = held.map(|token| token.to_string()).unwrap_or_default();
+        tracing::warn!(
+            host = %endpoint.host, group = %warrant.group, run = %warrant.run, step = %warrant.step, action,
+            token = %warrant.token, held, refusal = ?refusal, "guard refused: {reason}"
+        );
+        if *refusal == Refusal::LowerToken {
+            tracing::warn!(host = %endpoint.host, group = %warrant.group, "somebody newer acts there: nothing was changed");
+        }
+    }
+}
+
+#[async_trait]
+impl Actuator for GuardedActuator {
+    async fn raise(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Raised {
+        let Some((guard, _, _)) = asked(action) else { return Raised::Unknown { reason: not_a_guards(action) } };
+        match self.ask(guard, &Request::raise(warrant, false), deadline).await {
+            Ok(reply) => {
+                log_refusal(warrant, guard, "raise", &reply);
+                reply.into_raised()
+            }
+            Err(e) => Raised::Unknown { reason: e.to_string() },
+        }
+    }
+
+    async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
+        let Some((guard, name, params)) = asked(action) else {
+            return Outcome::Failed { retryable: false, reason: not_a_guards(action) };
+        };
+        let frame = match self.learn(warrant, guard, deadline).await {
+            Ok(frame) => frame,
+            Err(AskError::NotSent { retryable, reason }) => return Outcome::Failed { retryable, reason },
+            // Only the guard's status was asked: nothing was begun.
+            Err(AskError::Lost { reason }) => return Outcome::Failed { retryable: true, reason },
+        };
+        let request = Request::act(warrant, name, params, &frame.boot_nonce, frame.not_after_ms(deadline));
+        match self.ask(guard, &request, deadline).await {
+            Ok(reply) => {
+                log_refusal(warrant, guard, name, &reply);
+                reply.into_outcome()
+            }
+            Err(AskError::NotSent { retryable, reason }) => Outcome::Failed { retryable, reason },
+            Err(AskError::Lost { reason }) => Outcome::Unknown { reason },
+        }
+    }
+
+    async fn read_back(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ReadBack {
+        let Some((guard, name, params)) = asked(action) else {
+            return ReadBack::Unknown { reason: not_a_guards(action) };
+        };
+        let seen = match self.ask(guard, &Request::read_back(warrant, name, params), deadline).await {
+            Ok(reply) => {
+                log_refusal(warrant, guard, name, &reply);
+                reply.into_read_back()
+            }
+            Err(e) => return ReadBack::Unknown { reason: e.to_string() },
+        };
+        match (action, seen) {
+            (Action::Fence { .. }, ReadBack::Done { evidence }) => {
+                self.prove_fence(warrant, guard, evidence, deadline).await
+            }
+            (Action::Promote { .. }, seen @ (ReadBack::NotDone { .. } | ReadBack::Untouched { .. })) => {
+                self.prove_not_promoted(warrant, guard, seen, deadline).await
+            }
+            (_, seen) => seen,
+        }
+    }
+}
