@@ -195,6 +195,28 @@ impl GuardedActuator {
         }
     }
 
+    /// Not fenced: was it tried at all? As if nobody had, only where the server runs, unlatched, with nothing at work.
+    async fn look_for_traces(
+        &self,
+        warrant: &Warrant,
+        guard: &GuardEndpoint,
+        evidence: String,
+        deadline: Instant,
+    ) -> ReadBack {
+        match self.group_shown(warrant, guard, deadline).await {
+            Ok(Shown {
+                role: PostgresRole::Writable,
+                group: GroupStatus { latch: None, in_flight: None, .. },
+                seen_by,
+            }) => ReadBack::Untouched {
+                evidence: format!("{}: server writable ({seen_by}), no latch; {evidence}", guard.host),
+            },
+            Ok(_) => ReadBack::NotDone { evidence },
+            // What the guard said stands; only what would be more than that is missing.
+            Err(missing) => ReadBack::NotDone { evidence: format!("{evidence}; {missing}") },
+        }
+    }
+
     /// "Not promoted" lets a run turn back: only with the server in recovery and nothing pending.
     async fn prove_not_promoted(
         &self,
@@ -241,7 +263,10 @@ fn log_refusal(warrant: &Warrant, endpoint: &GuardEndpoint, action: &str, reply:
 impl Actuator for GuardedActuator {
     async fn raise(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Raised {
         let Some((guard, _, _)) = asked(action) else { return Raised::Unknown { reason: not_a_guards(action) } };
-        match self.ask(guard, &Request::raise(warrant, false), deadline).await {
+        // Attempts count from 1: a warrant for none settles what an abort or a skip left, and ends it where it may.
+        let settles = warrant.attempt == 0;
+        let warrant = &Warrant { attempt: warrant.attempt.max(1), ..warrant.clone() };
+        match self.ask(guard, &Request::raise(warrant, settles), deadline).await {
             Ok(reply) => {
                 log_refusal(warrant, guard, "raise", &reply);
                 reply.into_raised()
@@ -285,6 +310,9 @@ impl Actuator for GuardedActuator {
         match (action, seen) {
             (Action::Fence { .. }, ReadBack::Done { evidence }) => {
                 self.prove_fence(warrant, guard, evidence, deadline).await
+            }
+            (Action::Fence { .. }, ReadBack::NotDone { evidence }) => {
+                self.look_for_traces(warrant, guard, evidence, deadline).await
             }
             (Action::Promote { .. }, seen @ (ReadBack::NotDone { .. } | ReadBack::Untouched { .. })) => {
                 self.prove_not_promoted(warrant, guard, seen, deadline).await

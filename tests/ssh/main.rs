@@ -5,6 +5,7 @@
 mod asking;
 mod faults;
 mod guarded;
+mod real_guard;
 mod rig;
 
 use std::time::Duration;

@@ -61,7 +61,8 @@ impl Sshd {
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {shown}/host_key\nPidFile none\n\
              AuthorizedKeysFile {shown}/authorized_keys\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nPermitRootLogin forced-commands-only\nLogLevel VERBOSE\n"
+             KbdInteractiveAuthentication no\nPermitRootLogin forced-commands-only\nLogLevel VERBOSE\n\
+             SetEnv SHLVL=1\n"
         );
         fs::write(at.join("sshd_config"), config).unwrap();
         let server = spawn(at);
