@@ -3,6 +3,7 @@
 pub mod dns;
 pub mod guarded;
 pub mod ssh;
+pub mod verify;
 
 use async_trait::async_trait;
 use tokio::time::Instant;

@@ -6,6 +6,7 @@ mod parts;
 mod resolve;
 mod rfc2136;
 mod route53;
+mod verify;
 
 use tokio::time::{Duration, Instant};
 use watchdog::domain::attempt::{Outcome, Warrant};

@@ -274,6 +274,8 @@ pub enum Pass {
     Swallow,
     /// Hands them on, and drops what the server answers on this connection.
     SwallowAnswer,
+    /// Hands them on only when as many others wait.
+    Together(std::sync::Arc<tokio::sync::Barrier>),
     /// Drops them and answers this instead.
     Answer(Vec<u8>),
 }
@@ -318,6 +320,9 @@ pub async fn network_stand_in(server: &str, judge: impl Fn(&[u8]) -> Pass + Send
                     match judge(&buffer[..length]) {
                         _ if swallow => continue,
                         Pass::On => {}
+                        Pass::Together(barrier) => {
+                            barrier.wait().await;
+                        }
                         Pass::Swallow => {
                             swallow = true;
                             continue;
@@ -337,4 +342,130 @@ pub async fn network_stand_in(server: &str, judge: impl Fn(&[u8]) -> Pass + Send
         }
     });
     address
+}
+
+/// PostgreSQL 15, a primary taking passwords.
+pub struct Postgres {
+    pub program: Program,
+    pub port: u16,
+    pub folder: TempDir,
+}
+
+impl Postgres {
+    /// Started and answering, with the roles `watchdog` (may write) and `reader` (may not). With `tls`, it shows
+    /// that certificate.
+    pub async fn start(tls: Option<&Authority>) -> Self {
+        let folder = folder();
+        let data = folder.path().join("data").display().to_string();
+        let as_postgres = |argv: &[&str]| {
+            let done =
+                Command::new("runuser").args(["-u", "postgres", "--"]).args(argv).current_dir("/").output().unwrap();
+            assert!(done.status.success(), "{argv:?}: {}", String::from_utf8_lossy(&done.stderr));
+        };
+        let own = |path: &Path| {
+            let done = Command::new("chown").arg("postgres:").arg(path).status().unwrap();
+            assert!(done.success());
+        };
+        own(folder.path());
+        as_postgres(&["/usr/lib/postgresql/15/bin/initdb", "-D", &data, "-A", "trust", "-U", "postgres", "--no-sync"]);
+        fs::write(
+            folder.path().join("data/pg_hba.conf"),
+            "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
+        )
+        .unwrap();
+        let port = free_port();
+        let mut config = format!(
+            "listen_addresses='127.0.0.1'\nport={port}\nunix_socket_directories='{}'\nfsync=off\n",
+            folder.path().display()
+        );
+        if let Some(authority) = tls {
+            for (name, from) in [("server.crt", &authority.certificate), ("server.key", &authority.key)] {
+                let path = folder.path().join("data").join(name);
+                fs::copy(from, &path).unwrap();
+                fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+                own(&path);
+            }
+            config.push_str("ssl=on\n");
+        }
+        fs::write(folder.path().join("data/postgresql.auto.conf"), config).unwrap();
+        let program = Self::serve(&folder);
+        let this = Self { program, port, folder };
+        wait_until("PostgreSQL answers", || async { this.psql("SELECT 1").status.success() }).await;
+        let roles = "CREATE ROLE watchdog LOGIN PASSWORD 'topsecret'; CREATE ROLE reader LOGIN PASSWORD 'topsecret'; \
+             GRANT ALL ON SCHEMA public TO watchdog";
+        assert!(this.psql(roles).status.success());
+        this
+    }
+
+    /// Stopped, and started again in recovery that never ends: to a client the same as a standby.
+    pub async fn into_standby(self) -> Self {
+        let Self { program, port, folder } = self;
+        let data = folder.path().join("data");
+        let pid_file = fs::read_to_string(data.join("postmaster.pid")).unwrap();
+        let process = Path::new("/proc").join(pid_file.lines().next().unwrap());
+        drop(program);
+        wait_until("the killed server is gone", || async { !process.exists() }).await;
+        fs::write(data.join("standby.signal"), "").unwrap();
+        let this = Self { program: Self::serve(&folder), port, folder };
+        wait_until("the standby answers", || async { this.read("SELECT pg_is_in_recovery()") == "t" }).await;
+        this
+    }
+
+    fn serve(folder: &TempDir) -> Program {
+        let data = folder.path().join("data").display().to_string();
+        let argv = ["runuser", "-u", "postgres", "--", "/usr/lib/postgresql/15/bin/postgres", "-D", &data];
+        Program::start(&argv, &[], &folder.path().join("postgres.log"))
+    }
+
+    /// Asked as the superuser.
+    pub fn psql(&self, sql: &str) -> std::process::Output {
+        let socket = self.folder.path().display().to_string();
+        let port = self.port.to_string();
+        let argv = ["-u", "postgres", "--", "psql", "-h", &socket, "-p", &port, "-AtXc", sql];
+        Command::new("runuser").args(argv).current_dir("/").output().unwrap()
+    }
+
+    /// What a query gives.
+    pub fn read(&self, sql: &str) -> String {
+        String::from_utf8(self.psql(sql).stdout).unwrap().trim().to_owned()
+    }
+
+    /// How `user` reaches it.
+    pub fn endpoint(&self, user: &str, password: &str) -> watchdog::domain::plan::DatabaseEndpoint {
+        let nth = fs::read_dir(self.folder.path()).unwrap().count();
+        let file = self.folder.path().join(format!("password{nth}"));
+        fs::write(&file, format!("{password}\n")).unwrap();
+        watchdog::domain::plan::DatabaseEndpoint {
+            conninfo: format!("host=127.0.0.1 port={} user={user} dbname=postgres", self.port),
+            password_file: Some(file.display().to_string()),
+            tls_ca_file: None,
+        }
+    }
+}
+
+/// A certificate that vouches for itself and for 127.0.0.1.
+pub struct Authority {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    _folder: TempDir,
+}
+
+impl Authority {
+    /// Made by openssl.
+    pub fn new() -> Self {
+        let folder = folder();
+        let (certificate, key) = (folder.path().join("crt"), folder.path().join("key"));
+        let done = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
+            .args(["-subj", "/CN=watchdog test", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        Self { certificate, key, _folder: folder }
+    }
 }

@@ -49,28 +49,39 @@ async fn a_stale_writer_is_refused_by_name() {
     assert_eq!(dns.execute(&warrant(6, "r1"), &old, ample()).await, Outcome::Refused { held: token(7) });
     assert_eq!(dns.raise(&warrant(6, "r1"), &old, ample()).await, Raised::Refused { held: token(7) });
     assert_eq!(dns.read_back(&warrant(6, "r1"), &old, ample()).await, ReadBack::Refused { held: token(7) });
-    assert_eq!(dns.execute(&warrant(7, "r1"), &old, ample()).await, Outcome::Refused { held: token(7) });
     assert_eq!(aws.values(API, "A").await, ["127.0.0.12"]);
 }
 
 #[tokio::test]
-async fn of_3_that_want_one_token_exactly_one_gets_it() {
+async fn of_3_that_read_the_same_exactly_one_writes() {
     let aws = Route53::start().await;
     let dns = DnsActuator::new();
-    for round in 1..=5 {
+    for round in 1..=3 {
+        // All changes are held until every writer has read and sent its own.
+        let barrier = Arc::new(tokio::sync::Barrier::new(3));
+        let judge = move |piece: &[u8]| if is_change(piece) { Pass::Together(Arc::clone(&barrier)) } else { Pass::On };
+        let provider = &aws.provider_at(&network_stand_in(&aws.address, judge).await);
         let attempts = (0..3).map(|n| {
-            let (dns, provider) = (&dns, aws.provider());
+            let dns = &dns;
             async move {
-                let action = upsert(&provider, vec![a(&format!("127.0.{round}.{n}"))]);
-                (n, dns.execute(&warrant(round, &format!("run-{round}-{n}")), &action, ample()).await)
+                let action = upsert(provider, vec![a(&format!("127.0.{round}.{n}"))]);
+                dns.execute(&warrant(round * 100 + n, &format!("run-{round}-{n}")), &action, ample()).await
             }
         });
         let outcomes = join_all(attempts).await;
-        let won: Vec<_> = outcomes.iter().filter(|(_, o)| matches!(o, Outcome::Done { .. })).collect();
+        let won: Vec<u64> = (0..3).filter(|n| matches!(outcomes[*n as usize], Outcome::Done { .. })).collect();
         assert_eq!(won.len(), 1, "{outcomes:?}");
-        let lost = |o: &Outcome| *o == Outcome::Refused { held: token(round) };
-        assert_eq!(outcomes.iter().filter(|(_, o)| lost(o)).count(), 2, "{outcomes:?}");
-        assert_eq!(aws.values(API, "A").await, [format!("127.0.{round}.{}", won[0].0)]);
+        for (n, outcome) in (0..).zip(&outcomes).filter(|(n, _)| *n != won[0]) {
+            match outcome {
+                Outcome::Refused { held } => {
+                    assert!(n < won[0] && *held == token(round * 100 + won[0]), "{n}: {outcomes:?}")
+                }
+                other => {
+                    assert!(n > won[0] && failure(other, true).contains("nothing was written"), "{n}: {outcomes:?}")
+                }
+            }
+        }
+        assert_eq!(aws.values(API, "A").await, [format!("127.0.{round}.{}", won[0])]);
     }
 }
 

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::token_record::{Standing, TokenRecord, judge};
+pub(super) use self::zone::canonical_value;
 use self::zone::{Settled, SwapTrouble, Trouble, Wanted, Zone, check, describe, differences};
 use super::Actuator;
 use crate::clock;
@@ -161,7 +162,7 @@ async fn execute<Z: Zone>(mut zone: Z, warrant: &Warrant, wanted: &Wanted<'_>, d
                 Settled::Pending(what) => Outcome::Unknown { reason: what },
             };
         }
-        Standing::Ours => format!("was token {token} of this run"),
+        Standing::Ours => format!("was our token {token} already"),
         Standing::Lower { was, .. } => was,
     };
     match zone.swap(&seen, wanted, deadline).await {
@@ -193,7 +194,9 @@ async fn read_back<Z: Zone>(mut zone: Z, warrant: &Warrant, wanted: &Wanted<'_>,
         Standing::Held(held) => return ReadBack::Refused { held },
         Standing::Alien(reason) => return ReadBack::Unknown { reason },
         Standing::Ours => Some(warrant.token),
-        Standing::Lower { found, .. } => found.filter(|found| found.run == warrant.run).map(|found| found.token),
+        Standing::Lower { found, .. } => {
+            found.filter(|found| found.run == warrant.run || found.token == warrant.token).map(|found| found.token)
+        }
     };
     let mut missing = differences(wanted.records, &seen.present);
     let Some(by) = by else {
@@ -205,7 +208,7 @@ async fn read_back<Z: Zone>(mut zone: Z, warrant: &Warrant, wanted: &Wanted<'_>,
     }
     match zone.settled(wanted, deadline).await {
         Settled::Yes(how) => {
-            ReadBack::Done { evidence: format!("{} with token {by} of this run; {how}", describe(wanted.records)) }
+            ReadBack::Done { evidence: format!("{} under token {by}; {how}", describe(wanted.records)) }
         }
         Settled::Pending(evidence) => ReadBack::InFlight { evidence },
     }

@@ -151,9 +151,10 @@ pub enum Standing {
         /// For the evidence.
         was: String,
     },
-    /// The warrant's own token, raised by the same run.
+    /// The warrant's own token. The log issues each once; the run beside it may be another's whose unsettled step was
+    /// settled under it.
     Ours,
-    /// Higher, or the same token taken by another run.
+    /// Higher.
     Held(Token),
     /// Another group's or version's: never to be replaced. Says what to do.
     Alien(String),
@@ -184,7 +185,7 @@ pub fn judge(texts: &[String], warrant: &Warrant, token_record: &str) -> Standin
         }
     }
     if let Some(best) = &found {
-        if best.token > warrant.token || (best.token == warrant.token && best.run != warrant.run) {
+        if best.token > warrant.token {
             return Standing::Held(best.token);
         }
         if best.token == warrant.token && texts.len() == 1 {
@@ -295,7 +296,7 @@ mod tests {
         assert!(matches!(judged(&[]), Standing::Lower { found: None, .. }));
         assert!(matches!(judged(&[text("1.6", "r0")]), Standing::Lower { found: Some(_), .. }));
         assert_eq!(judged(&[text("1.7", "r1")]), Standing::Ours);
-        assert_eq!(judged(&[text("1.7", "r2")]), Standing::Held(Token { epoch: 1, n: 7 }));
+        assert_eq!(judged(&[text("1.7", "r2")]), Standing::Ours);
         assert_eq!(judged(&[text("1.8", "r1")]), Standing::Held(Token { epoch: 1, n: 8 }));
         assert_eq!(judged(&[text("2.1", "r9")]), Standing::Held(Token { epoch: 2, n: 1 }));
         assert_eq!(judged(&[text("1.6", "r0"), text("1.9", "r2")]), Standing::Held(Token { epoch: 1, n: 9 }));

@@ -110,7 +110,7 @@ pub(super) fn check(records: &[DnsRecord], token_record: &str) -> Result<(), Str
 }
 
 /// The value in the one spelling used for comparing.
-pub(super) fn canonical_value(record: &DnsRecord) -> Result<String, String> {
+pub(in crate::actuator) fn canonical_value(record: &DnsRecord) -> Result<String, String> {
     let value = record.value.trim();
     match record.kind {
         RecordKind::A => value.parse::<Ipv4Addr>().map(|a| a.to_string()).map_err(|_| "not an IPv4 address".to_owned()),
