@@ -137,3 +137,33 @@ pub enum TransferError {
         reason: String,
     },
 }
+
+/// The membership was not changed, or it is not known whether it was.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MembershipError {
+    /// Only a leader can.
+    #[error("this node does not lead; {0}")]
+    NotLeader(LeaderHint),
+    /// Nothing was changed.
+    #[error("node {node}: {reason}")]
+    Refused {
+        /// Which node.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// It may be changed, now or later: look at the members, and repeat the call.
+    #[error("node {node}: it is not known whether the membership was changed: {reason}")]
+    Unknown {
+        /// Which node.
+        node: NodeId,
+        /// What happened.
+        reason: String,
+    },
+    /// This node has stopped.
+    #[error("raft has stopped: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}

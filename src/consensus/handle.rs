@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ReadPolicy;
 use openraft::{Instant as _, ServerState};
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::error::{BootstrapError, ConfirmError, LeaderHint, ProposeError, StartError, TransferError};
+use super::error::{ConfirmError, LeaderHint, ProposeError, StartError, TransferError};
 use super::network::{Contact, NetworkFactory, PeerError, PeerService, Peers, Pong};
 use super::options::{Options, Timing};
 use super::state_machine::StateMachine;
@@ -79,15 +79,15 @@ pub struct Leadership {
 /// ```
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    identity: Identity,
-    members: BTreeMap<NodeId, Node>,
+pub(super) struct Inner {
+    pub(super) identity: Identity,
+    pub(super) members: BTreeMap<NodeId, Node>,
     timing: Timing,
-    raft: Raft,
-    store: Store,
+    pub(super) raft: Raft,
+    pub(super) store: Store,
     peers: Arc<Peers>,
     service: PeerService,
     contact: Arc<Contact>,
@@ -116,7 +116,7 @@ impl Consensus {
             .map_err(|error| StartError::Raft(error.to_string()))??;
         let machine = StateMachine::open(store.clone()).await?;
         let state = machine.subscribe();
-        let peers = Arc::new(Peers::new(options.identity.clone(), options.client_tls.clone()));
+        let peers = Arc::new(Peers::new(options.identity.clone(), store.clone(), options.client_tls.clone()));
         let shared = Arc::new(OnceLock::new());
         let network = NetworkFactory { peers: peers.clone(), raft: shared.clone() };
         let raft = Raft::new(id, Arc::new(config), network, store.clone(), machine)
@@ -129,6 +129,7 @@ impl Consensus {
         let watcher = tokio::spawn(watch_leadership(raft.clone(), publish));
         let service = PeerService {
             identity: options.identity.clone(),
+            store: store.clone(),
             raft: raft.clone(),
             members: Arc::new(options.members.keys().copied().collect()),
             contact: contact.clone(),
@@ -161,19 +162,9 @@ impl Consensus {
         &self.inner.identity
     }
 
-    /// Forms the cluster out of the configured members, unless it was formed before. Every node may call it, at every
-    /// start: all of them write the same first entry.
-    pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
-        let fatal = |error: Fatal<TypeConfig>| BootstrapError::Stopped { reason: error.to_string() };
-        if self.inner.raft.is_initialized().await.map_err(fatal)? {
-            return Ok(());
-        }
-        match self.inner.raft.initialize(self.inner.members.clone()).await {
-            // Somebody's vote or log came in the meantime: then the cluster is there.
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(RaftError::APIError(error)) => Err(BootstrapError::Refused { reason: error.to_string() }),
-            Err(RaftError::Fatal(error)) => Err(fatal(error)),
-        }
+    /// The id of this node's store: its peers accept no other from it.
+    pub fn store_id(&self) -> &str {
+        self.inner.store.id()
     }
 
     /// The replicated state as this node has applied it, whenever it changes.
@@ -336,7 +327,7 @@ impl Consensus {
     }
 }
 
-fn hint(to: ForwardToLeader<TypeConfig>) -> LeaderHint {
+pub(super) fn hint(to: ForwardToLeader<TypeConfig>) -> LeaderHint {
     LeaderHint { leader: to.leader_id, address: to.leader_node.map(|node| node.address) }
 }
 

@@ -1,17 +1,18 @@
 //! The replicated log and state: openraft over redb and gRPC.
 //!
 //! Reading order: [`Consensus`] is what the rest of a node uses; `types`, `store` (the log on disk), `state_machine`
-//! (what applying does), `network` (calls between nodes).
+//! (what applying does), `network` (calls between nodes), `membership` (who is in the cluster).
 
 mod error;
 mod handle;
+mod membership;
 mod network;
 mod options;
 mod state_machine;
 mod store;
 mod types;
 
-pub use error::{BootstrapError, ConfirmError, LeaderHint, ProposeError, StartError, TransferError};
+pub use error::{BootstrapError, ConfirmError, LeaderHint, MembershipError, ProposeError, StartError, TransferError};
 pub use handle::{Consensus, Leadership};
 pub use network::{PeerError, PeerService, Pong};
 pub use options::{Options, Retention, Timing};

@@ -84,6 +84,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 // Copied at most once per batch: readers keep the state they saw.
                 EntryPayload::Normal(command) => Arc::make_mut(&mut self.state).apply(id.index, command),
                 EntryPayload::Membership(membership) => {
+                    let ids = membership.nodes().map(|(id, _)| *id);
+                    if let Err(error) = self.store.note_members(ids).await {
+                        break Err(error.into());
+                    }
                     self.membership = StoredMembership::new(Some(id), membership.clone());
                     Applied::Nothing
                 }
@@ -116,6 +120,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let state = serde_json::from_slice(&data).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidData, format!("the leader's snapshot is not a state: {error}"))
         })?;
+        self.store.note_members(meta.last_membership.membership().nodes().map(|(id, _)| *id)).await?;
         self.store.save_snapshot(meta, data).await?;
         self.replace(meta, state);
         Ok(())

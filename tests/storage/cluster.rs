@@ -163,3 +163,40 @@ async fn leadership_is_handed_over_and_commands_of_an_old_term_are_refused() {
     wait_until("followers too know of the quorum", async || consensus.has_quorum().then_some(())).await;
     assert!(consensus.transfer_leadership(NodeId(9), CALL).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_folder_was_emptied_comes_back_only_under_a_new_number() {
+    let mut cluster = Cluster::form(Retention { snapshot_after: 20, keep: 5 }).await;
+    cluster.leader().await;
+    cluster.agree().await;
+    cluster.stop(3).await;
+    std::fs::remove_dir_all(cluster.folder.path().join("node-3")).expect("emptied");
+    let emptied = start(3, &cluster.members, cluster.folder.path(), cluster.retention).await.expect("starts");
+    let refused = emptied.consensus.bootstrap().await.expect_err("it forgot what it promised");
+    assert!(refused.to_string().contains("another store"), "{refused}");
+    let leader = cluster.leader().await;
+    for round in 0..50 {
+        cluster.nodes[&leader].consensus.propose(note(&format!("{round}")), CALL).await.expect("two of three suffice");
+    }
+    assert_eq!(emptied.applied(), 0, "nothing is counted from it, nothing given to it");
+    emptied.stop().await;
+
+    let mut members = cluster.members.clone();
+    let node = members.remove(&NodeId(3)).expect("configured");
+    members.insert(NodeId(4), node.clone());
+    cluster.members = members;
+    cluster.start(4).await;
+    let consensus = cluster.nodes[&leader].consensus.clone();
+    consensus.remove_node(NodeId(3), CALL).await.expect("removed");
+    consensus.add_node(NodeId(4), node.clone(), CALL * 2).await.expect("caught up, and votes");
+    cluster.agree().await;
+    let voters: Vec<NodeId> = consensus.leadership().borrow().voters.keys().copied().collect();
+    assert_eq!(voters, [NodeId(1), NodeId(2), NodeId(4)]);
+    let again = consensus.add_node(NodeId(3), node, CALL).await.expect_err("a number is used once");
+    assert!(again.to_string().contains("used before"), "{again}");
+    let own = consensus.remove_node(NodeId(leader), CALL).await.expect_err("not the leader itself");
+    assert!(own.to_string().contains("leadership"), "{own}");
+    let other = (1..=2).find(|id| *id != leader).expect("two are left");
+    cluster.stop(other).await;
+    consensus.propose(note("with 4"), CALL).await.expect("the new node's vote counts");
+}

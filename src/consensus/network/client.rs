@@ -66,7 +66,7 @@ impl Client {
             }
             _ => None,
         };
-        let header = Some(wire::header(self.peers.identity(), self.target));
+        let header = Some(self.peers.header(self.target));
         let request = PeerRequest { header, payload, quorum_age_ms };
         let mut client = self.peers.client(self.target, &self.address).map_err(|error| Unreachable::new(&error))?;
         let call = async {
@@ -82,6 +82,12 @@ impl Client {
             tracing::debug!(%error, "call between nodes failed");
             Unreachable::new(&error)
         })?;
+        self.decode(&reply).await
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, reply: &PeerReply) -> Result<T, Unreachable<TypeConfig>> {
+        let known = self.peers.recognise(self.target, &self.address, &reply.store).await;
+        known.map_err(|error| Unreachable::new(&error))?;
         wire::decode(&reply.payload).map_err(|status| Unreachable::new(&status))
     }
 
@@ -95,7 +101,7 @@ impl Client {
         let begin =
             SnapshotBegin { vote, meta: snapshot.meta, bytes: data.len() as u64, crc32c: crc32c::crc32c(&data) };
         let begin = wire::encode(&begin).map_err(|status| Unreachable::new(&status))?;
-        let header = wire::header(self.peers.identity(), self.target);
+        let header = self.peers.header(self.target);
         let first = SnapshotChunk { header: Some(header), begin, data: Vec::new() };
         let count = data.len().div_ceil(CHUNK_BYTES);
         let rest = (0..count).map(move |at| {
@@ -109,7 +115,7 @@ impl Client {
             tracing::warn!(%error, "a snapshot was not taken");
             Unreachable::new(&error)
         })?;
-        wire::decode(&reply.payload).map_err(|status| Unreachable::new(&status))
+        self.decode(&reply).await
     }
 }
 

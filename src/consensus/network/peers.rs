@@ -9,11 +9,12 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 
 use super::wire;
+use crate::consensus::store::Store;
 use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
-use crate::proto::PeerRequest;
 use crate::proto::peer_client::PeerClient;
+use crate::proto::{Header, PeerRequest};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that answers no ping for so long is dropped, and dialled anew.
@@ -72,17 +73,32 @@ pub struct Pong {
 /// Connections by address.
 pub struct Peers {
     identity: Identity,
+    store: Store,
     tls: Option<ClientTlsConfig>,
     channels: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Identity, tls: Option<ClientTlsConfig>) -> Self {
-        Self { identity, tls, channels: Mutex::new(BTreeMap::new()) }
+    pub(crate) fn new(identity: Identity, store: Store, tls: Option<ClientTlsConfig>) -> Self {
+        Self { identity, store, tls, channels: Mutex::new(BTreeMap::new()) }
     }
 
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+    /// The header of a call to `node`.
+    pub(super) fn header(&self, node: NodeId) -> Header {
+        wire::header(&self.identity, &self.store, node)
+    }
+
+    /// An answer counts only if it comes from the store that promised what the node promised before.
+    pub(super) async fn recognise(&self, node: NodeId, address: &str, store: &str) -> Result<(), PeerError> {
+        let fail = |reason: String| {
+            tracing::warn!(%node, address, "refused an answer between nodes: {reason}");
+            PeerError::Failed { node, address: address.to_owned(), reason, code: Code::FailedPrecondition }
+        };
+        match self.store.recognise(node, store).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(fail(wire::other_store(node))),
+            Err(error) => Err(fail(error.to_string())),
+        }
     }
 
     /// A client for the node; connects when first used, and again after every failure.
@@ -127,7 +143,8 @@ impl Peers {
         let payload = wire::encode(report).map_err(|status| failed(node, address, &status))?;
         let request = self.request(node, payload);
         let mut client = self.client(node, address)?;
-        within(node, address, wait, client.push_report(request)).await.map(drop)
+        let reply = within(node, address, wait, client.push_report(request)).await?;
+        self.recognise(node, address, &reply.store).await
     }
 
     /// Asks `node` whether it is there.
@@ -135,6 +152,7 @@ impl Peers {
         let request = self.request(node, Vec::new());
         let mut client = self.client(node, address)?;
         let reply = within(node, address, wait, client.ping(request)).await?;
+        self.recognise(node, address, &reply.store).await?;
         Ok(Pong {
             node: NodeId(reply.node),
             term: reply.term,
@@ -145,7 +163,7 @@ impl Peers {
     }
 
     fn request(&self, node: NodeId, payload: Vec<u8>) -> PeerRequest {
-        PeerRequest { header: Some(wire::header(&self.identity, node)), payload, quorum_age_ms: None }
+        PeerRequest { header: Some(self.header(node)), payload, quorum_age_ms: None }
     }
 }
 

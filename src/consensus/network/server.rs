@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::wire::{self, SnapshotBegin};
 use crate::consensus::handle::{has_quorum, stop_reason};
+use crate::consensus::store::Store;
 use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES, Raft, Snapshot, TypeConfig};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
@@ -41,6 +42,7 @@ impl Contact {
 #[derive(Clone)]
 pub struct PeerService {
     pub(crate) identity: Identity,
+    pub(crate) store: Store,
     pub(crate) raft: Raft,
     /// The configured ones: before there is a membership, they are all that is known.
     pub(crate) members: Arc<BTreeSet<NodeId>>,
@@ -55,21 +57,36 @@ impl PeerService {
         PeerServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    fn check(&self, request: Request<PeerRequest>) -> Result<(NodeId, PeerRequest), Status> {
+    async fn check(&self, request: Request<PeerRequest>) -> Result<(NodeId, PeerRequest), Status> {
         let mut message = request.into_inner();
-        let from = self.caller(message.header.take())?;
+        let from = self.caller(message.header.take()).await?;
         Ok((from, message))
     }
 
-    fn caller(&self, header: Option<Header>) -> Result<NodeId, Status> {
-        let from = wire::check(&self.identity, header)?;
+    async fn caller(&self, header: Option<Header>) -> Result<NodeId, Status> {
+        let header = header.ok_or_else(|| Status::invalid_argument("header: missing"))?;
+        let from = wire::check(&self.identity, self.store.id(), &header)?;
+        if !self.is_member(from) {
+            tracing::warn!(%from, "refused a call from a node that is no member");
+            let text = format!("header.from: node {from} is neither configured here nor a member");
+            return Err(Status::permission_denied(text));
+        }
+        if !self.store.recognise(from, &header.store).await.map_err(|error| stopped(&error))? {
+            let text = format!("header.store: {}", wire::other_store(from));
+            tracing::warn!(%from, "refused a call between nodes: {text}");
+            return Err(Status::failed_precondition(text));
+        }
+        Ok(from)
+    }
+
+    fn is_member(&self, node: NodeId) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        if self.members.contains(&from) || metrics.membership_config.membership().get_node(&from).is_some() {
-            return Ok(from);
-        }
-        tracing::warn!(%from, "refused a call from a node that is no member");
-        Err(Status::permission_denied(format!("header.from: node {from} is neither configured here nor a member")))
+        self.members.contains(&node) || metrics.membership_config.membership().get_node(&node).is_some()
+    }
+
+    fn reply<T: serde::Serialize>(&self, answer: &T) -> Result<Response<PeerReply>, Status> {
+        Ok(Response::new(PeerReply { payload: wire::encode(answer)?, store: self.store.id().to_owned() }))
     }
 }
 
@@ -77,41 +94,37 @@ fn stopped(error: &impl std::fmt::Display) -> Status {
     Status::unavailable(format!("this node has stopped: {error}"))
 }
 
-fn reply<T: serde::Serialize>(answer: &T) -> Result<Response<PeerReply>, Status> {
-    Ok(Response::new(PeerReply { payload: wire::encode(answer)? }))
-}
-
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn append(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (from, message) = self.check(request)?;
+        let (from, message) = self.check(request).await?;
         let request: AppendEntriesRequest<TypeConfig> = wire::decode(&message.payload)?;
         wire::check_vote(from, &request.vote)?;
         let answer = self.raft.append_entries(request).await.map_err(|error| stopped(&error))?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.contact.heard(message.quorum_age_ms.map(Duration::from_millis));
         }
-        reply(&answer)
+        self.reply(&answer)
     }
 
     async fn vote(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (from, message) = self.check(request)?;
+        let (from, message) = self.check(request).await?;
         let request: VoteRequest<TypeConfig> = wire::decode(&message.payload)?;
         wire::check_vote(from, &request.vote)?;
-        reply(&self.raft.vote(request).await.map_err(|error| stopped(&error))?)
+        self.reply(&self.raft.vote(request).await.map_err(|error| stopped(&error))?)
     }
 
     async fn pre_vote(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (from, message) = self.check(request)?;
+        let (from, message) = self.check(request).await?;
         let request: VoteRequest<TypeConfig> = wire::decode(&message.payload)?;
         wire::check_vote(from, &request.vote)?;
-        reply(&self.raft.pre_vote(request).await.map_err(|error| stopped(&error))?)
+        self.reply(&self.raft.pre_vote(request).await.map_err(|error| stopped(&error))?)
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<PeerReply>, Status> {
         let mut chunks = request.into_inner();
         let first = next(&mut chunks).await?.ok_or_else(|| Status::invalid_argument("begin: missing"))?;
-        let from = self.caller(first.header)?;
+        let from = self.caller(first.header).await?;
         let begin: SnapshotBegin = wire::decode(&first.begin)?;
         wire::check_vote(from, &begin.vote)?;
         let expected =
@@ -137,19 +150,19 @@ impl Peer for PeerService {
         let _: crate::domain::state::ClusterState = wire::decode(&data)?;
         let snapshot = Snapshot { meta: begin.meta, snapshot: data };
         let answer = self.raft.install_full_snapshot(begin.vote, snapshot).await.map_err(|error| stopped(&error))?;
-        reply(&answer)
+        self.reply(&answer)
     }
 
     async fn transfer_leader(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (from, message) = self.check(request)?;
+        let (from, message) = self.check(request).await?;
         let request: TransferLeaderRequest<TypeConfig> = wire::decode(&message.payload)?;
         wire::check_vote(from, request.from_leader())?;
         let answer = self.raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?;
-        reply(&answer)
+        self.reply(&answer)
     }
 
     async fn push_report(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let (from, message) = self.check(request)?;
+        let (from, message) = self.check(request).await?;
         let report: Report = wire::decode(&message.payload)?;
         if report.node != from {
             return Err(Status::invalid_argument(format!("payload.node: node {from} reports as node {}", report.node)));
@@ -158,11 +171,11 @@ impl Peer for PeerService {
             mpsc::error::TrySendError::Full(_) => Status::resource_exhausted("too many reports wait to be taken"),
             mpsc::error::TrySendError::Closed(_) => Status::unavailable("nobody takes reports here any more"),
         })?;
-        Ok(Response::new(PeerReply { payload: Vec::new() }))
+        self.reply(&())
     }
 
     async fn ping(&self, request: Request<PeerRequest>) -> Result<Response<PingReply>, Status> {
-        self.check(request)?;
+        self.check(request).await?;
         if let Some(reason) = stop_reason(&self.raft) {
             return Err(stopped(&reason));
         }
@@ -170,7 +183,14 @@ impl Peer for PeerService {
         let quorum = has_quorum(&self.raft, &self.contact, self.quorum_limit);
         let metrics = self.raft.metrics().borrow_watched().clone();
         let leader = metrics.current_leader.map_or(0, |leader| leader.0);
-        Ok(Response::new(PingReply { node: self.identity.node.0, term: metrics.current_term, leader, formed, quorum }))
+        Ok(Response::new(PingReply {
+            node: self.identity.node.0,
+            term: metrics.current_term,
+            leader,
+            formed,
+            quorum,
+            store: self.store.id().to_owned(),
+        }))
     }
 }
 

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
+use crate::consensus::store::Store;
 use crate::consensus::types::{Identity, SnapshotMeta, Vote};
 use crate::domain::ids::NodeId;
 use crate::proto::Header;
@@ -21,13 +22,19 @@ pub(super) struct SnapshotBegin {
 }
 
 /// The header of a call from this node to `to`.
-pub(super) fn header(identity: &Identity, to: NodeId) -> Header {
-    Header { cluster: identity.cluster.0.clone(), epoch: identity.epoch, from: identity.node.0, to: to.0 }
+pub(super) fn header(identity: &Identity, store: &Store, to: NodeId) -> Header {
+    Header {
+        cluster: identity.cluster.0.clone(),
+        epoch: identity.epoch,
+        from: identity.node.0,
+        to: to.0,
+        store: store.id().to_owned(),
+        to_store: store.known_store(to).unwrap_or_default(),
+    }
 }
 
 /// The caller, once its header is as it should be.
-pub(super) fn check(own: &Identity, header: Option<Header>) -> Result<NodeId, Status> {
-    let header = header.ok_or_else(|| Status::invalid_argument("header: missing"))?;
+pub(super) fn check(own: &Identity, own_store: &str, header: &Header) -> Result<NodeId, Status> {
     let from = NodeId(header.from);
     let refuse = |text: String| {
         tracing::warn!(%from, "refused a call between nodes: {text}");
@@ -56,7 +63,21 @@ pub(super) fn check(own: &Identity, header: Option<Header>) -> Result<NodeId, St
             "header.from: node {from} calls itself; two nodes run under the same id, or an address points to its own node"
         )));
     }
+    if header.store.is_empty() {
+        return Err(refuse(format!("header.store: missing in the call of node {from}")));
+    }
+    if !header.to_store.is_empty() && header.to_store != own_store {
+        return Err(refuse(format!("header.to_store: to node {from}, {}", other_store(own.node))));
+    }
     Ok(from)
+}
+
+/// What is said of a node that presents another store than before.
+pub(super) fn other_store(node: NodeId) -> String {
+    format!(
+        "node {node} presents another store than before: its folder was emptied or replaced, and with it what it had \
+         promised, or two nodes run under this id; remove it from the cluster and add it again under a new id"
+    )
 }
 
 /// Nobody speaks with another's vote.
@@ -89,19 +110,27 @@ mod tests {
     #[test]
     fn a_header_of_somebody_else_is_refused_by_name() {
         let own = Identity { cluster: "demo".into(), epoch: 2, node: NodeId(1) };
-        let good = Header { cluster: "demo".to_owned(), epoch: 2, from: 3, to: 1 };
-        assert_eq!(check(&own, Some(good.clone())).unwrap(), NodeId(3));
+        let good = Header {
+            cluster: "demo".to_owned(),
+            epoch: 2,
+            from: 3,
+            to: 1,
+            store: "s".to_owned(),
+            to_store: "own".to_owned(),
+        };
+        assert_eq!(check(&own, "own", &good).unwrap(), NodeId(3));
         let bad = [
             ("header.cluster", Header { cluster: "other".to_owned(), ..good.clone() }),
             ("header.epoch", Header { epoch: 1, ..good.clone() }),
             ("header.to", Header { to: 2, ..good.clone() }),
-            ("header.from", Header { from: 1, ..good }),
+            ("header.from", Header { from: 1, ..good.clone() }),
+            ("header.store", Header { store: String::new(), ..good.clone() }),
+            ("header.to_store", Header { to_store: "lost".to_owned(), ..good }),
         ];
         for (field, header) in bad {
-            let status = check(&own, Some(header)).unwrap_err();
+            let status = check(&own, "own", &header).unwrap_err();
             assert_eq!(status.code(), Code::FailedPrecondition, "{field}");
             assert!(status.message().starts_with(field), "{status}");
         }
-        assert_eq!(check(&own, None).unwrap_err().code(), Code::InvalidArgument);
     }
 }

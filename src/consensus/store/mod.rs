@@ -10,7 +10,7 @@ mod open;
 mod record;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use error::StoreError;
 
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
+use crate::domain::ids::NodeId;
 use writer::Request;
 
 /// The store's name in a node's data folder.
@@ -29,6 +30,7 @@ pub const MARK_FILE: &str = "consensus.mark";
 /// A node's durable part of the consensus. Clones share it.
 #[derive(Clone)]
 pub struct Store {
+    id: Arc<str>,
     file: Arc<PathBuf>,
     cache: Arc<Mutex<Cache>>,
     requests: mpsc::Sender<Request>,
@@ -46,12 +48,62 @@ struct Cache {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
+    /// The store that each peer was first seen with.
+    peers: BTreeMap<NodeId, String>,
+    /// Every number that was ever a member's.
+    members: BTreeSet<NodeId>,
 }
 
 impl Store {
     /// The store's file.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Given to it when it was created: an emptied or replaced folder has another.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether this is the store that `peer` was first seen with; that one is remembered, durably.
+    pub(super) async fn recognise(&self, peer: NodeId, store: &str) -> Result<bool, StoreError> {
+        if let Some(known) = self.cache().peers.get(&peer) {
+            return Ok(known == store);
+        }
+        let payload = {
+            let mut cache = self.cache();
+            // Somebody may have been quicker: the first one holds.
+            if cache.peers.entry(peer).or_insert_with(|| store.to_owned()) != store {
+                return Ok(false);
+            }
+            record::to_json(&self.file, &cache.peers)?
+        };
+        self.ask(|done| Request::Peers { payload, done }).await?;
+        Ok(true)
+    }
+
+    /// The store that `peer` was first seen with.
+    pub(super) fn known_store(&self, peer: NodeId) -> Option<String> {
+        self.cache().peers.get(&peer).cloned()
+    }
+
+    /// A node of this number is or was a member, as far as this node has seen.
+    pub(super) fn was_member(&self, node: NodeId) -> bool {
+        self.cache().members.contains(&node)
+    }
+
+    /// Remembers for good that these numbers were used.
+    pub(super) async fn note_members(&self, nodes: impl Iterator<Item = NodeId>) -> Result<(), StoreError> {
+        let payload = {
+            let mut cache = self.cache();
+            let before = cache.members.len();
+            cache.members.extend(nodes);
+            if cache.members.len() == before {
+                return Ok(());
+            }
+            record::to_json(&self.file, &cache.members)?
+        };
+        self.ask(|done| Request::Members { payload, done }).await
     }
 
     /// Nothing was ever voted, logged or received.

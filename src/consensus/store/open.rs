@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 
 use super::error::StoreError;
 use super::mark::Mark;
-use super::writer::{self, COMMITTED, GENERATION, IDENTITY, LOG, META, PURGED, SNAPSHOT, VOTE, Writer};
+use super::writer::{
+    self, COMMITTED, GENERATION, IDENTITY, LOG, MEMBERS, META, PEERS, PURGED, SNAPSHOT, STORE_ID, VOTE, Writer,
+};
 use super::{Cache, Cached, MARK_FILE, STORE_FILE, Store, record};
 use crate::consensus::types::{Entry, Identity, LogId, SnapshotMeta};
 
@@ -27,18 +29,18 @@ impl Store {
     pub fn open(folder: &Path, identity: &Identity) -> Result<Self, StoreError> {
         let file = folder.join(STORE_FILE);
         // redb may panic on pages that are not what it wrote: that too is an error with a file's name.
-        let (writer, cache) = catch_unwind(AssertUnwindSafe(|| prepare(folder, &file, identity)))
+        let (writer, cache, id) = catch_unwind(AssertUnwindSafe(|| prepare(folder, &file, identity)))
             .unwrap_or_else(|panic| Err(StoreError::corrupt(&file, "file", "-", writer::panic_text(panic.as_ref()))))?;
         let (requests, queue) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name("consensus-store".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| StoreError::open(&file, format!("cannot start its writer: {error}")))?;
-        Ok(Self { file: Arc::new(file), cache: Arc::new(Mutex::new(cache)), requests })
+        Ok(Self { id: Arc::from(id), file: Arc::new(file), cache: Arc::new(Mutex::new(cache)), requests })
     }
 }
 
-fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, Cache), StoreError> {
+fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, Cache, String), StoreError> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -69,9 +71,11 @@ fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, C
         }
         _ => {}
     }
+    let id: String = read_meta(&database, file, STORE_ID)?
+        .ok_or_else(|| StoreError::corrupt(file, "meta", STORE_ID, "it is missing"))?;
     let cache = load(&database, file)?;
     let mark = Mark::open(&mark_path, generation)?;
-    Ok((Writer { file: file.to_owned(), database, mark, generation }, cache))
+    Ok((Writer { file: file.to_owned(), database, mark, generation }, cache, id))
 }
 
 fn open_database(file: &Path, length: u64) -> Result<Database, StoreError> {
@@ -96,13 +100,14 @@ fn open_database(file: &Path, length: u64) -> Result<Database, StoreError> {
 /// Writes who this store belongs to. Returns its first generation.
 fn found_store(database: &Database, file: &Path, identity: &Identity) -> Result<u64, StoreError> {
     let payload = record::to_json(file, identity)?;
+    let id = record::to_json(file, &uuid::Uuid::now_v7().to_string())?;
     let found = || -> Result<(), redb::Error> {
         let transaction = writer::begin(database)?;
         {
             transaction.open_table(LOG)?;
             transaction.open_table(SNAPSHOT)?;
             let mut meta = transaction.open_table(META)?;
-            for (key, payload) in [(IDENTITY, payload.as_slice()), (GENERATION, b"1")] {
+            for (key, payload) in [(IDENTITY, payload.as_slice()), (STORE_ID, id.as_slice()), (GENERATION, b"1")] {
                 let framed = record::frame("meta", key.as_bytes(), payload).map_err(|_| redb::Error::Unsupported)?;
                 meta.insert(key, framed.as_slice())?;
             }
@@ -147,6 +152,8 @@ fn load(database: &Database, file: &Path) -> Result<Cache, StoreError> {
         vote: read_meta(database, file, VOTE)?,
         committed: read_meta(database, file, COMMITTED)?,
         purged: read_meta(database, file, PURGED)?,
+        peers: read_meta(database, file, PEERS)?.unwrap_or_default(),
+        members: read_meta(database, file, MEMBERS)?.unwrap_or_default(),
         ..Cache::default()
     };
     let failed = |key: &str, detail: String| StoreError::corrupt(file, "log", key, detail);

@@ -19,6 +19,9 @@ pub(super) const SNAPSHOT: TableDefinition<&str, &[u8]> = TableDefinition::new("
 
 pub(super) const IDENTITY: &str = "identity";
 pub(super) const GENERATION: &str = "generation";
+pub(super) const STORE_ID: &str = "store_id";
+pub(super) const PEERS: &str = "peers";
+pub(super) const MEMBERS: &str = "members";
 pub(super) const VOTE: &str = "vote";
 pub(super) const COMMITTED: &str = "committed";
 pub(super) const PURGED: &str = "purged";
@@ -39,6 +42,14 @@ pub(super) enum Request {
         done: IOFlushed<TypeConfig>,
     },
     Vote {
+        payload: Vec<u8>,
+        done: Reply<()>,
+    },
+    Peers {
+        payload: Vec<u8>,
+        done: Reply<()>,
+    },
+    Members {
         payload: Vec<u8>,
         done: Reply<()>,
     },
@@ -180,6 +191,8 @@ impl Writer {
                         }
                     }
                     Request::Vote { payload, .. } => put(VOTE, payload)?,
+                    Request::Peers { payload, .. } => put(PEERS, payload)?,
+                    Request::Members { payload, .. } => put(MEMBERS, payload)?,
                     Request::Truncate { from, .. } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
                     Request::Purge { upto, payload, .. } => {
                         log.retain_in::<u64, _>(..=*upto, |_, _| false)?;
@@ -250,6 +263,8 @@ fn answer(request: Request) -> Option<Answer> {
     match request {
         Request::Append { done, .. } => Some(Answer::Flushed(done)),
         Request::Vote { done, .. }
+        | Request::Peers { done, .. }
+        | Request::Members { done, .. }
         | Request::Truncate { done, .. }
         | Request::Purge { done, .. }
         | Request::Snapshot { done, .. } => Some(Answer::Done(done)),
