@@ -1,57 +1,106 @@
-//! Which actuator carries out which action.
+//! Which actuator carries out which action, and the sessions to guards that the leader keeps warm.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actuator::Actuator;
 use crate::actuator::dns::DnsActuator;
+use crate::actuator::guarded::GuardedActuator;
+use crate::actuator::ssh::Settings;
+use crate::actuator::verify::VerifyActuator;
+use crate::coordinator::Leadership;
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
-use crate::domain::plan::Action;
+use crate::domain::ids::HostName;
+use crate::domain::plan::{Action, GuardEndpoint};
+use crate::domain::policy::ClusterPolicy;
+
+/// A session is used so often, so that it neither idles out nor breaks unnoticed.
+const WARM_EVERY: Duration = Duration::from_secs(30);
+/// A guard that does not answer within this is left for the next round.
+const WARM_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Every kind of actuator a plan may need.
 pub struct ActuatorSet {
     dns: DnsActuator,
+    guarded: GuardedActuator,
+    verify: VerifyActuator,
 }
 
 impl ActuatorSet {
     /// With empty caches and no connections.
     pub fn new() -> Self {
-        Self { dns: DnsActuator::new() }
-    }
-
-    fn of(&self, action: &Action) -> Option<&dyn Actuator> {
-        match action {
-            Action::UpsertDns { .. } => Some(&self.dns),
-            Action::Fence { .. } | Action::Promote { .. } | Action::Guarded { .. } | Action::Verify { .. } => None,
+        Self {
+            dns: DnsActuator::new(),
+            guarded: GuardedActuator::new(Settings::default()),
+            verify: VerifyActuator::new(),
         }
     }
-}
 
-/// What is answered for an action that this build cannot carry out.
-fn cannot(action: &Action) -> String {
-    format!("this build has no actuator for {}", action.verb())
+    fn of(&self, action: &Action) -> &dyn Actuator {
+        match action {
+            Action::UpsertDns { .. } => &self.dns,
+            Action::Fence { .. } | Action::Promote { .. } | Action::Guarded { .. } => &self.guarded,
+            Action::Verify { .. } => &self.verify,
+        }
+    }
 }
 
 #[async_trait]
 impl Actuator for ActuatorSet {
     async fn raise(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Raised {
-        match self.of(action) {
-            Some(actuator) => actuator.raise(warrant, action, deadline).await,
-            None => Raised::Unknown { reason: cannot(action) },
-        }
+        self.of(action).raise(warrant, action, deadline).await
     }
 
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
-        match self.of(action) {
-            Some(actuator) => actuator.execute(warrant, action, deadline).await,
-            None => Outcome::Failed { retryable: false, reason: cannot(action) },
-        }
+        self.of(action).execute(warrant, action, deadline).await
     }
 
     async fn read_back(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ReadBack {
-        match self.of(action) {
-            Some(actuator) => actuator.read_back(warrant, action, deadline).await,
-            None => ReadBack::Unknown { reason: cannot(action) },
-        }
+        self.of(action).read_back(warrant, action, deadline).await
     }
+}
+
+/// While this node leads, a session to every guard is kept open: a failover then costs one exchange a step.
+pub async fn keep_warm(
+    actuators: Arc<ActuatorSet>,
+    policy: Arc<ClusterPolicy>,
+    mut leadership: watch::Receiver<Leadership>,
+) {
+    let guards = guards_of(&policy);
+    loop {
+        if leadership.wait_for(|now| now.leads).await.is_err() {
+            return;
+        }
+        let deadline = Instant::now() + WARM_DEADLINE;
+        let warming = guards.values().map(|guard| {
+            let (actuators, policy) = (actuators.clone(), policy.clone());
+            async move {
+                let warmed = actuators.guarded.warm(&policy.cluster, policy.epoch, guard, deadline).await;
+                if let Err(error) = warmed {
+                    tracing::debug!(host = %guard.host, %error, "the guard does not answer now");
+                }
+            }
+        });
+        join_all(warming).await;
+        tokio::time::sleep(WARM_EVERY).await;
+    }
+}
+
+/// Every guard that some plan would ask, once.
+fn guards_of(policy: &ClusterPolicy) -> BTreeMap<HostName, GuardEndpoint> {
+    let plans = policy.groups.values().flat_map(|group| group.failover_plans.iter().chain(&group.traffic_plans));
+    let actions = plans.flat_map(|plan| plan.stages.iter()).flat_map(|stage| &stage.steps).map(|step| &step.action);
+    actions
+        .filter_map(|action| match action {
+            Action::Fence { guard } | Action::Promote { guard } | Action::Guarded { guard, .. } => Some(guard),
+            Action::UpsertDns { .. } | Action::Verify { .. } => None,
+        })
+        .map(|guard| (guard.host.clone(), guard.clone()))
+        .collect()
 }

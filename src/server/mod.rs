@@ -23,7 +23,7 @@ use crate::api;
 use crate::clock::unix_now;
 use crate::config::{Config, ConfigError, NodeConfig};
 use crate::consensus::{self, Consensus};
-use crate::coordinator::{Coordinator, Sightings};
+use crate::coordinator::{Coordinator, Journal as _, Sightings};
 use crate::domain::ids::{NodeId, Principal, ReceiverName};
 use crate::domain::observation::Report;
 use crate::domain::verdict::WindowParameters;
@@ -139,8 +139,8 @@ async fn serve(
     let sightings = Arc::new(Sightings::default());
     let observer = Arc::new(observer(config, own, consensus)?);
     let journal = Arc::new(journal::RaftJournal::start(consensus.clone()));
-    let guarded = actuators::ActuatorSet::new();
-    let actuator: Arc<dyn Actuator> = Arc::new(guarded);
+    let actuators = Arc::new(actuators::ActuatorSet::new());
+    let actuator: Arc<dyn Actuator> = actuators.clone();
     let (looks, look) = watch::channel(Arc::default());
     let coordinator = Arc::new(Coordinator {
         node: own.id,
@@ -171,6 +171,7 @@ async fn serve(
     tasks.spawn(take_in(received, sightings.clone()));
     tasks.spawn(push(consensus.clone(), own.id, observer.reports(), sightings));
     tasks.spawn(coordinator.run(stopping));
+    tasks.spawn(actuators::keep_warm(actuators, policy, journal.leadership()));
     tasks.spawn(pager::deliver(dispatcher.clone(), consensus.clone(), journal, own.clone()));
     tasks.spawn(pager::page_lost_quorum(dispatcher, backend.clone(), config.cluster.clone(), own.name.clone()));
     tasks.spawn(backend::keep_standing(backend.clone()));
