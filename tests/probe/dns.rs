@@ -11,7 +11,7 @@ use crate::parts::*;
 const ZONE: &str = "$TTL 30\n@ SOA ns admin 1 60 60 60 60\n@ NS ns\nns A 127.0.0.1\n\
     api A 127.0.0.11\nmany A 10.0.0.2\nmany A 10.0.0.1\nwww CNAME api\n";
 
-async fn bind() -> (Running, tempfile::TempDir, String) {
+pub async fn bind() -> (Running, tempfile::TempDir, String) {
     let (folder, port) = (folder(), free_port());
     let path = folder.path().display();
     std::fs::write(folder.path().join("zone"), ZONE).unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on shall stop
 
 mod dns;
+mod from_config;
 mod http;
 mod observer;
 mod parts;
