@@ -115,6 +115,7 @@ fn group_status(
             at_ms: ms(last.at),
             automatic: last.automatic,
         }),
+        traffic_region: group.traffic.0.clone(),
     }
 }
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 use super::args::Output;
 use super::call::Cluster;
 use super::error::{CliError, Exit};
-use super::text::{self, Page, Paint, bad, bold, dim, good, tell, warn};
+use super::text::{self, Page, bad, bold, dim, good, tell, warn};
 use super::when::span;
 use super::{Screen, run_page};
 use crate::proto::{FollowRunResponse, Run, RunPhase, RunSummary, Word};
 
 const SPINNER: [&str; 8] = ["⠋", "⠙", "⠸", "⠴", "⠦", "⠧", "⠇", "⠏"];
+/// Width of the progress bar.
+const BAR: usize = 24;
 const TICK: Duration = Duration::from_millis(120);
 /// How often the stream is opened anew when the node it came from is lost.
 const REOPENED_MAX: u32 = 60;
@@ -123,11 +125,7 @@ impl View {
 
     fn tick(&mut self) -> Result<(), CliError> {
         self.turn = (self.turn + 1) % SPINNER.len();
-        if self.last.is_some() {
-            self.clear()?;
-            self.draw()?;
-        }
-        Ok(())
+        self.draw()
     }
 
     /// Takes the drawn steps off the terminal.
@@ -139,7 +137,7 @@ impl View {
         Ok(())
     }
 
-    /// Draws the steps; only on a terminal, and without wrapping, so that the number of lines is known.
+    /// Draws the steps over what is drawn; only on a terminal, and without wrapping, so that the number of lines is known.
     fn draw(&mut self) -> Result<(), CliError> {
         let run = self.last.as_ref().and_then(|message| message.run.as_ref());
         let (true, Some(run)) = (self.screen.is_terminal && self.screen.output == Output::Table, run) else {
@@ -147,18 +145,17 @@ impl View {
         };
         let summary = run.summary.clone().unwrap_or_default();
         let mut page = Page::default();
-        page.gap();
-        let width = 24;
-        let full = (summary.steps_settled as usize * width).checked_div(summary.steps_total as usize).unwrap_or(0);
-        page.line([
-            good("━".repeat(full)),
-            dim("━".repeat(width - full.min(width))),
-            dim(format!("  {} of {} steps", summary.steps_settled, summary.steps_total)),
-        ]);
+        let (settled, total) = (summary.steps_settled as usize, summary.steps_total as usize);
+        let full = (settled * BAR).checked_div(total).unwrap_or(0).min(BAR);
+        let counted = dim(format!("  {settled} of {total} steps"));
+        page.line([good("━".repeat(full)), dim("─".repeat(BAR - full)), counted]);
         let spinner = SPINNER[self.turn];
         page.table(0, run.steps.iter().map(|step| run_page::step_row(step, spinner)).collect());
+        let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
         self.drawn = page.height();
-        text::print(&format!("\x1b[?7l{}\x1b[?7h", page.render(Paint(self.screen.paint.0))))
+        let lines = page.render(self.screen.paint).replace('\n', "\x1b[K\n");
+        // One write a frame, so that nothing flickers.
+        text::print(&format!("\x1b[?7l{up}{lines}\x1b[J\x1b[?7h"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs: one in full, the open one within a status, and the list.
 
+use super::status_page::{LABEL, labelled};
 use super::text::{Page, Span, Style, bad, bold, dim, good, warn};
 use super::when::{ago, between, span, stamp, time_of_day};
 use crate::proto::{
@@ -21,6 +22,9 @@ pub fn page(answer: &GetRunResponse) -> Page {
     page.line([dim("  "), phase(&summary), Span::from(format!("   {}", what(&summary)))]);
     page.gap();
     page.table(2, facts(run, &summary, now_ms));
+    if run.stuck.is_some() || run.abort.is_some() {
+        page.gap();
+    }
     trouble(&mut page, run, &summary, now_ms);
     page.gap();
     page.line([dim("steps")]);
@@ -88,23 +92,14 @@ fn facts(run: &Run, summary: &RunSummary, now_ms: i64) -> Vec<Vec<Span>> {
 /// What keeps it, and what to type.
 fn trouble(page: &mut Page, run: &Run, summary: &RunSummary, now_ms: i64) {
     if let Some(stuck) = &run.stuck {
-        page.gap();
-        page.line([
-            bad(format!("  stuck at {} {}: ", stuck.step, ago(stuck.since_ms, now_ms))),
-            Span::from(stuck.reason.as_str()),
-        ]);
-        for line in ways_on(run, summary) {
-            page.line([dim("  → "), Span::from(line)]);
-        }
+        let since = span(between(stuck.since_ms, now_ms));
+        let mut lines = vec![bad(format!("at {} for {since}: {}", stuck.step, stuck.reason))];
+        lines.extend(ways_on(run, summary).into_iter().map(|way| Span::from(format!("→ {way}"))));
+        labelled(page, "stuck", lines);
     }
     if let Some(abort) = &run.abort {
-        page.gap();
-        page.line([warn(format!(
-            "  aborting, ordered by {} {}: {}",
-            abort.by,
-            ago(abort.at_ms, now_ms),
-            abort.reason
-        ))]);
+        let text = format!("ordered by {} {}: {}", abort.by, ago(abort.at_ms, now_ms), abort.reason);
+        labelled(page, "aborting", vec![warn(text)]);
     }
 }
 
@@ -131,20 +126,16 @@ fn ways_on(run: &Run, summary: &RunSummary) -> Vec<String> {
 /// The open run within a status.
 pub fn in_status(page: &mut Page, run: &Run, now_ms: i64) {
     let summary = run.summary.clone().unwrap_or_default();
-    page.line([
-        dim("  run       "),
-        phase(&summary),
-        Span::from(format!(
-            "   {} to {}, {}, by {}   ",
-            RunKind::word(summary.kind),
-            summary.to_region,
-            ago(summary.opened_at_ms, now_ms),
-            summary.by
-        )),
-        dim(&summary.id),
-    ]);
-    page.line([dim("            because "), Span::from(summary.reason.as_str())]);
-    page.table(12, run.steps.iter().map(|step| step_row(step, "")).collect());
+    let opened = format!(
+        "   {} to {}, opened {} by {}   ",
+        RunKind::word(summary.kind),
+        summary.to_region,
+        ago(summary.opened_at_ms, now_ms),
+        summary.by
+    );
+    page.line([dim(format!("  {:<LABEL$}", "run")), phase(&summary), Span::from(opened), dim(&summary.id)]);
+    labelled(page, "", vec![Span::from(format!("because {}", summary.reason))]);
+    page.table(LABEL + 2, run.steps.iter().map(|step| step_row(step, "")).collect());
     trouble(page, run, &summary, now_ms);
 }
 

@@ -8,6 +8,9 @@ use crate::proto::{
     Word,
 };
 
+/// Width of the labels at the left.
+pub(super) const LABEL: usize = 11;
+
 /// The page.
 pub fn page(status: &GetStatusResponse) -> Page {
     let mut page = Page::default();
@@ -21,9 +24,11 @@ pub fn page(status: &GetStatusResponse) -> Page {
         page.gap();
         page.line([dim("no groups: no configuration was adopted yet, or its file names none")]);
     }
-    page.gap();
-    page.line([bold("nodes")]);
-    page.table(2, status.nodes.iter().map(node_row).collect());
+    if !status.nodes.is_empty() {
+        page.gap();
+        page.line([bold("nodes")]);
+        page.table(2, status.nodes.iter().map(node_row).collect());
+    }
     if status.pages_undelivered_total > 0 {
         page.gap();
         page.line([warn(format!("{} not delivered", plural(status.pages_undelivered_total.into(), "page")))]);
@@ -76,7 +81,7 @@ fn group_part(page: &mut Page, group: &GroupStatus, status: &GetStatusResponse, 
     match &group.open_run {
         Some(run) => run_page::in_status(page, run, now_ms),
         None if !status.has_sight => {
-            page.line([dim("  why      the leader did not say: no votes, no explanation")]);
+            labelled(page, "why", vec![dim("the leader did not say: no votes, no explanation")]);
         }
         None => {}
     }
@@ -123,6 +128,10 @@ fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
     };
     let epoch_and_token = dim(format!("   serving epoch {}   token {}", serving.epoch, group.token));
     page.line([bold(&group.name), dim("   serving "), region, "   ".into(), mode, fencing, epoch_and_token]);
+    if !group.traffic_region.is_empty() && group.traffic_region != serving.last {
+        let text = format!("goes to {}, while the database is served from {}", group.traffic_region, serving.last);
+        labelled(page, "traffic", vec![warn(text)]);
+    }
     if let Some(pause) = &group.pause {
         let until = match pause.until_ms {
             Some(until) => format!("ends {}, {}", ago(until, now_ms), stamp(until)),
@@ -134,20 +143,11 @@ fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
 }
 
 /// Lines under a label; nothing where there are none.
-fn labelled(page: &mut Page, label: &str, lines: Vec<Span>) {
-    let rows = lines.into_iter().enumerate().map(|(n, line)| {
+pub(super) fn labelled(page: &mut Page, label: &str, lines: Vec<Span>) {
+    for (n, line) in lines.into_iter().enumerate() {
         let label = if n == 0 { label } else { "" };
-        vec![dim(format!("{label:<9}")), line]
-    });
-    page.table(
-        2,
-        rows.map(|mut row| {
-            let line = row.pop().unwrap_or_default();
-            let label = row.pop().unwrap_or_default();
-            vec![label, line]
-        })
-        .collect(),
-    );
+        page.line([dim(format!("  {label:<LABEL$}")), line]);
+    }
 }
 
 fn standby(seen: &Replication) -> Span {
