@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use tempfile::TempDir;
-use watchdog::consensus::{Node, ProposeError, Retention};
+use watchdog::consensus::{MARK_FILE, Node, ProposeError, Retention, STORE_FILE};
 use watchdog::domain::ids::{ConfigDigest, NodeId, UnixMs};
 use watchdog::domain::observation::Report;
 
-use crate::support::{CALL, Running, members, note, start, wait_until};
+use crate::support::{CALL, Running, SmallDisk, members, note, start, timing, wait_until};
 
 pub struct Cluster {
     folder: TempDir,
@@ -199,4 +199,63 @@ async fn a_node_whose_folder_was_emptied_comes_back_only_under_a_new_number() {
     let other = (1..=2).find(|id| *id != leader).expect("two are left");
     cluster.stop(other).await;
     consensus.propose(note("with 4"), CALL).await.expect("the new node's vote counts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_cut_off_deposes_nobody_when_it_returns() {
+    let mut cluster = Cluster::form(Retention::default()).await;
+    let leader = cluster.leader().await;
+    let consensus = cluster.nodes[&leader].consensus.clone();
+    let term = consensus.confirm_leadership(CALL).await.expect("it leads");
+    let other = (1..=3).find(|id| *id != leader).expect("three nodes");
+    let cut = cluster.nodes.get_mut(&other).expect("it runs");
+    cut.mute().await;
+    wait_until("it misses the leader", async || (!cut.consensus.has_quorum()).then_some(())).await;
+    // It stands for election in vain meanwhile, several times: the others hear their leader.
+    let until = tokio::time::Instant::now() + timing().quorum_limit() * 4;
+    wait_until("it stood for election", async || {
+        consensus.propose(note("meanwhile"), CALL).await.expect("two of three suffice");
+        (tokio::time::Instant::now() > until).then_some(())
+    })
+    .await;
+    cut.unmute().await;
+    cluster.agree().await;
+    assert_eq!(consensus.confirm_leadership(CALL).await.expect("it still leads"), term);
+    let cut = &cluster.nodes[&other].consensus;
+    wait_until("it knows of the quorum again", async || cut.has_quorum().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_is_full_stops_and_says_which_file_and_the_others_go_on() {
+    let mut cluster = Cluster::form(Retention::default()).await;
+    cluster.leader().await;
+    cluster.stop(3).await;
+    let folder = cluster.folder.path().join("node-3");
+    let kept = cluster.folder.path().join("kept");
+    std::fs::rename(&folder, &kept).expect("moved aside");
+    let Some(disk) = SmallDisk::mount(&folder, "6m") else {
+        eprintln!("skipped: mounting a small tmpfs needs root");
+        return;
+    };
+    for name in [STORE_FILE, MARK_FILE] {
+        std::fs::copy(kept.join(name), disk.0.join(name)).expect("copied");
+    }
+    cluster.start(3).await;
+    let leader = cluster.leader().await;
+    let consensus = cluster.nodes[&leader].consensus.clone();
+    let full = cluster.nodes[&3].consensus.clone();
+    let large = "y".repeat(100_000);
+    let stopped = wait_until("its disk is full", async || {
+        // When it led itself, somebody else takes over.
+        drop(consensus.propose(note(&large), CALL).await);
+        drop(full.propose(note(&large), CALL).await);
+        full.leadership().borrow().stopped.clone()
+    })
+    .await;
+    assert!(stopped.contains("No space left") && stopped.contains(STORE_FILE), "{stopped}");
+    assert!(!full.has_quorum(), "it does not count itself in");
+    cluster.nodes.remove(&3).expect("it ran").mute().await;
+    drop(full.shutdown().await);
+    let leader = cluster.leader().await;
+    cluster.nodes[&leader].consensus.propose(note("after"), CALL).await.expect("two of three suffice");
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use openraft::entry::RaftEntry;
 use openraft::impls::leader_id_std::LeaderId;
@@ -15,7 +15,7 @@ use watchdog::consensus::{Identity, MARK_FILE, STORE_FILE, StateMachine, Store, 
 use watchdog::domain::ids::NodeId;
 use watchdog::domain::state::ClusterState;
 
-use crate::support::{identity, note};
+use crate::support::{SmallDisk, identity, note};
 
 type Entry = EntryOf<TypeConfig>;
 
@@ -235,25 +235,6 @@ async fn a_store_in_use_is_refused() {
     assert!(matches!(&error, Some(StoreError::Locked { .. })), "{error:?}");
     store.close().await.expect("closes");
     Store::open(folder.path(), &identity(1)).expect("free again");
-}
-
-/// A small file system of its own, gone with the value. Needs root; without it the test says so and passes.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> Option<Self> {
-        fs::create_dir(at).expect("a mount point");
-        let options = format!("size={size}");
-        let mounted =
-            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
-        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,9 @@
 //! What the tests of this binary share.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener as StdListener;
-use std::path::Path;
+use std::fs;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -68,8 +69,8 @@ pub fn members(count: u64) -> BTreeMap<NodeId, Node> {
 pub struct Running {
     pub consensus: Consensus,
     pub reports: mpsc::Receiver<Report>,
-    stop: Option<oneshot::Sender<()>>,
-    server: JoinHandle<()>,
+    address: SocketAddr,
+    serving: Option<Serving>,
 }
 
 /// Faster clocks than shipped: everything is on loopback.
@@ -94,26 +95,55 @@ pub async fn start(
         client_tls: None,
     })
     .await?;
-    let address: std::net::SocketAddr = members[&NodeId(id)].address.parse().expect("an address");
-    // A node that was just stopped may still hold its port for an instant.
-    let listener = wait_until("the port is free", async || tokio::net::TcpListener::bind(address).await.ok()).await;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let router = tonic::transport::Server::builder().add_service(consensus.service().into_server());
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let server = tokio::spawn(async move {
-        // The connections end too: a process that dies takes them with it.
-        let served = router.serve_with_incoming_shutdown(incoming, async { drop(stopped.await) }).await;
-        served.expect("serves");
-    });
-    Ok(Running { consensus, reports: received, stop: Some(stop), server })
+    let address = members[&NodeId(id)].address.parse().expect("an address");
+    let serving = Some(Serving::start(&consensus, address).await);
+    Ok(Running { consensus, reports: received, address, serving })
+}
+
+/// A gRPC server that can be told to end.
+struct Serving {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    async fn start(consensus: &Consensus, address: SocketAddr) -> Self {
+        // A node that was just stopped may still hold its port for an instant.
+        let listener = wait_until("the port is free", async || tokio::net::TcpListener::bind(address).await.ok()).await;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = tonic::transport::Server::builder().add_service(consensus.service().into_server());
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let task = tokio::spawn(async move {
+            // The connections end too: a process that dies takes them with it.
+            let served = router.serve_with_incoming_shutdown(incoming, async { drop(stopped.await) }).await;
+            served.expect("serves");
+        });
+        Self { stop, task }
+    }
+
+    async fn end(self) {
+        drop(self.stop);
+        self.task.await.expect("the server ends");
+    }
 }
 
 impl Running {
     /// Stops answering, then stops Raft and closes the store.
     pub async fn stop(mut self) {
-        drop(self.stop.take());
-        (&mut self.server).await.expect("the server ends");
+        self.mute().await;
         self.consensus.shutdown().await.expect("the store closes");
+    }
+
+    /// Hears nobody any more, but goes on calling.
+    pub async fn mute(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.end().await;
+        }
+    }
+
+    /// Hears again.
+    pub async fn unmute(&mut self) {
+        self.serving = Some(Serving::start(&self.consensus, self.address).await);
     }
 
     pub fn leads(&self) -> bool {
@@ -122,5 +152,24 @@ impl Running {
 
     pub fn applied(&self) -> u64 {
         self.consensus.state().borrow().applied_index
+    }
+}
+
+/// A small file system of its own, gone with the value. Needs root; without it the test says so and passes.
+pub struct SmallDisk(pub PathBuf);
+
+impl SmallDisk {
+    pub fn mount(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir(at).expect("a mount point");
+        let options = format!("size={size}");
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }
