@@ -67,6 +67,11 @@ fn measured<'a>(
     }
 }
 
+/// How far the standby has come. Its received position is unknown after a restart without a primary; what it replayed it has.
+pub fn reached(measure: &ReplicationMeasure) -> Option<u64> {
+    measure.received_lsn.max(measure.replayed_lsn)
+}
+
 /// What promoting `to` would lose: at most everything written since the last moment known to be covered by the standby.
 ///
 /// Time since the first failure is *not* taken off: a primary that only this side cannot reach goes on writing until it is
@@ -92,7 +97,7 @@ pub fn expected(group: &GroupName, rules: &GroupPolicy, to: &RegionName, view: &
             continue;
         };
         let ms = covered_age_ms.saturating_add(sight.age_ms);
-        let bytes = match (measure.primary_lsn, measure.received_lsn) {
+        let bytes = match (measure.primary_lsn, reached(measure)) {
             (Some(primary), Some(received)) => Some(primary.saturating_sub(received)),
             _ => None,
         };
@@ -110,7 +115,7 @@ pub fn lag_ms(group: &GroupName, rules: &GroupPolicy, to: &RegionName, view: &Vi
         .filter_map(|(_, sight)| {
             let (measure, _) = measured(sight, group, rules, to)?;
             let primary_age_ms = measure.primary_lsn_age_ms.filter(|age| *age <= rules.observation_ttl_ms)?;
-            match (measure.primary_lsn, measure.received_lsn) {
+            match (measure.primary_lsn, reached(measure)) {
                 (Some(primary), Some(received)) if received >= primary => Some(0),
                 _ => Some(measure.covered_age_ms?.saturating_sub(primary_age_ms)),
             }

@@ -406,7 +406,7 @@ impl Backend {
                     target: target.clone(),
                     is_streaming: best.as_ref().is_some_and(|measure| measure.streaming),
                     expected_loss_ms: loss::expected(name, rules, region, view).ms(),
-                    behind_bytes: best.as_ref().and_then(|m| Some(m.primary_lsn?.saturating_sub(m.received_lsn?))),
+                    behind_bytes: best.as_ref().and_then(|m| Some(m.primary_lsn?.saturating_sub(loss::reached(m)?))),
                 }
             });
             (name.clone(), GroupSight { explanation, votes, replication: replication.collect() })
