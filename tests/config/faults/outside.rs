@@ -174,6 +174,7 @@ pub const PARTS: &[Case] = &[
         "ssh-rsa",
         "does not begin with ssh-ed25519",
     ),
+    case("pXG4cUT0uqamVTHL", "pXG4cUT0uqam", "host[db-hcmc].host_key", "pXG4cUT0uqam\"", "not a whole ed25519 key"),
     case(
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHtpVfFN8j",
         "ssh-ed25519 ",
