@@ -71,7 +71,11 @@ fn who_waits_for_the_action_lock_is_refused_when_a_higher_token_came_meanwhile()
     let first = host.begin(&act(&warrant("r1", "s", 5), "slow"));
     host.until_in_flight();
     let waiting = host.begin(&act(&warrant("r1", "t", 5), "once"));
-    host.ask(&Request::raise(&warrant("r1", "s", 6), false));
+    // It keeps the lock's file open while it waits.
+    let fds = format!("/proc/{}/fd", waiting.0.id());
+    let waits = |fd: std::fs::DirEntry| std::fs::read_link(fd.path()).is_ok_and(|at| at.ends_with("action.lock"));
+    wait_until("the second to wait for the lock", || std::fs::read_dir(&fds).ok()?.flatten().any(waits).then_some(()));
+    assert_eq!(host.ask(&Request::raise(&warrant("r1", "s", 6), false)).1, 0);
     host.go();
     assert!(matches!(first.answer(), (Reply::Done { .. }, 0)));
     let (reply, code) = waiting.answer();

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use watchdog::guard::host::{boot_nonce, boottime_ms};
+use watchdog::guard::postgres::{ControlState, control_state};
 use watchdog::guard::protocol::{PostgresRole, Refusal, Reply, Request};
 
 use crate::host::{Host, act, read_back, text, wait_until, warrant};
@@ -55,6 +56,7 @@ fn a_standby_is_promoted_once() {
     assert!(matches!(reply, Reply::Done { acted: true, .. }), "{reply:?}");
     assert_eq!(code, 0);
     // Done means writable at once, not soon.
+    assert_eq!(control_state(&standby.data), Ok(ControlState::InProduction));
     standby.sql("CREATE TABLE t AS SELECT 1 AS x");
     assert_eq!(role(&host), PostgresRole::Writable);
     for request in [act(&warrant, "promote"), read_back(&warrant, "promote")] {

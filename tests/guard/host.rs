@@ -85,7 +85,10 @@ impl Host {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         };
         script("append", "echo $$ >>{dir}/effects");
-        script("slow", "sleep 300 &\nwhile [ ! -e {dir}/go ]; do sleep 0.01; done\nkill $!\nexec {dir}/append");
+        script(
+            "slow",
+            "sleep 300 &\nwhile [ -d {dir} ] && [ ! -e {dir}/go ]; do sleep 0.01; done\nkill $!\nexec {dir}/append",
+        );
         script("is-there", "[ -s {dir}/effects ]");
         script("daemon", "setsid sleep 300 & echo $! >{dir}/daemon.pid");
         script("say", "printf '%s|' \"$@\"");
