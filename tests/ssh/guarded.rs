@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -222,6 +223,43 @@ async fn each_refusal_and_each_silence_becomes_one_outcome() {
     let held = Token { epoch: 1, n: 9 };
     assert_eq!(rig.actuator.raise(&warrant(7), &rig.fence(), ample()).await, Raised::Refused { held });
     assert_eq!(rig.actuator.read_back(&warrant(7), &rig.fence(), ample()).await, ReadBack::Refused { held });
+}
+
+/// Where the log goes in a test.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_is_in_the_log_by_name() {
+    let rig = StandIn::start().await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let held = Some(Token { epoch: 1, n: 9 });
+    let reason = "1.7 is lower than 1.9".to_owned();
+    rig.says("answer", "boot-1", 1, Reply::Refused { refusal: Refusal::LowerToken, reason, held });
+    rig.actuator.raise(&warrant(7), &rig.fence(), ample()).await;
+    rig.actuator.execute(&warrant(7), &rig.fence(), ample()).await;
+    rig.actuator.read_back(&warrant(7), &rig.promote(), ample()).await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let refusals: Vec<_> = text.lines().filter(|line| line.contains("guard refused")).collect();
+    assert_eq!(refusals.len(), 3, "{text}");
+    for (line, action) in refusals.into_iter().zip(["raise", "fence", "promote"]) {
+        let parts = ["host=db-hanoi", "group=aicamera", "run=r1", "token=1.7", "1.9", "LowerToken", action];
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ impl Sshd {
         fs::write(at.join("authorized_keys"), format!("{RESTRICT},command=\"{forced}\" {public}")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let shown = at.display();
+        // Bash as a login shell under sshd reads ~/.bashrc, whatever that costs, unless it is not the first.
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {shown}/host_key\nPidFile none\n\
              AuthorizedKeysFile {shown}/authorized_keys\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
@@ -124,8 +125,9 @@ impl Sshd {
 
 fn spawn(folder: &Path) -> Child {
     let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
-    Command::new("/usr/sbin/sshd")
-        .args(["-D", "-e", "-f"])
+    // Ends with the test's thread, however that ends.
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "/usr/sbin/sshd", "-D", "-e", "-f"])
         .arg(folder.join("sshd_config"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
