@@ -3,4 +3,9 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod failover;
+mod killed;
+mod partition;
 mod parts;
+mod refusals;
+mod scene;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -36,6 +37,7 @@ pub struct Node {
     pub http: SocketAddr,
     config: PathBuf,
     part: Option<Part>,
+    frozen: AtomicBool,
 }
 
 /// The name of the node at a site.
@@ -48,7 +50,15 @@ impl Node {
     pub fn start(folder: &Folder, site: &Site, config: &Path) -> Result<Self> {
         let (name, region) = (name_at(site.name), site.name.to_owned());
         let config = config.to_path_buf();
-        let mut node = Self { name, site: region, listen: site.listen, http: site.http, config, part: None };
+        let mut node = Self {
+            name,
+            site: region,
+            listen: site.listen,
+            http: site.http,
+            config,
+            part: None,
+            frozen: AtomicBool::new(false),
+        };
         node.start_again(folder)?;
         Ok(node)
     }
@@ -71,9 +81,23 @@ impl Node {
         self.part.take().with_context(|| format!("{} does not run", self.name))?.kill()
     }
 
-    /// Runs and is not frozen by us.
+    /// SIGSTOP.
+    pub fn freeze(&self) -> Result<()> {
+        self.part()?.freeze();
+        self.frozen.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) -> Result<()> {
+        self.part()?.thaw();
+        self.frozen.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Runs, and is not frozen.
     pub fn is_running(&self) -> bool {
-        self.part.as_ref().is_some_and(|part| part.ended().is_none())
+        !self.frozen.load(Ordering::SeqCst) && self.part.as_ref().is_some_and(|part| part.ended().is_none())
     }
 
     /// Asks it with `watchdogctl … --output json`.

@@ -204,6 +204,7 @@ impl Lab {
             self.nodes.push(node);
         }
         self.until_ready().await?;
+        self.until_witness_leads().await;
         if self.options.speak {
             for node in &self.nodes {
                 println!("  node {:<17} {}", node.name, node.listen);
@@ -230,6 +231,13 @@ impl Lab {
         // The database first: the service would only report it.
         self.primary.kill()?;
         self.services[HOME].kill()
+    }
+
+    /// The token record in the zone, as text.
+    pub async fn zone_token(&self) -> Result<String> {
+        let name = format!("_watchdog-{GROUP}.{}", super::ZONE);
+        let found = dns::lookup(self.dns.server(), &name, hickory_proto::rr::RecordType::TXT).await?;
+        Ok(found.join(" "))
     }
 
     /// What the public name answers now, as `dig` prints it.

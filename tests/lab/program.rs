@@ -18,6 +18,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
+    /// See a region die and its group fail over.
+    Demo(lab::demo::Wish),
+    /// Several failovers without words, and what they took.
+    Bench(lab::bench::Wish),
     /// Start the parts without nodes, promote by hand, and say how long that took.
     Floor {
         /// How often.
@@ -75,6 +79,8 @@ async fn main() -> ExitCode {
             Subcommands::Service(settings) => lab::service::serve(settings).await,
             Subcommands::Door { .. } => Ok(()),
             Subcommands::Janitor { folder } => lab::folder::janitor(&folder),
+            Subcommands::Demo(wish) => lab::demo::demo(&wish).await,
+            Subcommands::Bench(wish) => lab::bench::bench(&wish).await,
             Subcommands::Up { dns, folder, no_nodes } => up(dns, folder, !no_nodes).await,
             Subcommands::Floor { times } => lab::bench::floor(times).await,
         }

@@ -29,13 +29,32 @@ pub struct Received {
 }
 
 impl Received {
-    /// The text of a field, wherever the receiver's format puts it.
-    pub fn text(&self, field: &str) -> String {
+    /// Its body holds this text somewhere.
+    pub fn says(&self, text: &str) -> bool {
+        self.body.to_string().contains(text)
+    }
+
+    /// Event and summary, wherever the receiver's format puts them.
+    pub fn headline(&self) -> String {
+        let summary = self.find("summary");
+        let event = self.find("event").or_else(|| self.find("class"));
+        match (event, summary) {
+            (Some(event), Some(summary)) => format!("{event}: {summary}"),
+            (None, Some(summary)) => summary,
+            // A resolve of PagerDuty's carries nothing but its key.
+            _ => format!(
+                "{} {}",
+                self.find("event_action").unwrap_or_default(),
+                self.find("dedup_key").unwrap_or_default()
+            ),
+        }
+    }
+
+    fn find(&self, field: &str) -> Option<String> {
         let direct = self.body.get(field);
-        let nested = || ["payload", "page", "details"].iter().find_map(|outer| self.body.get(outer)?.get(field));
-        let inner = || self.body.get("payload")?.get("custom_details")?.get(field);
-        let found = direct.or_else(nested).or_else(inner);
-        found.map_or(String::new(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        let nested = || ["page", "payload"].iter().find_map(|outer| self.body.get(outer)?.get(field));
+        let details = || self.body.get("payload")?.get("custom_details")?.get(field);
+        direct.or_else(nested).or_else(details)?.as_str().map(str::to_owned)
     }
 }
 

@@ -11,8 +11,9 @@ use watchdog::proto::{
     Verdict, Vote,
 };
 
+use super::nodes::name_at;
 use super::parts::Lab;
-use super::{GROUP, HOME, wait};
+use super::{GROUP, HOME, WITNESS, wait};
 
 /// A node that does not answer within this is passed over.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -116,6 +117,18 @@ impl Lab {
         .await
     }
 
+    /// Waits until the witness leads, as it shall when it can; goes on when it does not.
+    pub async fn until_witness_leads(&self) {
+        let wish = wait::until("the witness to lead", Duration::from_secs(15), async || {
+            let leader = self.leader().await?;
+            ensure!(leader == name_at(WITNESS), "{leader} leads");
+            Ok(())
+        });
+        if let Err(error) = wish.await {
+            println!("  note: {error:#}");
+        }
+    }
+
     /// Waits until the nodes have a leader, and every node sees every trigger target of home up.
     pub async fn until_ready(&self) -> Result<()> {
         let wanted = self.nodes.iter().filter(|node| node.is_running()).count();
@@ -124,11 +137,13 @@ impl Lab {
                 node.part()?.check_running()?;
             }
             let status = self.status().await?;
-            for target in ["hcmc-db", "hcmc-api", "hanoi-db", "hanoi-replication"] {
+            for target in ["hcmc-db", "hcmc-api", "hanoi-db"] {
                 let votes = group(&status)?.votes.iter().filter(|vote| vote.target == target);
                 let up = votes.filter(|vote| verdict(vote) == Verdict::Up).count();
                 ensure!(up >= wanted, "{target}: {up} of {wanted} see it up: {:?}", group(&status)?.votes);
             }
+            let streaming = group(&status)?.replication.iter().any(|it| it.streaming && it.expected_loss_ms.is_some());
+            ensure!(streaming, "the standby's state is not known yet: {:?}", group(&status)?.replication);
             ensure!(group(&status)?.serving.as_ref().is_some_and(|it| it.region == HOME), "{HOME} does not serve yet");
             Ok(())
         })
