@@ -22,14 +22,17 @@ pub fn page(group: &str, plan: &FailoverResponse) -> Page {
     page.line([dim("steps, and what is there now")]);
     page.table(2, plan.steps.iter().map(step_row).collect());
     page.gap();
-    let late: Vec<&str> =
-        plan.gates.iter().filter(|gate| !gate.open && gate.before_promote).map(|gate| gate.name.as_str()).collect();
+    let closed = |before_promote: bool| {
+        let gates = plan.gates.iter().filter(|gate| !gate.open && gate.before_promote == before_promote);
+        gates.map(|gate| gate.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let late = closed(true);
     if !plan.would_open {
-        page.line([bad("would not open: a gate is closed")]);
+        page.line([bad(format!("would not open; closed: {}", closed(false)))]);
     } else if late.is_empty() {
         page.line([good("would open and go through")]);
     } else {
-        page.line([warn(format!("would open, and stop before promoting until it is settled: {}", late.join(", ")))]);
+        page.line([warn(format!("would open, and stop before promoting until it is settled: {late}"))]);
     }
     page
 }

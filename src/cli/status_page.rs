@@ -63,11 +63,9 @@ fn head(page: &mut Page, status: &GetStatusResponse, standing: &Standing) {
         )),
     ]);
     if !standing.has_quorum || standing.leader.is_empty() {
-        let note = if standing.note.is_empty() { String::new() } else { format!(" ({})", standing.note) };
-        page.line([
-            bad("! "),
-            bad(format!("{} has no quorum{note}: nothing can be changed, and what follows may be old", standing.node)),
-        ]);
+        let note = if standing.note.is_empty() { "no leader or no quorum" } else { &standing.note };
+        let text = format!("{}: {note}; nothing can be changed, and what follows may be old", standing.node);
+        page.line([bad("! "), bad(text)]);
     } else if !standing.note.is_empty() {
         page.line([warn("! "), warn(&standing.note)]);
     }
@@ -194,7 +192,13 @@ fn votes_part(page: &mut Page, votes: &[Vote]) {
         rows.push(row);
     }
     page.table(2, rows);
-    for vote in votes {
+    troubles(page, votes);
+}
+
+/// Why targets are not up, nodes that say the same in one line.
+fn troubles(page: &mut Page, votes: &[Vote]) {
+    let mut lines: Vec<(&str, String, Vec<&str>)> = Vec::new();
+    for vote in votes.iter().filter(|vote| vote.verdict() != Verdict::Up) {
         let mut why = Vec::new();
         if !vote.failure_detail.is_empty() {
             why.push(vote.failure_detail.clone());
@@ -202,9 +206,15 @@ fn votes_part(page: &mut Page, votes: &[Vote]) {
         if !vote.counts {
             why.push(format!("does not count: {}", vote.not_counted));
         }
-        if vote.verdict() != Verdict::Up && !why.is_empty() {
-            page.line([dim(format!("    {} from {}: ", vote.target, vote.node)), Span::from(why.join("; "))]);
+        let why = why.join("; ");
+        match lines.iter_mut().find(|(target, same, _)| *target == vote.target && *same == why) {
+            _ if why.is_empty() => {}
+            Some((_, _, nodes)) => nodes.push(&vote.node),
+            None => lines.push((&vote.target, why, vec![&vote.node])),
         }
+    }
+    for (target, why, nodes) in lines {
+        page.line([dim(format!("    {target} from {}: ", nodes.join(", "))), Span::from(why)]);
     }
 }
 

@@ -49,12 +49,11 @@ pub fn between(from_ms: i64, to_ms: i64) -> u64 {
     u64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(0)
 }
 
-/// `4 min 12 s ago`, or `in 2 h`.
+/// `4 min 12 s ago`, or `in 2 h`. What is to come is rounded up, so that a pause of 2 h ends in 2 h.
 pub fn ago(at_ms: i64, now_ms: i64) -> String {
-    if at_ms > now_ms {
-        format!("in {}", span(between(now_ms, at_ms)))
-    } else {
-        format!("{} ago", span(between(at_ms, now_ms)))
+    match between(now_ms, at_ms) {
+        0 => format!("{} ago", span(between(at_ms, now_ms))),
+        ahead => format!("in {}", span(ahead.div_ceil(1_000) * 1_000)),
     }
 }
 
@@ -123,6 +122,15 @@ mod tests {
         ];
         for (ms, text) in table {
             assert_eq!(span(ms), text);
+        }
+    }
+
+    #[test]
+    fn what_is_to_come_is_rounded_up() {
+        let table =
+            [(7_200_000, 40, "in 2 h"), (1, 0, "in 1.0 s"), (0, 0, "0.000 s ago"), (0, 252_000, "4 min 12 s ago")];
+        for (at, now, text) in table {
+            assert_eq!(ago(at, now), text);
         }
     }
 
