@@ -96,12 +96,19 @@ fn state_in(bytes: &[u8]) -> Option<ControlState> {
     })
 }
 
-/// The server's process as `postmaster.pid` names it, if such a process runs.
+/// The server's process as `postmaster.pid` names it, if it runs and works in this data directory: the number may by now
+/// be that of somebody else, even of another server.
 pub fn postmaster(data_dir: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
     let pid: u32 = text.lines().next()?.trim().parse().ok()?;
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    (is_server_name(name.trim()) && host::process_started(pid).is_some()).then_some(pid)
+    let wanted = data_dir.canonicalize().ok()?;
+    (works_in(pid, &wanted) && host::process_started(pid).is_some()).then_some(pid)
+}
+
+/// Is it a server process, and this its current directory?
+fn works_in(pid: u32, wanted: &Path) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    is_server_name(name.trim()) && std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|dir| dir == wanted)
 }
 
 fn is_server_name(name: &str) -> bool {
@@ -113,12 +120,7 @@ pub fn processes(data_dir: &Path) -> Result<Vec<u32>, String> {
     let wanted = data_dir.canonicalize().map_err(|e| format!("cannot find {}: {e}", data_dir.display()))?;
     let entries = std::fs::read_dir("/proc").map_err(|e| format!("cannot read /proc: {e}"))?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    Ok(pids
-        .filter(|pid| {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            is_server_name(name.trim()) && std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|dir| dir == wanted)
-        })
-        .collect())
+    Ok(pids.filter(|pid| works_in(*pid, &wanted)).collect())
 }
 
 /// Does anybody listen on the server's TCP port: at its address, or at all of them; where no address is configured, at
@@ -199,10 +201,14 @@ pub fn gone(pg: &Postgres) -> Result<String, Seen> {
 /// What it may do, by files and processes alone: fast. A promotion already taken up by the server, but not finished,
 /// still looks like recovery: [`look_closely`] tells them apart.
 pub fn look(pg: &Postgres) -> Seen {
-    let running = match gone(pg) {
-        Ok(how) => return Seen::new(Role::Stopped, how),
-        Err(seen) if seen.role == Role::Unknown => return seen,
-        Err(seen) => seen.how,
+    let running = match postmaster(&pg.data_dir) {
+        // Every process of the machine is looked at only where it may be gone: promote waits for this.
+        Some(pid) => format!("server process {pid} works in {}", pg.data_dir.display()),
+        None => match gone(pg) {
+            Ok(how) => return Seen::new(Role::Stopped, how),
+            Err(seen) if seen.role == Role::Unknown => return seen,
+            Err(seen) => seen.how,
+        },
     };
     let standby = pg.data_dir.join("standby.signal").exists() || pg.data_dir.join("recovery.signal").exists();
     match control_state(&pg.data_dir) {

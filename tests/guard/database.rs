@@ -149,10 +149,15 @@ fn a_dead_primary_is_fenced_too_and_rejoins_by_base_backup_where_rewinding_canno
     let upstream = format!("[postgres.upstream.other]\nconninfo = \"{}\"\n", standby.conninfo());
     let host = Host::new(&primary.guarded(&upstream));
     primary.kill();
+    // Its process number is somebody else's by now: of all things the other server's.
+    let other = standby.postmaster().unwrap();
+    fs::write(primary.data.join("postmaster.pid"), format!("{other}\n")).unwrap();
     assert!(matches!(host.ask(&read_back(&warrant("r1", "fence", 5), "fence")), (Reply::NotDone { .. }, 13)));
     let (reply, _) = host.ask(&act(&warrant("r1", "fence", 5), "fence"));
     assert!(matches!(reply, Reply::Done { acted: true, .. }), "{reply:?}");
+    fs::remove_file(primary.data.join("postmaster.pid")).unwrap();
     assert_fenced(&host, &primary);
+    assert_eq!(standby.postmaster(), Some(other));
 
     let promoted = Host::new(&standby.guarded(""));
     assert!(matches!(promoted.ask(&act(&warrant("r1", "promote", 5), "promote")), (Reply::Done { .. }, 0)));

@@ -90,7 +90,7 @@ pub fn stop(pg: &Postgres, supervisor: &mut Supervisor<'_>, until_boottime_ms: u
 /// The last resort: works on a frozen server too. What was acknowledged is in the WAL.
 fn kill(pg: &Postgres) {
     let processes = postgres::processes(&pg.data_dir).unwrap_or_default();
-    for pid in postgres::postmaster(&pg.data_dir).into_iter().chain(processes) {
+    for pid in processes {
         if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
             // An error means that it is gone already.
             let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
