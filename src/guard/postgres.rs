@@ -102,13 +102,26 @@ pub fn postmaster(data_dir: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
     let pid: u32 = text.lines().next()?.trim().parse().ok()?;
     let wanted = data_dir.canonicalize().ok()?;
-    (works_in(pid, &wanted) && host::process_started(pid).is_some()).then_some(pid)
+    // Where it may not be looked at, [`gone`] says so.
+    let here = works_in(pid, &wanted).unwrap_or(false);
+    (here && host::process_started(pid).is_some()).then_some(pid)
 }
 
-/// Is it a server process, and this its current directory?
-fn works_in(pid: u32, wanted: &Path) -> bool {
+/// Is it a server process, and this its current directory? A process that may not be looked at is an error: it must not
+/// pass for one that is not there.
+fn works_in(pid: u32, wanted: &Path) -> Result<bool, String> {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    is_server_name(name.trim()) && std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|dir| dir == wanted)
+    if !is_server_name(name.trim()) {
+        return Ok(false);
+    }
+    match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+        Ok(dir) => Ok(dir == wanted),
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(format!(
+            "the guard may not see where process {pid} works ({e}): run it as root, or as the server's user"
+        )),
+        // It ended meanwhile, or is a zombie.
+        Err(_) => Ok(false),
+    }
 }
 
 fn is_server_name(name: &str) -> bool {
@@ -120,7 +133,7 @@ pub fn processes(data_dir: &Path) -> Result<Vec<u32>, String> {
     let wanted = data_dir.canonicalize().map_err(|e| format!("cannot find {}: {e}", data_dir.display()))?;
     let entries = std::fs::read_dir("/proc").map_err(|e| format!("cannot read /proc: {e}"))?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    Ok(pids.filter(|pid| works_in(*pid, &wanted)).collect())
+    pids.map(|pid| works_in(pid, &wanted).map(|here| here.then_some(pid))).filter_map(Result::transpose).collect()
 }
 
 /// Does anybody listen on the server's TCP port: at its address, or at all of them; where no address is configured, at

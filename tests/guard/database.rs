@@ -223,3 +223,24 @@ fn a_fence_proves_nothing_where_it_cannot_look() {
     assert!(matches!(&reply, Reply::Unknown { reason } if reason.contains("somebody listens")), "{reply:?}");
     assert_eq!(primary.sql("SELECT pg_is_in_recovery()"), "f");
 }
+
+#[test]
+fn a_guard_that_may_not_look_proves_nothing() {
+    let dir = folder();
+    let primary = Server::primary(dir.path());
+    let host =
+        Host::new(&primary.guarded("address = \"127.0.0.9\"\n").replace("socket_dir = \"", "socket_dir = \"/no"));
+    // Somebody who is neither root nor the server's user, and who finds nobody at port or socket.
+    fs::set_permissions(primary.data.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&primary.data, fs::Permissions::from_mode(0o755)).unwrap();
+    let guard = dir.path().join("watchdog-guard");
+    fs::copy(env!("CARGO_BIN_EXE_watchdog-guard"), &guard).unwrap();
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]).arg(&guard);
+    let out = command.arg("--config").arg(&host.config).args(["status", "--output", "json"]).output().unwrap();
+    fs::set_permissions(&primary.data, fs::Permissions::from_mode(0o700)).unwrap();
+    let status: watchdog::guard::protocol::Status = serde_json::from_slice(&out.stdout).unwrap();
+    let shown = status.postgres.unwrap();
+    assert_eq!(shown.role, PostgresRole::Unknown, "{}", shown.seen_by);
+    assert!(shown.seen_by.contains("may not see where process"), "{}", shown.seen_by);
+}
