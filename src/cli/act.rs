@@ -93,7 +93,7 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
     let call = |mut node: super::call::Node, ask| async move { node.failover(ask).await };
     let repeated = cli.request_id.is_some();
     if !repeated || wish.dry_run {
-        let plan = cluster.within(DRY_RUN).ask(Kind::Read, ask.clone(), call).await?;
+        let plan = cluster.within(DRY_RUN).ask(Kind::Patient, ask.clone(), call).await?;
         if wish.dry_run || screen.output == Output::Table {
             screen.show(&plan, || plan_page::page(&wish.group, &plan))?;
         }

@@ -28,6 +28,8 @@ pub type Node = AdminClient<Channel>;
 pub enum Kind {
     /// Asked once of each node until one answers.
     Read,
+    /// Changes nothing but needs the leader: asked again and again, as an election may be under way.
+    Patient,
     /// Asked of every node again and again until one answers for certain or the time is up.
     Write,
 }
@@ -144,7 +146,7 @@ impl Cluster {
         let why = format!("{}: {}", said_by(endpoint, &status), status.message());
         match outcome {
             Some("none") => Tried::Next { why, maybe_done: false },
-            Some(_) => Tried::Next { why, maybe_done: true },
+            Some(_) => Tried::Next { why, maybe_done: kind == Kind::Write },
             None if is_certain(&status) => Tried::Final(CliError::from_status(&status)),
             None => Tried::Next { why, maybe_done: kind == Kind::Write },
         }

@@ -205,6 +205,18 @@ async fn a_dry_run_and_what_it_leads_to() {
 }
 
 #[tokio::test]
+async fn a_dry_run_waits_for_an_election() {
+    let (_log, node, served) = leader().await;
+    node.lose_quorum();
+    let address = served.address.clone();
+    let asked = std::thread::spawn(move || ctl(&address, &["failover", GROUP, "--to", "hanoi", "--dry-run"]));
+    node.wait_until_asked().await;
+    node.lead();
+    let said = tokio::task::spawn_blocking(move || asked.join().unwrap()).await.unwrap();
+    assert_eq!(said.code, 0, "{}", said.stderr);
+}
+
+#[tokio::test]
 async fn following_prints_the_timeline_and_ends_with_the_run() {
     let (log, _node, served) = leader().await;
     let at = long_ago();

@@ -1,6 +1,7 @@
 //! A stand-in for a node: a real `ClusterState` behind a lock instead of a replicated log, and facts that a test sets.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -202,6 +203,7 @@ pub struct StandInNode {
     log: Arc<Log>,
     policy: Arc<ClusterPolicy>,
     standing: watch::Sender<NodeStanding>,
+    asked: AtomicU64,
     pub mood: Mutex<Mood>,
     pub sight: Mutex<Sight>,
 }
@@ -218,6 +220,7 @@ impl StandInNode {
             log: Arc::clone(log),
             policy: Arc::new(policy),
             standing: watch::Sender::new(standing),
+            asked: AtomicU64::new(0),
             mood: Mutex::new(Mood::Healthy),
             sight: Mutex::new(Sight::default()),
         })
@@ -246,6 +249,13 @@ impl StandInNode {
             standing.has_quorum = false;
             standing.note = "hears 1 of 3 voters".to_owned();
         });
+    }
+
+    /// Until somebody asked who leads, beyond the one that watches over its health.
+    pub async fn wait_until_asked(&self) {
+        let asked = &self.asked;
+        let before = asked.load(Ordering::Relaxed);
+        wait_until("a call", || async { asked.load(Ordering::Relaxed) > before }).await;
     }
 
     pub fn set_mood(&self, mood: Mood) {
@@ -277,6 +287,7 @@ impl AdminBackend for StandInNode {
     }
 
     fn standing(&self) -> watch::Receiver<NodeStanding> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.standing.subscribe()
     }
 
