@@ -296,6 +296,11 @@ impl Actuator for GuardedActuator {
         }
     }
 
+    /// A guard raises before it looks: its store is fsynced before anything is looked at.
+    fn read_back_raises(&self, _action: &Action) -> bool {
+        true
+    }
+
     async fn read_back(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ReadBack {
         let Some((guard, name, params)) = asked(action) else {
             return ReadBack::Unknown { reason: not_a_guards(action) };

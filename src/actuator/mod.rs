@@ -23,6 +23,12 @@ pub trait Actuator: Send + Sync {
     /// Raises the token at the resource, then acts.
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome;
 
+    /// Whether [`read_back`](Self::read_back) makes the resource remember the token by itself, so that raising it first
+    /// would only cost another exchange.
+    fn read_back_raises(&self, _action: &Action) -> bool {
+        false
+    }
+
     /// Looks whether the effect is there. Changes nothing, except that the token may be raised.
     async fn read_back(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ReadBack;
 }

@@ -340,6 +340,9 @@ impl Executor {
         let deadline = Instant::now() + LOOK_DEADLINE;
         let actuator = &self.coordinator.actuator;
         let looking = async {
+            if actuator.read_back_raises(action) {
+                return actuator.read_back(warrant, action, deadline).await;
+            }
             match actuator.raise(warrant, action, deadline).await {
                 Raised::Done { .. } => actuator.read_back(warrant, action, deadline).await,
                 Raised::Unknown { reason } => ReadBack::Unknown { reason },

@@ -61,6 +61,10 @@ impl Actuator for ActuatorSet {
         self.of(action).execute(warrant, action, deadline).await
     }
 
+    fn read_back_raises(&self, action: &Action) -> bool {
+        self.of(action).read_back_raises(action)
+    }
+
     async fn read_back(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ReadBack {
         self.of(action).read_back(warrant, action, deadline).await
     }

@@ -59,7 +59,7 @@ impl Sshd {
         let text = format!(
             "ListenAddress {address}\nPort {}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
              PubkeyAuthentication yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-             PermitRootLogin forced-commands-only\nLogLevel VERBOSE\nMaxStartups 100\nUseDNS no\n",
+             PermitRootLogin forced-commands-only\nLogLevel VERBOSE\nMaxStartups 100\nUseDNS no\nSetEnv SHLVL=1\n",
             listen.port(),
             host_key.file.display(),
             authorized.display()
