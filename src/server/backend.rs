@@ -352,7 +352,11 @@ impl Backend {
                 Some(ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence }) => {
                     (true, format!("the old primary's guard answers, and would be asked to stop it: {evidence}"))
                 }
-                Some(other) => (false, format!("the old primary's guard: {other:?}; `--assert-fence {}`", plan.from)),
+                Some(ReadBack::InFlight { evidence }) => (true, format!("a fence is in flight: {evidence}")),
+                Some(ReadBack::Unknown { reason }) => (false, format!("{reason}; else `--assert-fence {}`", plan.from)),
+                Some(ReadBack::Refused { held }) => {
+                    (false, format!("the old primary's guard holds the higher token {held}: find out who raised it"))
+                }
                 None => (false, format!("the plan has no fence; `--assert-fence {}`", plan.from)),
             }
         };
@@ -393,7 +397,10 @@ impl Backend {
                     }
                 }
             }
-            let replication = rules.replication.iter().map(|(region, target)| {
+            // Into the region that serves nothing is replicated: its target measures the other way's past.
+            let here = state.group(name).map(|group| group.serving.last.clone());
+            let into = rules.replication.iter().filter(|(region, _)| here.as_ref() != Some(*region));
+            let replication = into.map(|(region, target)| {
                 let measured = view.fresh(rules.observation_ttl_ms).filter_map(|(_, sight)| {
                     match sight.of(name, target)?.0.measure.clone()? {
                         Measure::Replication(measure) => Some(measure),

@@ -334,7 +334,7 @@ fn describe(change: &Change) -> String {
         Change::ClaimRun { run, floor: Some(floor), .. } => format!("claim run {run} above {floor}"),
         Change::ClaimRun { run, .. } => format!("claim run {run}"),
         Change::StepStarted { step, token, attempt, fence_proof: Some(proof), .. } => {
-            format!("start {step}, attempt {attempt}, token {token}, proof {proof:?}")
+            format!("start {step}, attempt {attempt}, token {token}, {}", runs::proof_text(proof))
         }
         Change::StepStarted { step, token, attempt, .. } => format!("start {step}, attempt {attempt}, token {token}"),
         Change::StepFinished { step, token, attempt, .. } => format!("finish {step}, attempt {attempt}, token {token}"),
@@ -346,7 +346,9 @@ fn describe(change: &Change) -> String {
             format!("{} {step} of run {run}", order.word())
         }
         Change::Order { run, order, .. } => format!("{} run {run}", order.word()),
-        Change::Pause { until: Some(until), .. } => format!("pause until {} (unix ms)", until.0),
+        Change::Pause { until: Some(until), .. } => {
+            format!("pause, ending by itself at unix time {} s", until.0 / 1000)
+        }
         Change::Pause { .. } => "pause".to_owned(),
         Change::Resume { expired: Some(_), .. } => "resume: the pause expired".to_owned(),
         Change::Resume { .. } => "resume".to_owned(),

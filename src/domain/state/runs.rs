@@ -169,7 +169,7 @@ impl ClusterState {
         if run.claims.len() > CLAIMS_KEPT {
             run.claims.remove(0);
         }
-        note(run, entry, None, format!("claimed by node {} under token {token}", entry.node));
+        note(run, entry, None, format!("claimed under token {token}"));
         group.token = token;
         Ok(Some(token))
     }
@@ -504,7 +504,7 @@ pub(super) fn leave_unsettled(group: &mut GroupState, run: &Run, step: &Step, en
     }
 }
 
-fn proof_text(proof: &FenceProof) -> String {
+pub(super) fn proof_text(proof: &FenceProof) -> String {
     match proof {
         FenceProof::Guard { token, evidence } => format!("fence proof under {token}: {evidence}"),
         FenceProof::LeaseExpired { evidence, .. } => format!("lease expired: {evidence}"),
