@@ -85,17 +85,34 @@ async fn p3_a_leader_frozen_and_thawed_changes_nothing() -> Result<()> {
         })
         .await?;
         let log = lab.node(&frozen)?.part()?.log.clone();
-        wait::until("a refusal in the thawed node's log", Duration::from_secs(30), async || {
+        // Refused by name, or, where its own deadline had passed by then, unknown: but told, never silent.
+        wait::until("the thawed node to say how its attempt ended", Duration::from_secs(30), async || {
             let text = std::fs::read_to_string(&log)?;
-            ensure!(text.to_lowercase().contains("refused"), "its log ends with:\n{}", tail(&log));
+            let first = run.claims.first().map(|claim| claim.token.clone()).unwrap_or_default();
+            let told = text.lines().find(|line| line.contains("not done") && line.contains(&format!("token={first}")));
+            ensure!(told.is_some(), "its log ends with:\n{}", tail(&log));
+            Ok(())
+        })
+        .await?;
+        let guard = lab.folder.log(&format!("guard-{DR}"));
+        wait::until("the guard to refuse the late promote by name", Duration::from_secs(30), async || {
+            let text = std::fs::read_to_string(&guard)?;
+            let refused =
+                text.lines().any(|line| line.contains("\"action\":\"promote\"") && line.contains("lower_token"));
+            ensure!(refused, "the guard's log ends with:\n{}", tail(&guard));
             Ok(())
         })
         .await?;
 
         ensure!(lab.zone_token().await? == zone, "the zone's token moved: {}", lab.zone_token().await?);
         points_at(lab, DR)?;
-        let after = lab.run(&run.summary.clone().unwrap_or_default().id).await?;
-        ensure!(after == run, "the run changed after its end");
+        // The thawed node may be asked before it has caught up.
+        wait::until("every node to show the run as it ended", Duration::from_secs(20), async || {
+            let after = lab.run(&run.summary.clone().unwrap_or_default().id).await?;
+            ensure!(after == run, "the run changed after its end, from {run:?} to {after:?}");
+            Ok(())
+        })
+        .await?;
         ensure!(lab.runs().await?.len() == 1 && lab.standby.timeline().await? == 2, "something came twice");
         each_effect_once(lab)
     })

@@ -104,7 +104,7 @@ async fn p4_without_fence_proof_the_run_is_stuck_until_it_is_asserted() -> Resul
         ensure!(lab.standby.in_recovery().await?, "promoted without proof");
         ensure!(!effects(lab)?.contains_key("hanoi/promote"), "{:?}", effects(lab)?);
 
-        let words = ["run", "assert-fence", GROUP, HOME, "--reason", "I pulled its plug", "--yes", GROUP];
+        let words = ["run", "assert-fence", GROUP, "--region", HOME, "--reason", "I pulled its plug", "--yes", GROUP];
         lab.node("witness-1")?.ctl(&words).await?;
         let run = lab.until_run(&[RunPhase::Succeeded], Duration::from_secs(60)).await?;
         ensure!(run.fence_assertion.is_some(), "the assertion is not on record: {}", brief(&run));

@@ -27,8 +27,8 @@ pub async fn play(options: Options, body: impl AsyncFnOnce(&mut Lab) -> Result<(
     if played.is_err() {
         lab.folder.keep_files();
     }
-    let folder = lab.folder.path.display().to_string();
-    played.with_context(|| format!("logs and state are in {folder}"))
+    // On one line, whatever the test harness makes of it.
+    played.map_err(|error| anyhow::anyhow!("{error:#} (logs and state are in {})", lab.folder.path.display()))
 }
 
 /// The ledger of a region's guard.

@@ -41,6 +41,8 @@ pub fn guard(folder: &Path, guard: &Path, config: &Path) -> Result<ExitCode> {
     let mut answer = Vec::new();
     child.stdout.take().context("the guard has no standard output")?.read_to_end(&mut answer)?;
     let status = child.wait()?;
+    let asked = String::from_utf8_lossy(&request);
+    eprintln!("asked: {} answered: {}", asked.trim(), String::from_utf8_lossy(&answer).trim());
     if acts {
         hold(folder, step, Point::After);
     }

@@ -109,7 +109,7 @@ impl Node {
 /// `watchdogctl --endpoint … WORDS --output json`, parsed.
 pub async fn ctl(endpoint: SocketAddr, words: &[&str]) -> Result<Value> {
     let mut command = Command::new(binaries()?.watchdogctl);
-    command.args(["--endpoint", &endpoint.to_string()]).args(words).args(["--output", "json"]);
+    command.args(["--endpoint", &endpoint.to_string()]).args(words).args(["--output", "json", "--by", "lab"]);
     let said = run_async(command).await?;
     serde_json::from_str(&said).with_context(|| format!("watchdogctl {words:?} printed no JSON: {said}"))
 }

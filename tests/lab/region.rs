@@ -35,7 +35,8 @@ impl Service {
         let listen = SocketAddr::new(address, folder.port(&[address])?);
         let pid_file = folder.path.join("run").join(format!("service-{site}.pid"));
         let (pid, log, mark) = (pid_file.display(), folder.log(&format!("service-{site}")), folder.path.display());
-        let running = format!("[ -s {pid} ] && kill -0 \"$(cat {pid})\" 2>/dev/null");
+        // A process that was killed and not yet reaped has no program any more.
+        let running = format!("[ -s {pid} ] && readlink -q /proc/$(cat {pid})/exe >/dev/null");
         let start_script = folder.write_script(
             &format!("{site}/bin/start-services"),
             &format!(

@@ -8,7 +8,7 @@ use tonic::transport::Endpoint;
 use watchdog::proto::admin_client::AdminClient;
 use watchdog::proto::{
     GetRunRequest, GetStatusRequest, GetStatusResponse, GroupStatus, ListRunsRequest, Run, RunPhase, RunSummary,
-    Verdict, Vote,
+    Standing, Verdict, Vote,
 };
 
 use super::nodes::name_at;
@@ -34,6 +34,12 @@ pub fn group(status: &GetStatusResponse) -> Result<&GroupStatus> {
     status.groups.iter().find(|group| group.name == GROUP).context("the status has no such group")
 }
 
+/// A node cut off from the others tells an old story.
+fn knows(standing: Option<&Standing>) -> Result<()> {
+    ensure!(standing.is_some_and(|it| it.has_quorum && !it.leader.is_empty()), "no quorum or leader: {standing:?}");
+    Ok(())
+}
+
 /// A vote's verdict.
 pub fn verdict(vote: &Vote) -> Verdict {
     Verdict::try_from(vote.verdict).unwrap_or_default()
@@ -50,10 +56,10 @@ impl Lab {
         let mut refusal = anyhow::anyhow!("no node runs");
         for node in self.nodes.iter().rev().filter(|node| node.is_running()) {
             match status_of(node.listen).await {
-                Ok(status) if status.standing.as_ref().is_some_and(|it| it.has_quorum && !it.leader.is_empty()) => {
-                    return Ok(status);
-                }
-                Ok(status) => refusal = anyhow::anyhow!("{} has no quorum or leader: {:?}", node.name, status.standing),
+                Ok(status) => match knows(status.standing.as_ref()) {
+                    Ok(()) => return Ok(status),
+                    Err(error) => refusal = error.context(node.name.clone()),
+                },
                 Err(error) => refusal = error.context(node.name.clone()),
             }
         }
@@ -70,7 +76,11 @@ impl Lab {
         let mut refusal = anyhow::anyhow!("no node runs");
         for node in self.nodes.iter().rev().filter(|node| node.is_running()) {
             let ask = ListRunsRequest { group: GROUP.to_owned(), limit: 100, before_run_id: String::new() };
-            let answer = async { Ok(dial(node.listen).await?.list_runs(ask).await?.into_inner().runs) };
+            let answer = async {
+                let answer = dial(node.listen).await?.list_runs(ask).await?.into_inner();
+                knows(answer.standing.as_ref())?;
+                Ok(answer.runs)
+            };
             match answer.await {
                 Ok(runs) => return Ok(runs),
                 Err(error) => refusal = error,
@@ -85,8 +95,9 @@ impl Lab {
         for node in self.nodes.iter().rev().filter(|node| node.is_running()) {
             let ask = GetRunRequest { run_id: id.to_owned() };
             let answer = async {
-                let run = dial(node.listen).await?.get_run(ask).await?.into_inner().run;
-                run.context("an answer without a run")
+                let answer = dial(node.listen).await?.get_run(ask).await?.into_inner();
+                knows(answer.standing.as_ref())?;
+                answer.run.context("an answer without a run")
             };
             match answer.await {
                 Ok(run) => return Ok(run),
