@@ -18,7 +18,7 @@ use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
 use crate::domain::loss;
 use crate::domain::plan::{Action, Step};
 use crate::domain::policy::Fencing;
-use crate::domain::run::{Run, RunKind, RunOutcome, StepPhase};
+use crate::domain::run::{Run, RunKind, RunOutcome, RunPhase, StepPhase};
 use crate::domain::state::{GroupState, Unsettled};
 use crate::domain::view::View;
 
@@ -30,6 +30,8 @@ const POLL: Duration = Duration::from_millis(50);
 const RECHECK: Duration = Duration::from_millis(200);
 /// A stuck run's resource is looked at this often.
 const WATCH: Duration = Duration::from_secs(2);
+/// A stuck fence whose host answers is tried again at least this often, milliseconds.
+const TRY_AGAIN_MAX_MS: u64 = 300_000;
 /// An actuator that outlives its deadline by this is dropped, and its outcome is unknown.
 const GRACE: Duration = Duration::from_millis(500);
 /// A result is proposed again for this long where the log does not answer.
@@ -417,14 +419,24 @@ impl Executor {
                     self.report(id, record.attempts, Outcome::Failed { retryable: true, reason }).await;
                 }
                 let is_fence = matches!(step.action, Action::Fence { .. });
-                if is_fence && (self.was_silent || record.phase.is_open_question()) {
-                    self.unstick("the old primary's host answers again").await;
+                if is_fence
+                    && (self.was_silent || record.phase.is_open_question() || self.is_time_again(record.attempts))
+                {
+                    self.unstick("the old primary's host answers").await;
                 }
             }
             ReadBack::InFlight { .. } | ReadBack::Unknown { .. } => {}
             ReadBack::Refused { held } => return Rest { rest: WATCH, floor: Some(held), silent: Some(false) },
         }
         Rest { rest: WATCH, floor: None, silent: Some(is_silent) }
+    }
+
+    /// A host that answers but could not be fenced is tried again by itself, the more seldom the more often it failed.
+    fn is_time_again(&self, attempts: u32) -> bool {
+        let RunPhase::Stuck { since, .. } = &self.run.phase else { return false };
+        let patience_ms = self.coordinator.policy.groups.get(&self.run.group).map_or(10_000, |r| r.fence_patience_ms);
+        let wait_ms = patience_ms.saturating_mul(u64::from(attempts / 4 + 1)).min(TRY_AGAIN_MAX_MS);
+        unix_now().since(*since) >= wait_ms
     }
 
     async fn unstick(&self, reason: &str) {
