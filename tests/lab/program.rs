@@ -87,7 +87,10 @@ async fn main() -> ExitCode {
     };
     let done = tokio::select! {
         done = work => done,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        _ = tokio::signal::ctrl_c() => {
+            let ended_well = lab::demo::ENDED_WELL.load(std::sync::atomic::Ordering::SeqCst);
+            if ended_well { Ok(()) } else { Err(anyhow::anyhow!("interrupted")) }
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

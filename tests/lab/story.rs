@@ -25,6 +25,8 @@ pub struct Story {
     pending: Vec<(SystemTime, String)>,
 }
 
+/// One look at everything, and a little more.
+const SETTLE: Duration = Duration::from_millis(120);
 /// Longer texts are cut.
 const WIDTH: usize = 150;
 
@@ -80,14 +82,21 @@ impl Story {
         }
     }
 
-    /// Prints what was gathered, in the order of time.
-    pub fn print(&mut self) {
+    /// Prints what was gathered, in the order of time; what is quite new waits for others that may belong before it.
+    fn print(&mut self, but_the_last: Duration) {
         self.pending.sort_by_key(|(at, _)| *at);
-        for (_, line) in self.pending.drain(..) {
+        let until = SystemTime::now() - but_the_last;
+        let ready = self.pending.iter().take_while(|(at, _)| *at <= until).count();
+        for (_, line) in self.pending.drain(..ready) {
             if self.aloud {
                 println!("{line}");
             }
         }
+    }
+
+    /// Prints the rest.
+    pub fn end(&mut self) {
+        self.print(Duration::ZERO);
     }
 
     /// Looks everywhere once and tells what is new; the newest run, if there is one.
@@ -107,7 +116,7 @@ impl Story {
         }
         self.tell_client(lab);
         self.tell_pages(lab);
-        self.print();
+        self.print(SETTLE);
         run
     }
 
@@ -169,7 +178,8 @@ impl Story {
                 continue;
             }
             let step = if event.step.is_empty() { "run" } else { &event.step };
-            let text = format!("{step:<9} token {}  {first}", event.token);
+            let by = if first.starts_with("claimed") { format!(" by {}", event.node) } else { String::new() };
+            let text = format!("{step:<9} token {}  {first}{by}", event.token);
             self.line("step", &text, time(event.at_ms));
             rest.lines().for_each(|line| self.more(line));
         }
