@@ -10,7 +10,7 @@ mod steps;
 mod steward;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,9 +20,10 @@ use tokio::time::Instant;
 use crate::actuator::Actuator;
 use crate::clock::unix_now;
 use crate::domain::command::{Applied, Change, Command};
-use crate::domain::decide::{Decision, Decisions, OpenIntent, Standing, decide};
+use crate::domain::decide::{Decision, Decisions, Explanation, OpenIntent, Standing, decide};
 use crate::domain::ids::{NodeId, Principal, RunId};
 use crate::domain::policy::ClusterPolicy;
+use crate::domain::quorum::Count;
 use crate::domain::run::Cause;
 use crate::domain::state::ClusterState;
 use crate::domain::view::View;
@@ -85,10 +86,14 @@ pub struct Coordinator {
     pub sightings: Arc<Sightings>,
     /// The last look, for the status; empty where this node does not lead.
     pub looks: watch::Sender<Arc<Decisions>>,
+    /// The last rejection that was logged: the same again is not news.
+    pub last_rejection: Mutex<Option<String>>,
 }
 
-/// While a trigger is being counted or a run is open, the world is looked at this often; reports and results wake it too.
+/// While a quorum's hold-down runs, the world is looked at this often; reports and results wake it too.
 const ALERT_TICK: Duration = Duration::from_millis(20);
+/// While a run is open: for back-offs that end.
+const RUN_TICK: Duration = Duration::from_millis(50);
 /// At rest.
 const REST_TICK: Duration = Duration::from_millis(500);
 
@@ -134,8 +139,7 @@ impl Coordinator {
             let now = state.borrow_and_update().clone();
             let view = self.view(&leadership);
             let decisions = decide(&now, &self.policy, &view, unix_now());
-            let is_alert =
-                decisions.explain.values().any(|e| matches!(e.standing, Standing::Counting | Standing::Running));
+            let is_alert = decisions.explain.values().any(is_urgent);
             let proposals = decisions.propose.clone();
             let _ = self.looks.send(Arc::new(decisions));
             for decision in proposals {
@@ -146,7 +150,12 @@ impl Coordinator {
             if steward.look(&now, &view, runs.is_idle()).await {
                 return;
             }
-            let tick = if is_alert || !runs.is_idle() { ALERT_TICK } else { REST_TICK };
+            let tick = match (is_alert, runs.is_idle()) {
+                (true, _) => ALERT_TICK,
+                (false, false) => RUN_TICK,
+                (false, true) if now.groups.values().any(|group| group.open_run.is_some()) => RUN_TICK,
+                (false, true) => REST_TICK,
+            };
             tokio::select! {
                 changed = state.changed() => if changed.is_err() { return },
                 () = self.sightings.changed() => {}
@@ -214,12 +223,8 @@ impl Coordinator {
     /// the state tells, at the next look.
     async fn propose(&self, change: Change) -> Option<Applied> {
         let what = change.name();
-        let command = Command { node: self.node, at: unix_now(), by: self.name.clone(), request_id: None, change };
-        match self.journal.propose(command).await {
-            Ok(Applied::Rejected(rejection)) => {
-                tracing::warn!(what, code = ?rejection.code, "rejected: {}", rejection.message);
-                None
-            }
+        match self.answer(change).await {
+            Ok(Applied::Rejected(_)) => None,
             Ok(applied) => Some(applied),
             Err(error) => {
                 tracing::warn!(what, %error, "not proposed");
@@ -227,6 +232,34 @@ impl Coordinator {
             }
         }
     }
+
+    /// As [`propose`](Self::propose), telling what came of it.
+    ///
+    /// What the state at hand would reject is not written at all: looks repeat, and a rejection that is repeated for as
+    /// long as its cause lasts would fill the log and the audit.
+    async fn answer(&self, change: Change) -> Result<Applied, JournalError> {
+        let what = change.name();
+        let command = Command { node: self.node, at: unix_now(), by: self.name.clone(), request_id: None, change };
+        let mut preview = (**self.journal.state().borrow()).clone();
+        let index = preview.applied_index.saturating_add(1);
+        let applied = match preview.apply(index, &command) {
+            Applied::Rejected(rejection) => Applied::Rejected(rejection),
+            _ => self.journal.propose(command).await?,
+        };
+        if let Applied::Rejected(rejection) = &applied {
+            let mut last = self.last_rejection.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if last.as_ref() != Some(&rejection.message) {
+                tracing::warn!(what, code = ?rejection.code, "rejected: {}", rejection.message);
+                *last = Some(rejection.message.clone());
+            }
+        }
+        Ok(applied)
+    }
+}
+
+/// A quorum sees it down, and only time is missing.
+fn is_urgent(explanation: &Explanation) -> bool {
+    explanation.standing == Standing::Counting && explanation.count.as_ref().is_some_and(Count::is_down)
 }
 
 /// Returns when leadership of `term` is over.

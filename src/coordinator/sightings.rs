@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -12,6 +13,8 @@ use crate::domain::view::{Sight, View};
 
 /// Two clocks that differ by more do not agree, milliseconds.
 const CLOCK_TOLERANCE_MS: u64 = 5000;
+/// A process that has not reported for so long may have been followed by one with an earlier clock.
+const INCARNATION_SILENCE: Duration = Duration::from_secs(5);
 /// Reports are kept from so many nodes at most: more than any cluster has.
 const NODES_MAX: usize = 64;
 
@@ -24,10 +27,17 @@ pub struct Sightings {
 
 impl Sightings {
     /// Takes a report; an older one than the newest of its node is dropped. Answers whether it was taken.
+    ///
+    /// A node that was restarted after its clock was set back says an earlier incarnation: it is believed once nothing
+    /// has come from the later one for a while.
     pub fn receive(&self, report: Report) -> bool {
         let mut newest = self.lock();
         let known = newest.get(&report.node);
-        if known.is_some_and(|(_, old)| (old.incarnation, old.seq) >= (report.incarnation, report.seq)) {
+        let is_older = known.is_some_and(|(came, old)| {
+            let is_silent = old.incarnation != report.incarnation && came.elapsed() >= INCARNATION_SILENCE;
+            (old.incarnation, old.seq) >= (report.incarnation, report.seq) && !is_silent
+        });
+        if is_older {
             return false;
         }
         if known.is_none() && newest.len() >= NODES_MAX {

@@ -12,7 +12,7 @@ use super::{Coordinator, JournalError};
 use crate::clock::unix_now;
 use crate::domain::advance::{Move, backoff_ms};
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
-use crate::domain::command::{Applied, Change, Command, FenceProof};
+use crate::domain::command::{Applied, Change, FenceProof};
 use crate::domain::decide::{Holds, loss_obstacle, trigger_holds};
 use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
 use crate::domain::loss;
@@ -30,6 +30,11 @@ const POLL: Duration = Duration::from_millis(50);
 const RECHECK: Duration = Duration::from_millis(200);
 /// A stuck run's resource is looked at this often.
 const WATCH: Duration = Duration::from_secs(2);
+/// So long after its opening a run whose trigger can be judged neither way calls a person, milliseconds.
+const UNSURE_PATIENCE_MS: u64 = 30_000;
+/// What that person is told.
+const UNSURE: &str = "too few nodes can tell whether the region is still down: look at `watchdogctl status`, then `run abort`, \
+                      or `run assert-fence` where you know better";
 /// A stuck fence whose host answers is tried again at least this often, milliseconds.
 const TRY_AGAIN_MAX_MS: u64 = 300_000;
 /// An actuator that outlives its deadline by this is dropped, and its outcome is unknown.
@@ -130,7 +135,10 @@ impl Executor {
         let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
         match &step.action {
             Action::Fence { .. } => match self.trigger() {
-                Holds::Unknown => return Rest::of(RECHECK),
+                Holds::Unknown if unix_now().since(self.run.opened_at) < UNSURE_PATIENCE_MS => {
+                    return Rest::of(RECHECK);
+                }
+                Holds::Unknown => return self.give_up(id, UNSURE.to_owned()).await,
                 Holds::No => {
                     if let Some(rest) = self.withdraw(&step).await {
                         return rest;
@@ -230,7 +238,7 @@ impl Executor {
             outcome,
         };
         loop {
-            match self.journal_answer(change.clone()).await {
+            match self.coordinator.answer(change.clone()).await {
                 Ok(_) | Err(JournalError::NotLeader) => return,
                 Err(error) if Instant::now() >= give_up_at => {
                     tracing::error!(run = %self.run.id, step = %id, %error, "the result could not be committed; it will be read back");
@@ -401,6 +409,10 @@ impl Executor {
             return Rest::of(WATCH);
         }
         let record = self.run.record(id).cloned().unwrap_or_default();
+        if record.attempts == 0 && matches!(step.action, Action::Fence { .. }) && self.trigger() != Holds::Unknown {
+            self.unstick("the trigger can be judged again").await;
+            return Rest::of(WATCH);
+        }
         if step.action.is_repeatable() || record.attempts == 0 {
             return Rest::of(WATCH);
         }
@@ -502,17 +514,6 @@ impl Executor {
 
     async fn propose(&self, change: Change) -> bool {
         matches!(self.coordinator.propose(change).await, Some(Applied::Done { .. }))
-    }
-
-    async fn journal_answer(&self, change: Change) -> Result<Applied, JournalError> {
-        let what = change.name();
-        let by = self.coordinator.name.clone();
-        let command = Command { node: self.coordinator.node, at: unix_now(), by, request_id: None, change };
-        let applied = self.coordinator.journal.propose(command).await?;
-        if let Applied::Rejected(rejection) = &applied {
-            tracing::warn!(run = %self.run.id, what, code = ?rejection.code, "rejected: {}", rejection.message);
-        }
-        Ok(applied)
     }
 }
 

@@ -150,6 +150,7 @@ async fn serve(
         actuator: actuator.clone(),
         sightings: sightings.clone(),
         looks,
+        last_rejection: std::sync::Mutex::default(),
     });
     let receivers = pager::receivers(config)?;
     let dispatcher = Dispatcher::new(&config.cluster, &receivers)

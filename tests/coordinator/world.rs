@@ -304,6 +304,7 @@ impl Node {
             actuator: world.clone(),
             sightings: sightings.clone(),
             looks: watch::Sender::default(),
+            last_rejection: Mutex::default(),
         });
         let (stop, stopping) = watch::channel(false);
         Self { task: tokio::spawn(coordinator.run(stopping)), sightings, deaf, _stop: stop }
