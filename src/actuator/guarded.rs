@@ -103,6 +103,34 @@ impl GuardedActuator {
         }
     }
 
+    /// What is there now, as far as the guard's status tells, under no token: for a dry run. Changes nothing.
+    pub async fn peek(&self, cluster: &ClusterName, epoch: u64, action: &Action, deadline: Instant) -> ReadBack {
+        let Some((guard, name, _)) = asked(action) else {
+            return ReadBack::Unknown { reason: not_a_guards(action) };
+        };
+        let status = match self.status(cluster, epoch, guard, deadline).await {
+            Ok(status) => status,
+            Err(reason) => return ReadBack::Unknown { reason },
+        };
+        if let Some(fault) = status.groups.iter().find_map(|group| group.fault.as_ref()) {
+            return ReadBack::Unknown { reason: format!("guard of host {}: {fault}", guard.host) };
+        }
+        let is_latched = status.groups.iter().any(|group| group.latch.is_some());
+        let Some(postgres) = status.postgres.filter(|_| name == FENCE || name == PROMOTE) else {
+            return ReadBack::NotDone { evidence: format!("the guard of {} answers", guard.host) };
+        };
+        let latch = if is_latched { "latched" } else { "not latched" };
+        let evidence = format!("{}: server {:?}, {latch} ({})", guard.host, postgres.role, postgres.seen_by);
+        match (name, postgres.role, is_latched) {
+            (FENCE, PostgresRole::Stopped | PostgresRole::InRecovery, true) => ReadBack::Done { evidence },
+            (PROMOTE, PostgresRole::Writable, _) => ReadBack::Done { evidence },
+            (PROMOTE, PostgresRole::Stopped, _) | (_, PostgresRole::Unknown, _) => {
+                ReadBack::Unknown { reason: evidence }
+            }
+            _ => ReadBack::NotDone { evidence },
+        }
+    }
+
     /// One exchange. Every answer tells the guard's time, refusals too.
     async fn ask(&self, endpoint: &GuardEndpoint, request: &Request, deadline: Instant) -> Result<Reply, AskError> {
         let host: Host = (endpoint.address.clone(), endpoint.host_key.clone());

@@ -70,6 +70,25 @@ impl Actuator for ActuatorSet {
     }
 }
 
+impl ActuatorSet {
+    /// What is there now, raising no token and changing nothing. `None`: cannot be known before the steps before it ran.
+    pub async fn peek(
+        &self,
+        policy: &ClusterPolicy,
+        warrant: &Warrant,
+        action: &Action,
+        deadline: Instant,
+    ) -> Option<ReadBack> {
+        match action {
+            Action::UpsertDns { .. } => Some(self.dns.read_back(warrant, action, deadline).await),
+            Action::Fence { .. } | Action::Promote { .. } | Action::Guarded { .. } => {
+                Some(self.guarded.peek(&policy.cluster, policy.epoch, action, deadline).await)
+            }
+            Action::Verify { .. } => None,
+        }
+    }
+}
+
 /// While this node leads, a session to every guard is kept open: a failover then costs one exchange a step.
 pub async fn keep_warm(
     actuators: Arc<ActuatorSet>,

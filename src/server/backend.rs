@@ -9,8 +9,8 @@ use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::actuators::ActuatorSet;
 use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
-use crate::actuator::Actuator;
 use crate::api::backend::{
     AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
     ReplicationSight, Sight, VoteSight,
@@ -44,7 +44,7 @@ pub struct Parts {
     pub own: NodeConfig,
     pub sightings: Arc<Sightings>,
     pub look: watch::Receiver<Arc<Decisions>>,
-    pub actuator: Arc<dyn Actuator>,
+    pub actuators: Arc<ActuatorSet>,
     pub observer: Arc<Observer>,
     pub warnings: Vec<String>,
 }
@@ -230,11 +230,11 @@ impl AdminBackend for Backend {
                 token: group.token,
             };
             async move {
-                let seen = self.parts.actuator.read_back(&warrant, &step.action, deadline).await;
-                (step.id.clone(), seen)
+                let seen = self.parts.actuators.peek(&self.parts.policy, &warrant, &step.action, deadline).await;
+                seen.map(|seen| (step.id.clone(), seen))
             }
         });
-        let present: BTreeMap<StepId, ReadBack> = join_all(reading).await.into_iter().collect();
+        let present: BTreeMap<StepId, ReadBack> = join_all(reading).await.into_iter().flatten().collect();
         let gates = self.gates(ask, &group, &rules, &plan, &present, confirmed.err().map(|error| error.to_string()));
         Ok(DryRun { plan, present, gates })
     }

@@ -147,7 +147,7 @@ async fn serve(
         name: Principal(format!("node:{}", own.name)),
         policy: policy.clone(),
         journal: journal.clone(),
-        actuator: actuator.clone(),
+        actuator,
         sightings: sightings.clone(),
         looks,
         last_rejection: std::sync::Mutex::default(),
@@ -163,7 +163,7 @@ async fn serve(
         own: own.clone(),
         sightings: sightings.clone(),
         look,
-        actuator,
+        actuators: actuators.clone(),
         observer: observer.clone(),
         warnings: config.warnings.iter().map(|fault| format!("{}: {}", fault.path, fault.what)).collect(),
     }));
