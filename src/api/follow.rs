@@ -29,7 +29,7 @@ pub(super) async fn follow(
         let state = applied.borrow_and_update().clone();
         let node = standing.borrow_and_update().clone();
         let Ok(run) = show::find_run(&state, id.as_str()) else {
-            let gone = Status::not_found(format!("run {id} is no longer remembered; see the node's audit file"));
+            let gone = Status::not_found(format!("run {id} is no longer remembered; only the newest runs are"));
             let _ = to.send(Err(gone)).await;
             return;
         };

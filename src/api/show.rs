@@ -64,6 +64,7 @@ pub fn failure_kind(kind: FailureKind) -> proto::FailureKind {
         FailureKind::WrongAnswer => proto::FailureKind::WrongAnswer,
         FailureKind::Unusable => proto::FailureKind::Unusable,
         FailureKind::OurFault => proto::FailureKind::OurFault,
+        FailureKind::NotLooked => proto::FailureKind::NotLooked,
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`crate::domain`]'s; all effects are an [`Actuator`]'s. [`steps`] carries out single moves of an open run.
 
 mod runs;
+mod settle;
 mod sightings;
 mod steps;
 mod steward;
@@ -133,11 +134,12 @@ impl Coordinator {
             backoff = (backoff * 2).min(Duration::from_secs(1));
         }
         let mut state = self.journal.state();
+        let led_since = Instant::now();
         let mut runs = runs::Runs::new(self.clone());
         let mut steward = steward::Steward::new(self.clone());
         loop {
             let now = state.borrow_and_update().clone();
-            let view = self.view(&leadership);
+            let view = self.view(&leadership, led_since);
             let decisions = decide(&now, &self.policy, &view, unix_now());
             let is_alert = decisions.explain.values().any(is_urgent);
             let proposals = decisions.propose.clone();
@@ -165,12 +167,13 @@ impl Coordinator {
         }
     }
 
-    fn view(&self, leadership: &Leadership) -> View {
+    fn view(&self, leadership: &Leadership, led_since: Instant) -> View {
         let voters = match self.journal.leadership().borrow() {
             now if now.voters.is_empty() => leadership.voters.clone(),
             now => now.voters.clone(),
         };
-        self.sightings.view(self.node, voters, Instant::now(), unix_now())
+        let view = self.sightings.view(self.node, voters, Instant::now(), unix_now());
+        View { watched_ms: u64::try_from(led_since.elapsed().as_millis()).unwrap_or(u64::MAX), ..view }
     }
 
     async fn carry_out(&self, decision: Decision) {

@@ -106,7 +106,8 @@ impl Runs {
     /// whatever was under way is read back under a higher token.
     fn broke_off(&mut self, error: &tokio::task::JoinError) {
         tracing::error!(%error, "a step's task broke off; the run is claimed anew and its effects are read back");
-        self.under_way.abort_all();
+        // A new set: what the old one still aborts is not heard of again.
+        self.under_way = JoinSet::new();
         self.held.clear();
         self.settling.clear();
     }
@@ -197,6 +198,10 @@ impl Runs {
 
     /// Raises tokens where an aborted or skipped step may still take effect.
     fn settle(&mut self, name: &GroupName, group: &GroupState) {
+        // A step that was skipped may still be on its way out of this node: its token is the one that would be raised.
+        if self.held.get(name).is_some_and(|held| !held.busy.is_empty()) {
+            return;
+        }
         self.settling.retain(|(of, resource), _| of != name || group.unsettled.contains_key(resource));
         for (resource, left) in &group.unsettled {
             let key = (name.clone(), resource.clone());
@@ -209,7 +214,7 @@ impl Runs {
                 continue;
             }
             self.settling.insert(key, None);
-            let task = super::steps::settle_left(
+            let task = super::settle::settle_left(
                 self.coordinator.clone(),
                 name.clone(),
                 resource.clone(),
@@ -223,5 +228,5 @@ impl Runs {
 
 /// A resource holds a higher token and the run is stuck over it: the claim above it waits for an operator's `retry`.
 fn is_stuck_for_floor(run: &Run, floor: Option<Token>) -> bool {
-    floor.is_some() && !matches!(run.phase, crate::domain::run::RunPhase::Open)
+    floor.is_some() && matches!(run.phase, crate::domain::run::RunPhase::Stuck { .. })
 }

@@ -71,7 +71,7 @@ impl Sightings {
             .filter(|(_, sight)| sight.report.clock.plus(sight.age_ms).0.abs_diff(clock.0) <= CLOCK_TOLERANCE_MS)
             .count();
         let clock_agrees = agreeing > voters.len() / 2;
-        View { self_id, voters, sights, clock_agrees }
+        View { self_id, voters, sights, watched_ms: 0, clock_agrees }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Instant, Report)>> {

@@ -19,11 +19,11 @@ use crate::domain::loss;
 use crate::domain::plan::{Action, Step};
 use crate::domain::policy::Fencing;
 use crate::domain::run::{Run, RunKind, RunOutcome, RunPhase, StepPhase};
-use crate::domain::state::{GroupState, Unsettled};
+use crate::domain::state::GroupState;
 use crate::domain::view::View;
 
 /// Reading back and raising take no longer than this.
-const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// What is in flight at a resource is looked at this often.
 const POLL: Duration = Duration::from_millis(50);
 /// A condition that is not met is looked at this often.
@@ -38,7 +38,7 @@ const UNSURE: &str = "too few nodes can tell whether the region is still down: l
 /// A stuck fence whose host answers is tried again at least this often, milliseconds.
 const TRY_AGAIN_MAX_MS: u64 = 300_000;
 /// An actuator that outlives its deadline by this is dropped, and its outcome is unknown.
-const GRACE: Duration = Duration::from_millis(500);
+pub(super) const GRACE: Duration = Duration::from_millis(500);
 /// A result is proposed again for this long where the log does not answer.
 const REPORT_FOR: Duration = Duration::from_secs(10);
 
@@ -133,6 +133,16 @@ impl Executor {
 
     async fn start(&self, id: &StepId, attempt: u32) -> Rest {
         let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
+        if let Some(left) = step.action.resource().and_then(|resource| self.group.unsettled.get(&resource)) {
+            if unix_now().since(self.run.opened_at) < UNSURE_PATIENCE_MS {
+                return Rest::of(RECHECK);
+            }
+            let reason = format!(
+                "its resource is unsettled since run {}: it must answer once before anything else is done to it; `run skip` goes on without",
+                left.run
+            );
+            return self.give_up(id, reason).await;
+        }
         match &step.action {
             Action::Fence { .. } => match self.trigger() {
                 Holds::Unknown if unix_now().since(self.run.opened_at) < UNSURE_PATIENCE_MS => {
@@ -159,7 +169,8 @@ impl Executor {
         let (proof, gate) = match &step.action {
             Action::Promote { .. } => match self.may_promote().await {
                 Ok(passed) => passed,
-                Err(refusal) => return self.refused_gate(id, refusal).await,
+                Err(Shut::Higher(fence, held)) => return self.held_higher(&fence, held).await,
+                Err(Shut::Why(refusal)) => return self.refused_gate(id, refusal).await,
             },
             _ => (None, LossGate::default()),
         };
@@ -254,11 +265,18 @@ impl Executor {
         let resource = step.action.resource().map_or_else(String::new, |resource| resource.0);
         tracing::warn!(run = %self.run.id, step = %step.id, ours = %self.token, %held, %resource, "refused: a higher token is held there");
         let reason = format!(
-            "{resource} holds token {held}, above this run's {}: find out who raised it; `run retry` then claims above it",
-            self.token
+            "{resource} holds token {held}, above this run's {}: find out who raised it; {}",
+            self.token,
+            if held.epoch > self.token.epoch {
+                "then raise the cluster's epoch"
+            } else {
+                "`run retry` then claims above it"
+            },
         );
         self.give_up(&step.id, reason).await;
-        Rest { rest: RECHECK, floor: Some(held), silent: None }
+        // Above a token of a later epoch nothing can be claimed before the epoch is raised: the next attempt meets it again.
+        let floor = (held.epoch <= self.token.epoch && held.n < u64::MAX).then_some(held);
+        Rest { rest: RECHECK, floor, silent: None }
     }
 
     // --- gates -----------------------------------------------------------------------------------------------------
@@ -272,8 +290,8 @@ impl Executor {
     }
 
     /// P4 and P5, judged just before `StepStarted`.
-    async fn may_promote(&self) -> Result<(Option<FenceProof>, LossGate), String> {
-        let gate = self.loss_gate()?;
+    async fn may_promote(&self) -> Result<(Option<FenceProof>, LossGate), Shut> {
+        let gate = self.loss_gate().map_err(Shut::Why)?;
         if matches!(self.run.fencing, Fencing::None { .. }) {
             return Ok((Some(FenceProof::Standing), gate));
         }
@@ -288,13 +306,18 @@ impl Executor {
                 ReadBack::Done { evidence } => {
                     return Ok((Some(FenceProof::Guard { token: self.token, evidence }), gate));
                 }
-                other => missing = format!("the fence does not show any more: {other:?}"),
+                ReadBack::Refused { held } => return Err(Shut::Higher(step.clone(), held)),
+                ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
+                    missing = format!("the fence does not hold any more: {evidence}");
+                }
+                ReadBack::InFlight { evidence } => missing = format!("something is in flight there: {evidence}"),
+                ReadBack::Unknown { reason } => missing = reason,
             }
         }
         if self.run.fence_assertion.is_some() {
             return Ok((Some(FenceProof::Asserted), gate));
         }
-        Err(format!("no fence proof: {missing}"))
+        Err(Shut::Why(format!("no fence proof: {missing}")))
     }
 
     fn loss_gate(&self) -> Result<LossGate, String> {
@@ -438,14 +461,17 @@ impl Executor {
                 }
             }
             ReadBack::InFlight { .. } | ReadBack::Unknown { .. } => {}
-            ReadBack::Refused { held } => return Rest { rest: WATCH, floor: Some(held), silent: Some(false) },
+            ReadBack::Refused { held } => return self.held_higher(&step, held).await,
         }
         Rest { rest: WATCH, floor: None, silent: Some(is_silent) }
     }
 
     /// A host that answers but could not be fenced is tried again by itself, the more seldom the more often it failed.
     fn is_time_again(&self, attempts: u32) -> bool {
-        let RunPhase::Stuck { since, .. } = &self.run.phase else { return false };
+        let RunPhase::Stuck { step, since, .. } = &self.run.phase else { return false };
+        if self.trigger() == Holds::Unknown || self.run.record(step).is_some_and(|record| record.is_permanent) {
+            return false;
+        }
         let patience_ms = self.coordinator.policy.groups.get(&self.run.group).map_or(10_000, |r| r.fence_patience_ms);
         let wait_ms = patience_ms.saturating_mul(u64::from(attempts / 4 + 1)).min(TRY_AGAIN_MAX_MS);
         unix_now().since(*since) >= wait_ms
@@ -520,6 +546,14 @@ impl Executor {
 /// Reports no older than this let the gates before promoting be judged, milliseconds.
 const LOOK_MS: u64 = 5000;
 
+/// A gate before promoting is shut.
+enum Shut {
+    /// In words.
+    Why(String),
+    /// The fence's resource holds a higher token.
+    Higher(Step, Token),
+}
+
 /// What P5 was judged by.
 #[derive(Default)]
 struct LossGate {
@@ -531,40 +565,4 @@ struct LossGate {
 fn jittered(ms: u64) -> Duration {
     let factor = rand::random_range(0.75..1.25);
     Duration::from_millis(ms).mul_f64(factor)
-}
-
-/// Raises the group's last token at a resource that an aborted or skipped step may still act upon, and records what it shows.
-pub(super) async fn settle_left(
-    coordinator: Arc<Coordinator>,
-    group: GroupName,
-    resource: ResourceName,
-    left: Unsettled,
-    token: Token,
-) -> Over {
-    let warrant = Warrant {
-        cluster: coordinator.policy.cluster.clone(),
-        group: group.clone(),
-        run: left.run.clone(),
-        step: StepId::from("settle"),
-        attempt: 0,
-        token,
-    };
-    let deadline = Instant::now() + LOOK_DEADLINE;
-    let raising = coordinator.actuator.raise(&warrant, &left.action, deadline);
-    match tokio::time::timeout_at(deadline + GRACE, raising).await {
-        Ok(Raised::Done { in_flight: None }) => {
-            let evidence = format!("token {token} raised; nothing in flight");
-            let change = Change::Settle { group: group.clone(), resource: resource.clone(), evidence };
-            coordinator.propose(change).await;
-        }
-        Ok(Raised::Done { in_flight: Some(what) }) => {
-            tracing::info!(%group, %resource, "unsettled still: {what} is in flight");
-        }
-        Ok(Raised::Unknown { reason }) => tracing::debug!(%group, %resource, "unsettled still: {reason}"),
-        Ok(Raised::Refused { held }) => {
-            tracing::warn!(%group, %resource, %held, "unsettled: a higher token is held there")
-        }
-        Err(_) => tracing::debug!(%group, %resource, "unsettled still: no answer in time"),
-    }
-    Over::Settled { group, resource }
 }

@@ -84,7 +84,7 @@ pub fn advance(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, n
             moves
         }
         RunPhase::Open if group.pause.is_some() => open_questions(run, hand, None),
-        RunPhase::Open => open_moves(run, hand, patience, now),
+        RunPhase::Open => open_moves(group, run, hand, patience, now),
     }
 }
 
@@ -101,17 +101,20 @@ fn open_questions(run: &Run, hand: &Hand, except: Option<&StepId>) -> Vec<Move> 
         .collect()
 }
 
-fn open_moves(run: &Run, hand: &Hand, patience: Patience, now: UnixMs) -> Vec<Move> {
+fn open_moves(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, now: UnixMs) -> Vec<Move> {
     if run.steps.values().all(|record| record.phase.is_settled()) {
         return vec![Move::Close { outcome: RunOutcome::Succeeded }];
     }
+    // Patience runs while this holder could act: not before its claim, and not while paused.
+    let claimed_at = run.claims.last().map(|claim| claim.at);
+    let since = claimed_at.max(group.resumed_at).unwrap_or_default();
     let mut moves = Vec::new();
     for (stage, step) in run.plan.steps() {
         let Some(record) = run.steps.get(&step.id) else { continue };
         if !run.stage_is_due(stage) || hand.busy.contains(&step.id) || record.phase.is_settled() {
             continue;
         }
-        if let Some(reason) = hopeless(step, record, patience, now)
+        if let Some(reason) = hopeless(step, record, patience, since, now)
             && (step.blocking || is_last_hope(run, hand, step))
         {
             moves.push(Move::GiveUp { step: step.id.clone(), reason });
@@ -129,9 +132,9 @@ fn open_moves(run: &Run, hand: &Hand, patience: Patience, now: UnixMs) -> Vec<Mo
 }
 
 /// Why a step will not succeed by itself, in words that say what the operator may do.
-fn hopeless(step: &Step, record: &StepRecord, patience: Patience, now: UnixMs) -> Option<String> {
+fn hopeless(step: &Step, record: &StepRecord, patience: Patience, since: UnixMs, now: UnixMs) -> Option<String> {
     let is_fence = matches!(step.action, Action::Fence { .. });
-    let waited_ms = record.first_started_at.map_or(0, |first| now.since(first));
+    let waited_ms = record.first_started_at.map_or(0, |first| now.since(first.max(since)));
     let allowed_ms = if is_fence { patience.fence_ms } else { patience.unknown_ms.saturating_add(step.deadline_ms) };
     let is_spent = match record.phase {
         StepPhase::Failed if record.is_permanent => true,

@@ -1,9 +1,10 @@
 //! Conditions that people must hear of: which should be told now, and what changed since they were last told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::command::Rejection;
 use super::decide::{Explanation, Standing, ballot_lines};
-use super::ids::GroupName;
+use super::ids::{GroupName, NodeId};
 use super::loss::Loss;
 use super::observation::{FailureKind, Verdict};
 use super::page::{Page, PageAction, Severity};
@@ -13,6 +14,9 @@ use super::view::View;
 
 /// Reports older than this leave a node out, milliseconds.
 const REPORT_TTL_MS: u64 = 5000;
+
+/// A voter that has not reported for so long is told of, milliseconds.
+const SILENT_AFTER_MS: u64 = 30_000;
 
 /// Conditions by key.
 pub type Wanted = BTreeMap<String, Page>;
@@ -61,7 +65,22 @@ pub fn of_cluster(state: &ClusterState, policy: &ClusterPolicy, view: &View) -> 
             )]);
         }
     }
+    wanted.extend(silent_voters(policy, view));
     wanted
+}
+
+/// Voters that nobody hears: one more lost may cost the quorum.
+fn silent_voters(policy: &ClusterPolicy, view: &View) -> Wanted {
+    let is_silent = |id: &&NodeId| match view.sights.get(id) {
+        Some(sight) => sight.age_ms > SILENT_AFTER_MS,
+        None => view.watched_ms > SILENT_AFTER_MS,
+    };
+    let one = |id: &NodeId| {
+        let name = policy.members.get(id).map_or_else(|| id.to_string(), |member| member.name.to_string());
+        let summary = format!("node {name} has not reported for more than {} s", SILENT_AFTER_MS / 1000);
+        condition(format!("{}/silent/{name}", policy.cluster), "NODE_SILENT", Severity::Warning, None, summary)
+    };
+    view.voters.iter().filter(is_silent).map(one).collect()
 }
 
 /// Conditions of one group.
@@ -77,7 +96,7 @@ pub fn of_group(
     let prefix = format!("{}/{name}", policy.cluster);
     if explanation.standing == Standing::Blocked {
         let why = explanation.lines.first().cloned().unwrap_or_default();
-        let summary = format!("{name}: a failover from {} is due but does not start: {why}", group.serving.last);
+        let summary = format!("{name}: a move away from {} is due but does not start: {why}", group.serving.last);
         let (key, mut page) =
             condition(format!("{prefix}/blocked"), "DR_FAILOVER_BLOCKED", Severity::Critical, Some(name), summary);
         page.details.insert("why".to_owned(), why);
@@ -93,7 +112,7 @@ pub fn of_group(
         wanted.insert(key, page);
     }
     wanted.extend(lag_condition(&prefix, name, rules, explanation));
-    wanted.extend(our_faults(&prefix, name, view));
+    wanted.extend(our_faults(policy, &prefix, name, view));
     wanted.extend(group.unsettled.iter().map(|(resource, left)| {
         let summary =
             format!("{name}: {resource} is unsettled since run {}: a step may still take effect there", left.run);
@@ -120,16 +139,17 @@ fn lag_condition(
 }
 
 /// Wrong passwords, certificates, names and paths: ours to mend, never a dead target.
-fn our_faults(prefix: &str, name: &GroupName, view: &View) -> Wanted {
+fn our_faults(policy: &ClusterPolicy, prefix: &str, name: &GroupName, view: &View) -> Wanted {
     let mut wanted = Wanted::new();
-    for (_, sight) in view.fresh(REPORT_TTL_MS) {
+    for (id, sight) in view.fresh(REPORT_TTL_MS) {
         for seen in
             sight.report.observations.iter().filter(|seen| &seen.group == name && seen.verdict == Verdict::Suspect)
         {
             let Some(failure) = seen.failure.as_ref().filter(|failure| failure.kind == FailureKind::OurFault) else {
                 continue;
             };
-            let summary = format!("{name}: the probe of {} cannot work: {}", seen.target, failure.detail);
+            let node = policy.members.get(&id).map_or_else(|| id.to_string(), |member| member.name.to_string());
+            let summary = format!("{name}: the probe of {} on {node} cannot work: {}", seen.target, failure.detail);
             let key = format!("{prefix}/probe/{}", seen.target);
             wanted.extend([condition(key, "PROBE_MISCONFIGURED", Severity::Error, Some(name), summary)]);
         }
@@ -137,13 +157,30 @@ fn our_faults(prefix: &str, name: &GroupName, view: &View) -> Wanted {
     wanted
 }
 
+/// What only one node can say of itself is not over because that node is silent now.
+fn is_of_a_missing_node(policy: &ClusterPolicy, key: &str, view: &View) -> bool {
+    let fresh: BTreeSet<NodeId> = view.fresh(REPORT_TTL_MS).map(|(id, _)| id).collect();
+    policy.members.iter().any(|(id, member)| {
+        let own = ["config-differs", "isolated"].map(|what| format!("{}/{what}/{}", policy.cluster, member.name));
+        own.iter().any(|of_node| of_node == key) && !fresh.contains(id)
+    })
+}
+
+/// A majority runs under a configuration that cannot be taken into force.
+pub fn not_adopted(state: &ClusterState, policy: &ClusterPolicy, why: &Rejection) -> Option<Page> {
+    let summary = format!("the configuration that most nodes run under is not taken into force: {}", why.message);
+    let key = format!("{}/config-not-adopted", policy.cluster);
+    let (key, page) = condition(key, "CONFIG_NOT_ADOPTED", Severity::Critical, None, summary);
+    (!state.alarms.contains_key(&key)).then_some(page)
+}
+
 /// What to tell: conditions that are new, and alarms that are over. Nothing is called over until a majority reports, so
 /// that a new leader that has seen nothing yet ends no alarm.
-pub fn changes(state: &ClusterState, wanted: Wanted, view: &View) -> Vec<Page> {
+pub fn changes(state: &ClusterState, policy: &ClusterPolicy, wanted: Wanted, view: &View) -> Vec<Page> {
     let mut pages = Vec::new();
     if view.is_settled(REPORT_TTL_MS) {
         for (key, alarm) in &state.alarms {
-            if !wanted.contains_key(key) {
+            if !wanted.contains_key(key) && !is_of_a_missing_node(policy, key, view) {
                 pages.push(Page {
                     key: key.clone(),
                     event: alarm.event.clone(),

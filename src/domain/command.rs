@@ -196,6 +196,9 @@ pub enum Change {
         resource: ResourceName,
         /// What was read.
         evidence: String,
+        /// It was read back as if nobody had tried.
+        #[serde(default)]
+        untouched: bool,
     },
     /// An operator's word on an open run.
     Order {

@@ -11,7 +11,7 @@ use super::page::Page;
 use super::plan::Plan;
 use super::policy::{ClusterPolicy, GroupPolicy, LagAction, Need, Trigger};
 use super::quorum::{Count, Vote, count};
-use super::run::RunKind;
+use super::run::{RunKind, RunOutcome, RunPhase};
 use super::state::{ClusterState, GroupState};
 use super::view::View;
 
@@ -112,7 +112,12 @@ pub fn decide(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: Un
     if !ours {
         let agreeing = view.fresh(REPORT_TTL_MS).filter(|(_, sight)| sight.report.digest == policy.digest).count();
         if agreeing >= view.majority() {
-            out.propose.push(Decision::AdoptConfig { groups: specs(policy) });
+            let groups = specs(policy);
+            match state.would_adopt(&policy.cluster, policy.epoch, &policy.digest, &groups) {
+                Ok(()) => out.propose.push(Decision::AdoptConfig { groups }),
+                // Nobody acts under the old configuration any more, and nobody may under the new: a person must hear of it.
+                Err(why) => out.propose.extend(alarms::not_adopted(state, policy, &why).map(Decision::Tell)),
+            }
         }
     }
     let mut wanted = alarms::of_cluster(state, policy, view);
@@ -129,7 +134,7 @@ pub fn decide(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: Un
         out.explain.insert(name.clone(), explanation);
     }
     if ours {
-        out.propose.extend(alarms::changes(state, wanted, view).into_iter().map(Decision::Tell));
+        out.propose.extend(alarms::changes(state, policy, wanted, view).into_iter().map(Decision::Tell));
     }
     out
 }
@@ -182,11 +187,13 @@ fn decide_group(
         propose.push(Decision::Open(intent));
         return look.explain(standing, lines);
     }
-    if standing == Standing::Quiet
-        && let Some((traffic_lines, intent)) = look.traffic()
+    // Short of a quorum on the region itself, its load balancer is judged on its own.
+    let is_lost = look.count.as_ref().is_some_and(Count::is_down);
+    if !is_lost
+        && standing != Standing::Blocked
+        && let Some((standing, traffic_lines, intent)) = look.traffic()
     {
-        lines = traffic_lines;
-        let standing = if intent.is_some() { Standing::Running } else { Standing::Counting };
+        lines.splice(0..0, traffic_lines);
         propose.extend(intent.map(Decision::Open));
         return look.explain(standing, lines);
     }
@@ -294,9 +301,8 @@ impl Look<'_> {
         if self.rules.shadow {
             return Some("shadow mode: everything is decided, nothing is done".to_owned());
         }
-        if let Some(wait) = cooldown_left_ms(self.rules, self.group, self.now) {
-            let wait_s = wait / 1000;
-            return Some(format!("cooldown: the last automatic failover was too recent; {wait_s} s to go"));
+        if let Some(obstacle) = self.past_obstacle() {
+            return Some(obstacle);
         }
         let to = self.to.as_ref()?;
         if let Some(obstacle) = loss_obstacle(self.rules, self.loss.as_ref(), to) {
@@ -307,8 +313,36 @@ impl Look<'_> {
             .then(|| format!("replication into {to} lags {:.1} s, above its limit", lag as f64 / 1000.0))
     }
 
+    /// What has been done lately, and must not be done or undone again by itself so soon.
+    fn past_obstacle(&self) -> Option<String> {
+        let cooldown_ms = self.rules.cooldown_ms;
+        let left_ms = |since: UnixMs| since.plus(cooldown_ms).since(self.now);
+        if let Some(last) = self.group.last_failover.as_ref().filter(|last| last.automatic) {
+            if last.serving_epoch == self.group.serving.epoch {
+                return Some(format!("a failover already completed in serving epoch {}", last.serving_epoch));
+            }
+            if !self.view.clock_agrees {
+                return Some(
+                    "cooldown: this node's clock disagrees with the others', so nobody can tell when it is over"
+                        .to_owned(),
+                );
+            }
+            if left_ms(last.at) > 0 {
+                let left_s = left_ms(last.at) / 1000;
+                return Some(format!("cooldown: the last automatic failover was too recent; {left_s} s to go"));
+            }
+        }
+        let RunPhase::Closed { outcome: RunOutcome::Aborted, at } = &self.group.history.back()?.phase else {
+            return None;
+        };
+        let left_s = left_ms(*at) / 1000;
+        (left_s > 0 || !self.view.clock_agrees).then(|| {
+            format!("the last run was aborted by an operator; none opens by itself for {left_s} s more; `watchdogctl failover` does")
+        })
+    }
+
     /// C1: the load balancer alone has failed. Answers only where its target is down for somebody.
-    fn traffic(&self) -> Option<(Vec<String>, Option<OpenIntent>)> {
+    fn traffic(&self) -> Option<(Standing, Vec<String>, Option<OpenIntent>)> {
         let here = &self.group.traffic;
         let target = self.rules.load_balancers.get(here)?;
         let trigger = Trigger { targets: vec![target.clone()], need: Need::All };
@@ -320,21 +354,28 @@ impl Look<'_> {
         let plan =
             self.rules.traffic_plans.iter().find(|plan| &plan.from == here && !self.load_balancer_is_down(&plan.to));
         let due = count.is_down() && count.agreed_ms >= self.rules.hold_down_ms;
-        let Some(plan) = plan.filter(|_| due) else {
-            return Some((vec![tally, format!("need {} for {} ms", count.needed, self.rules.hold_down_ms)], None));
-        };
-        if self.group.pause.is_some() || self.rules.shadow {
-            return Some((vec![tally, "paused or in shadow mode: nothing is done".to_owned()], None));
+        if !due {
+            let need = format!("need {} for {} ms", count.needed, self.rules.hold_down_ms);
+            return Some((Standing::Counting, vec![tally, need], None));
         }
+        let obstacle = match (&self.group.pause, plan) {
+            (Some(pause), _) => Some(format!("paused by {}: {}", pause.by, pause.reason)),
+            (None, _) if self.rules.shadow => Some("shadow mode: everything is decided, nothing is done".to_owned()),
+            (None, None) => Some(format!("no living load balancer to move to from {here}")),
+            (None, Some(_)) => None,
+        };
+        let Some(plan) = plan.filter(|_| obstacle.is_none()) else {
+            return Some((Standing::Blocked, vec![obstacle.unwrap_or_default(), tally], None));
+        };
         let evidence = ballot_lines(&count, self.policy);
         let intent = self.intent(RunKind::Traffic, plan, tally.clone(), evidence, count.agreed_ms);
-        Some((vec![tally], Some(OpenIntent { expected_loss_ms: Some(0), ..intent })))
+        Some((Standing::Running, vec![tally], Some(OpenIntent { expected_loss_ms: Some(0), ..intent })))
     }
 
     fn load_balancer_is_down(&self, region: &RegionName) -> bool {
         self.rules.load_balancers.get(region).is_some_and(|target| {
             let trigger = Trigger { targets: vec![target.clone()], need: Need::All };
-            count(self.policy, self.name, self.rules, &trigger, region, &self.group.seen_up, self.view).down > 0
+            count(self.policy, self.name, self.rules, &trigger, region, &self.group.seen_up, self.view).is_down()
         })
     }
 }
@@ -349,12 +390,6 @@ pub fn loss_obstacle(rules: &GroupPolicy, loss: Option<&Loss>, to: &RegionName) 
     Some(format!(
         "promoting {to} would lose {loss}; the limit is {limit_s:.1} s; `failover --accept-loss` overrides it by name"
     ))
-}
-
-fn cooldown_left_ms(rules: &GroupPolicy, group: &GroupState, now: UnixMs) -> Option<u64> {
-    let last = group.last_failover.as_ref().filter(|last| last.automatic)?;
-    let left = last.at.plus(rules.cooldown_ms).since(now);
-    (left > 0).then_some(left)
 }
 
 /// The first other region that has a plan and is not itself judged down.

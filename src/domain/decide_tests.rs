@@ -167,6 +167,77 @@ fn an_alarm_ends_only_when_a_majority_reports() {
 }
 
 #[test]
+fn an_aborted_run_is_not_opened_again_by_itself() {
+    let (mut world, token) = World::opened("r1");
+    let run = world.run().id.clone();
+    let order = super::command::RunOrder::Abort;
+    let change =
+        Change::Order { group: group(), run: run.clone(), expected_token: None, order, reason: "stop".to_owned() };
+    world.must(change);
+    world.must(Change::CloseRun {
+        group: group(),
+        run,
+        token,
+        outcome: super::run::RunOutcome::Aborted,
+        settled: Default::default(),
+        old_primary_untouched: false,
+        reason: String::new(),
+    });
+    let says = [None, Some(down_for(9000)), Some(down_for(9000))];
+    let decisions = look(&world, &says);
+    assert_eq!((opens(&decisions), decisions.explain[&group()].standing.clone()), (0, Standing::Blocked));
+    world.now = world.now.plus(3_600_000);
+    assert_eq!(opens(&look(&world, &says)), 1, "after the cooldown it may");
+}
+
+#[test]
+fn a_cooldown_is_not_over_by_a_clock_that_disagrees() {
+    let mut world = World::new();
+    let at = world.now;
+    world.state.groups.get_mut(&group()).expect("the group").last_failover =
+        Some(super::state::LastFailover { run: "r0".into(), at, automatic: true, serving_epoch: 0 });
+    let mut seen = view(&[None, Some(down_for(9000)), Some(down_for(9000))]);
+    seen.clock_agrees = false;
+    assert_eq!(opens(&decide(&world.state, &policy(), &seen, at.plus(7_200_000))), 0);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_adopted_is_paged_once() {
+    let mut world = World::new();
+    let mut other = policy();
+    other.digest = "d2".into();
+    other.epoch = 0;
+    let mut seen = view(&[Some(UP), Some(UP), Some(UP)]);
+    seen.sights.values_mut().for_each(|sight| sight.report.digest = "d2".into());
+    let decisions = decide(&world.state, &other, &seen, world.now);
+    assert_eq!(pages(&decisions), ["CONFIG_NOT_ADOPTED"]);
+    for decision in decisions.propose {
+        if let Decision::Tell(page) = decision {
+            world.must(Change::Tell { page });
+        }
+    }
+    assert!(decide(&world.state, &other, &seen, world.now).propose.is_empty());
+}
+
+#[test]
+fn a_silent_voter_is_paged_and_its_own_alarms_outlive_its_silence() {
+    let mut world = World::new();
+    let mut seen = view(&[None, Some(UP), Some(UP)]);
+    assert!(pages(&decide(&world.state, &policy(), &seen, world.now)).is_empty(), "a new leader has heard few yet");
+    seen.watched_ms = 60_000;
+    assert_eq!(pages(&decide(&world.state, &policy(), &seen, world.now)), ["NODE_SILENT"]);
+    let isolated = view(&[Some(Says { isolated: true, ..UP }), Some(UP), Some(UP)]);
+    for decision in decide(&world.state, &policy(), &isolated, world.now).propose {
+        if let Decision::Tell(page) = decision {
+            world.must(Change::Tell { page });
+        }
+    }
+    assert_eq!(world.state.alarms.len(), 1);
+    assert!(pages(&look(&world, &[None, Some(UP), Some(UP)])).is_empty(), "it is silent now, not well");
+    assert_eq!(pages(&look(&world, &[Some(UP), Some(UP), Some(UP)])), ["NODE_ISOLATED"]);
+}
+
+#[test]
 fn lag_pages_gates_or_triggers_as_configured() {
     let lagging = |held: Says| Some(Says { covered_age_ms: Some(50_000), ..held });
     let seen = |says: Option<Says>| {

@@ -288,5 +288,5 @@ pub fn view(says: &[Option<Says>]) -> View {
         sights.insert(node, Sight { age_ms: 0, report });
     }
     let voters: BTreeSet<_> = (1..=says.len() as u64).map(NodeId).collect();
-    View { self_id: NodeId(3), voters, sights, clock_agrees: true }
+    View { self_id: NodeId(3), voters, sights, watched_ms: 0, clock_agrees: true }
 }

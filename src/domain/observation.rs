@@ -40,6 +40,8 @@ pub enum FailureKind {
     WrongAnswer,
     /// It answers but cannot do its work (canary write failed, disk full).
     Unusable,
+    /// Nobody looked lately: this node was paused, or is overloaded. Only ever `suspect`.
+    NotLooked,
     /// Wrong password, certificate, name or path: our configuration's fault. Only ever `suspect`.
     OurFault,
 }

@@ -296,9 +296,13 @@ pub struct Run {
     /// What for.
     pub kind: RunKind,
     /// A rehearsal on the drill's resources.
+    #[serde(default)]
     pub drill: bool,
     /// When it was opened.
     pub opened_at: UnixMs,
+    /// The group's serving epoch then.
+    #[serde(default)]
+    pub serving_epoch: u64,
     /// By whom and why.
     pub cause: Cause,
     /// The configuration it was resolved under.
@@ -318,6 +322,7 @@ pub struct Run {
     /// An operator's word that the loss is accepted.
     pub loss_acceptance: Option<Assertion>,
     /// Bounded timeline for people.
+    #[serde(default)]
     pub events: Vec<RunEvent>,
 }
 

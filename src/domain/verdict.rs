@@ -118,7 +118,7 @@ impl Window {
         self.newest_ms = Some(now_ms);
         match outcome {
             Outcome::Good(measure) => self.good(now_ms, measure),
-            Outcome::Bad(failure) if failure.kind == FailureKind::OurFault => {
+            Outcome::Bad(failure) if matches!(failure.kind, FailureKind::OurFault | FailureKind::NotLooked) => {
                 self.streak = Streak::Ours;
                 self.turn(Verdict::Suspect, now_ms);
                 self.failure = Some(failure);
@@ -195,7 +195,7 @@ impl Window {
                     "no probe has ended for more than {} ms: this node was paused or is overloaded",
                     self.parameters.expiry_ms()
                 );
-                let failure = Some(Failure { kind: FailureKind::OurFault, detail });
+                let failure = Some(Failure { kind: FailureKind::NotLooked, detail });
                 Standing { verdict: Verdict::Suspect, since_ms, failure, ..standing }
             }
         }
@@ -226,7 +226,7 @@ impl Window {
 fn weight_of(kind: FailureKind) -> u32 {
     match kind {
         FailureKind::Refused => 2,
-        FailureKind::OurFault => 0,
+        FailureKind::OurFault | FailureKind::NotLooked => 0,
         FailureKind::TimedOut | FailureKind::Unreachable | FailureKind::WrongAnswer | FailureKind::Unusable => 1,
     }
 }

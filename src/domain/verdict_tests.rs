@@ -107,7 +107,7 @@ fn a_gap_expires_the_verdict_and_what_was_counted() {
     assert_eq!(window.standing(expiry_ms).verdict, Verdict::Down);
     let late = window.standing(expiry_ms + 60_000);
     assert_eq!((late.verdict, late.since_ms), (Verdict::Suspect, expiry_ms));
-    assert_eq!(late.failure.map(|failure| failure.kind), Some(FailureKind::OurFault));
+    assert_eq!(late.failure.map(|failure| failure.kind), Some(FailureKind::NotLooked));
     window.record(expiry_ms + 60_000, bad(FailureKind::TimedOut));
     assert_eq!(window.standing(expiry_ms + 60_000).verdict, Verdict::Suspect, "counted afresh after the gap");
     window.record(expiry_ms + 60_100, bad(FailureKind::TimedOut));

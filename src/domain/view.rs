@@ -23,6 +23,8 @@ pub struct View {
     pub voters: BTreeSet<NodeId>,
     /// Newest reports.
     pub sights: BTreeMap<NodeId, Sight>,
+    /// How long this leader has been collecting reports, milliseconds: before, a missing one says nothing.
+    pub watched_ms: u64,
     /// The leader's wall clock agrees within 5 s with a majority's: only then does it let things expire.
     pub clock_agrees: bool,
 }

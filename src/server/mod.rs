@@ -236,10 +236,19 @@ async fn push(consensus: Consensus, own: NodeId, mut reports: watch::Receiver<Ar
         let report = reports.borrow_and_update().clone();
         let leader = leadership.borrow_and_update().leader;
         sightings.receive((*report).clone());
-        if let Some(leader) = leader.filter(|leader| *leader != own)
-            && let Err(error) = consensus.push_report(leader, &report, PUSH_TIMEOUT).await
-        {
-            tracing::debug!(%leader, %error, "the report did not reach the leader");
+        if let Some(leader) = leader.filter(|leader| *leader != own) {
+            tokio::select! {
+                pushed = consensus.push_report(leader, &report, PUSH_TIMEOUT) => if let Err(error) = pushed {
+                    tracing::debug!(%leader, %error, "the report did not reach the leader");
+                },
+                // A dead leader must not keep the report from its successor.
+                changed = leadership.changed() => match changed {
+                    Ok(()) => {
+                        leadership.mark_changed();
+                    }
+                    Err(_) => return,
+                },
+            }
         }
         tokio::select! {
             changed = reports.changed() => if changed.is_err() { return },

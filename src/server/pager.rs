@@ -16,15 +16,17 @@ use crate::config::{Config, NodeConfig, ReceiverKind};
 use crate::consensus::Consensus;
 use crate::coordinator::Journal as _;
 use crate::domain::command::{Change, Command};
-use crate::domain::ids::{ClusterName, NodeId, NodeName, Principal, ReceiverName};
+use crate::domain::ids::{ClusterName, NodeId, NodeName, Principal};
 use crate::domain::page::PageAction;
-use crate::notify::{self, Dispatcher, NotifyError, Settle, Told, no_quorum_page};
+use crate::notify::{self, Dispatcher, NotifyError, Sent, Settle, Told, no_quorum_page};
 
 /// Quorum may be away this long (an election) before a node pages by itself.
 const NO_QUORUM_AFTER: Duration = Duration::from_secs(10);
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long one direct page is tried.
+/// A node that stays without quorum pages again after this.
+const TELL_AGAIN: Duration = Duration::from_secs(300);
+/// How long one direct page is tried at a stretch.
 const DIRECT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The configuration's receivers as the notifiers take them.
@@ -92,6 +94,7 @@ pub async fn page_lost_quorum(dispatcher: Arc<Dispatcher>, backend: Arc<Backend>
     let standing = backend.standing();
     let mut without: Option<tokio::time::Instant> = None;
     let mut is_told = false;
+    let mut told_at: Option<tokio::time::Instant> = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let (has_quorum, note) = {
@@ -104,7 +107,9 @@ pub async fn page_lost_quorum(dispatcher: Arc<Dispatcher>, backend: Arc<Backend>
             without.get_or_insert_with(tokio::time::Instant::now);
         }
         let is_due = without.is_some_and(|since| since.elapsed() >= NO_QUORUM_AFTER);
-        if is_due == is_told {
+        // Told again now and then: all nodes share one incident, and one that has recovered resolves it for all.
+        let is_repeat = is_due && told_at.is_some_and(|at| at.elapsed() >= TELL_AGAIN);
+        if is_due == is_told && !is_repeat {
             continue;
         }
         let (action, summary) = if is_due {
@@ -115,10 +120,15 @@ pub async fn page_lost_quorum(dispatcher: Arc<Dispatcher>, backend: Arc<Backend>
             (PageAction::Resolve, format!("watchdog node {own} has a quorum again"))
         };
         let page = no_quorum_page(&cluster, &own, action, summary);
+        let mut is_reached = true;
         for (receiver, sent) in dispatcher.direct_page(&page, unix_now(), DIRECT_PATIENCE).await {
-            let receiver: ReceiverName = receiver;
             tracing::info!(%receiver, ?sent, "paged directly");
+            is_reached &= !matches!(sent, Sent::Retry { .. });
         }
-        is_told = is_due;
+        // A site that lost its peers has often lost its way to the receivers too: it goes on trying.
+        if is_reached {
+            is_told = is_due;
+            told_at = Some(tokio::time::Instant::now());
+        }
     }
 }

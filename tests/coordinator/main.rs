@@ -308,6 +308,40 @@ async fn a_higher_token_at_a_resource_stops_the_run_until_a_person_lets_it_claim
 }
 
 #[tokio::test]
+async fn a_run_stuck_on_a_higher_token_can_be_aborted() {
+    let stage = Stage::new();
+    let rules = stage.policy.groups.values().next().unwrap();
+    let plan = rules.failover_plan(&"hcmc".into(), &"hanoi".into()).unwrap();
+    let promote = plan.step(&"promote".into()).unwrap().action.clone();
+    stage.world.raise_by_hand(&promote, Token { epoch: 1, n: 40 });
+    let _leader = stage.lead(3, Verdict::Down);
+    stage.log.until("stuck at promote", |group| is_stuck_at(group, "promote")).await;
+    stage.order(RunOrder::Abort);
+    assert_eq!(outcome(&stage.until_closed().await), RunOutcome::Aborted);
+    stage.end();
+}
+
+#[tokio::test]
+async fn a_token_of_a_later_epoch_is_told_again_at_every_retry() {
+    let stage = Stage::new();
+    let rules = stage.policy.groups.values().next().unwrap();
+    let plan = rules.failover_plan(&"hcmc".into(), &"hanoi".into()).unwrap();
+    let promote = plan.step(&"promote".into()).unwrap().action.clone();
+    stage.world.raise_by_hand(&promote, Token { epoch: 2, n: 5 });
+    let _leader = stage.lead(3, Verdict::Down);
+    stage.log.until("stuck at promote", |group| is_stuck_at(group, "promote")).await;
+    stage.order(RunOrder::Retry { step: "promote".into() });
+    let stuck_twice = |group: &GroupState| {
+        let run = group.open_run.as_ref();
+        run.is_some_and(|run| run.events.iter().filter(|event| event.what.starts_with("stuck")).count() == 2)
+    };
+    let group = stage.log.until("stuck again", stuck_twice).await;
+    let RunPhase::Stuck { reason, .. } = &group.open_run.as_ref().unwrap().phase else { panic!() };
+    assert!(reason.contains("raise the cluster's epoch"), "{reason}");
+    stage.end();
+}
+
+#[tokio::test]
 async fn an_abort_settles_what_it_reaches_and_remembers_what_it_does_not() {
     let stage = Stage::new();
     stage.world.mood("promote", Mood::Unreachable);

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{ClusterState, Effect, Entry, GroupState, Pause, Serving, reject};
-use crate::domain::command::{GroupSpec, RejectionCode};
+use crate::domain::command::{GroupSpec, Rejection, RejectionCode};
 use crate::domain::ids::{ClusterName, ConfigDigest, GroupName, ReceiverName, ResourceName, TargetName, Token, UnixMs};
+use crate::domain::plan::Action;
 
 impl ClusterState {
     /// Takes a configuration into force. A new digest makes every target prove itself up again.
@@ -81,7 +82,7 @@ impl ClusterState {
         Ok(None)
     }
 
-    pub(super) fn resume(&mut self, name: &GroupName, expired: Option<UnixMs>) -> Effect {
+    pub(super) fn resume(&mut self, entry: Entry<'_>, name: &GroupName, expired: Option<UnixMs>) -> Effect {
         let group = self.group_mut(name)?;
         let Some(pause) = &group.pause else {
             return reject(RejectionCode::Illegal, format!("group {name} is not paused"));
@@ -90,21 +91,34 @@ impl ClusterState {
             return reject(RejectionCode::Stale, format!("the pause of group {name} was changed since"));
         }
         group.pause = None;
+        group.resumed_at = Some(entry.at);
         Ok(None)
     }
 
-    pub(super) fn settle(
-        &mut self,
-        _entry: Entry<'_>,
-        name: &GroupName,
-        resource: &ResourceName,
-        _evidence: &str,
-    ) -> Effect {
+    /// `untouched`: the resource was read back as if nobody had tried. A fence so found gives serving back, where nobody
+    /// has it and no run is open.
+    pub(super) fn settle(&mut self, name: &GroupName, resource: &ResourceName, untouched: bool) -> Effect {
         let group = self.group_mut(name)?;
-        match group.unsettled.remove(resource) {
-            Some(_) => Ok(None),
-            None => reject(RejectionCode::NotFound, format!("{resource} of group {name} is not unsettled")),
+        let Some(left) = group.unsettled.remove(resource) else {
+            return reject(RejectionCode::NotFound, format!("{resource} of group {name} is not unsettled"));
+        };
+        let is_fence = matches!(left.action, Action::Fence { .. });
+        if untouched && is_fence && group.open_run.is_none() && group.serving.region.is_none() {
+            let last = group.serving.last.clone();
+            group.serve_from(Some(last));
         }
+        Ok(None)
+    }
+
+    /// Whether [`Change::AdoptConfig`](crate::domain::command::Change::AdoptConfig) would be taken, and else why not.
+    pub fn would_adopt(
+        &self,
+        cluster: &ClusterName,
+        epoch: u64,
+        digest: &ConfigDigest,
+        groups: &BTreeMap<GroupName, GroupSpec>,
+    ) -> Result<(), Rejection> {
+        self.clone().adopt_config(cluster, epoch, digest, groups, &[]).map(drop)
     }
 }
 
@@ -116,6 +130,7 @@ fn new_group(spec: &GroupSpec, epoch: u64) -> GroupState {
         traffic: spec.home.clone(),
         token: Token { epoch, n: 0 },
         pause: None,
+        resumed_at: None,
         fencing: spec.fencing.clone(),
         open_run: None,
         history: VecDeque::new(),

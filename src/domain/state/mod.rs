@@ -88,17 +88,23 @@ pub struct GroupState {
     pub token: Token,
     /// Paused by whom, why, until when.
     pub pause: Option<Pause>,
+    /// When the last pause ended: patience does not run while paused.
+    #[serde(default)]
+    pub resumed_at: Option<UnixMs>,
     /// The fencing mode in force.
     pub fencing: Fencing,
     /// The run that is not closed: at most one (P1).
     pub open_run: Option<Run>,
     /// Closed runs, newest last, bounded.
+    #[serde(default)]
     pub history: VecDeque<Run>,
     /// The last failover that succeeded.
     pub last_failover: Option<LastFailover>,
     /// Targets seen up under the digest in force.
+    #[serde(default)]
     pub seen_up: BTreeSet<TargetName>,
     /// Resources to settle before anything else is done to them.
+    #[serde(default)]
     pub unsettled: BTreeMap<ResourceName, Unsettled>,
 }
 
@@ -147,7 +153,7 @@ pub struct Alarm {
     pub group: Option<GroupName>,
 }
 
-/// How much is kept in memory; older entries are in each node's audit file.
+/// How many entries are kept; older ones are dropped.
 pub const AUDIT_KEPT: usize = 1000;
 /// Closed runs kept per group.
 pub const HISTORY_KEPT: usize = 50;
@@ -155,7 +161,7 @@ pub const HISTORY_KEPT: usize = 50;
 pub const ANSWERED_KEPT: usize = 512;
 /// Pages kept after every receiver took them.
 pub const TOLD_KEPT: usize = 50;
-/// Pages waiting for a receiver: past this, new conditions are recorded in the audit only.
+/// Pages waiting for a receiver: past this the oldest gives way, and the audit says so.
 pub const OUTBOX_MAX: usize = 2000;
 /// Lines of a run's timeline.
 pub const EVENTS_KEPT: usize = 500;
@@ -164,6 +170,7 @@ pub const CLAIMS_KEPT: usize = 100;
 
 /// Everything that is replicated.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClusterState {
     /// The cluster's name, once a configuration was adopted.
     pub cluster: Option<ClusterName>,
@@ -181,7 +188,7 @@ pub struct ClusterState {
     pub next_page: u64,
     /// Conditions that were paged and are not over, by key.
     pub alarms: BTreeMap<String, Alarm>,
-    /// Bounded; older entries are in each node's audit file.
+    /// Bounded: the newest.
     pub audit: VecDeque<AuditEntry>,
     /// Bounded.
     pub answered: VecDeque<Answered>,
@@ -260,12 +267,12 @@ impl ClusterState {
             }
             Change::Unstick { group, run, token, reason } => self.unstick(entry, (group, run, *token), reason),
             Change::CloseRun { .. } => self.close_run(entry, change),
-            Change::Settle { group, resource, evidence } => self.settle(entry, group, resource, evidence),
+            Change::Settle { group, resource, untouched, .. } => self.settle(group, resource, *untouched),
             Change::Order { group, run, expected_token, order, reason } => {
                 self.order(entry, (group, run, *expected_token), order, reason)
             }
             Change::Pause { group, reason, until } => self.pause(entry, group, reason, *until),
-            Change::Resume { group, expired, .. } => self.resume(group, *expired),
+            Change::Resume { group, expired, .. } => self.resume(entry, group, *expired),
             Change::Tell { page } => self.tell(entry, page),
             Change::Told { seq, receiver, refused } => self.told(entry, *seq, receiver, refused.as_deref()),
             Change::Note { .. } => Ok(None),

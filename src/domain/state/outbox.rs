@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Alarm, ClusterState, Effect, Entry, OUTBOX_MAX, TOLD_KEPT, reject};
+use super::{AUDIT_KEPT, Alarm, AuditEntry, ClusterState, Effect, Entry, OUTBOX_MAX, TOLD_KEPT, bound, reject};
 use crate::domain::command::RejectionCode;
 use crate::domain::ids::ReceiverName;
 use crate::domain::page::{Delivery, OutboxEntry, Page, PageAction, Severity};
@@ -30,27 +30,46 @@ impl ClusterState {
         self.send(entry, page.clone())
     }
 
-    /// Puts a page in the outbox. What has the same key and reached nobody yet is replaced, keeping its place.
+    /// Puts a page at the end of the outbox. Where the newest of its key says the same and reached nobody yet, it gives way:
+    /// never an older one, or a resolve between the two would be the last word.
     pub(super) fn send(&mut self, entry: Entry<'_>, page: Page) -> Effect {
-        let untouched = |waiting: &OutboxEntry| waiting.deliveries.values().all(|d| matches!(d, Delivery::Pending));
-        let same = self
-            .outbox
-            .iter_mut()
-            .find(|waiting| waiting.page.key == page.key && waiting.page.action == page.action && untouched(waiting));
-        if let Some(waiting) = same
-            && !waiting.deliveries.is_empty()
+        let newest = self.outbox.iter().rposition(|waiting| waiting.page.key == page.key);
+        if let Some(at) = newest
+            && let Some(waiting) = self.outbox.get(at)
+            && waiting.page.action == page.action
+            && waiting.deliveries.values().all(|delivery| matches!(delivery, Delivery::Pending))
         {
-            waiting.page = page;
-            return Ok(None);
-        }
-        if self.outbox.len() >= OUTBOX_MAX {
-            return reject(RejectionCode::Illegal, format!("the outbox holds {OUTBOX_MAX} pages that nobody takes"));
+            self.outbox.remove(at);
         }
         let deliveries: BTreeMap<_, _> = self.receivers.iter().map(|r| (r.clone(), Delivery::Pending)).collect();
         self.next_page += 1;
         self.outbox.push_back(OutboxEntry { seq: self.next_page, at: entry.at, page, deliveries });
+        self.make_room(entry);
         self.prune_outbox();
         Ok(None)
+    }
+
+    /// A receiver that takes nothing for weeks must not silence the others: the oldest page gives way, rather one that
+    /// somebody has taken, and never the newest.
+    fn make_room(&mut self, entry: Entry<'_>) {
+        while self.outbox.len() > OUTBOX_MAX {
+            let is_taken = |waiting: &OutboxEntry| {
+                waiting.deliveries.values().any(|delivery| matches!(delivery, Delivery::Delivered { .. }))
+            };
+            let oldest = self.outbox.iter().position(is_taken).unwrap_or(0);
+            let Some(dropped) = self.outbox.remove(oldest) else { return };
+            self.audit.push_back(AuditEntry {
+                index: entry.index,
+                at: entry.at,
+                node: entry.node,
+                by: entry.by.clone(),
+                group: dropped.page.group.clone(),
+                what: format!("drop page {} ({})", dropped.page.event, dropped.page.key),
+                reason: format!("the outbox holds {OUTBOX_MAX} pages that some receiver does not take"),
+                outcome: "done".to_owned(),
+            });
+            bound(&mut self.audit, AUDIT_KEPT);
+        }
     }
 
     pub(super) fn told(
@@ -177,7 +196,7 @@ impl ClusterState {
         self.send_quietly(entry, over);
     }
 
-    /// A full outbox never stops a run: the audit and the state tell the same.
+    /// Telling never stops a run.
     fn send_quietly(&mut self, entry: Entry<'_>, page: Page) {
         let _full = self.send(entry, page);
     }

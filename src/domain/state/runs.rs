@@ -115,6 +115,7 @@ impl ClusterState {
             kind: *kind,
             drill: *drill,
             opened_at: entry.at,
+            serving_epoch: group.serving.epoch,
             cause: cause.clone(),
             digest: digest.clone(),
             fencing: group.fencing.clone(),
@@ -265,8 +266,14 @@ impl ClusterState {
         note(run, entry, Some(step), format!("{} {}", planned.action.verb(), outcome_text(outcome)));
         // A promotion that certainly did not happen leaves nobody with the right to write.
         let moves = run.moves_serving();
-        if moves && phase == StepPhase::Failed && matches!(planned.action, Action::Promote { .. }) {
-            group.serve_from(None);
+        let to = run.to().clone();
+        if moves && matches!(planned.action, Action::Promote { .. }) {
+            match phase {
+                StepPhase::Failed => group.serve_from(None),
+                // It was called failed before, and is found done after all.
+                StepPhase::Done => group.serve_from(Some(to)),
+                _ => {}
+            }
         }
         Ok(None)
     }
@@ -490,10 +497,13 @@ fn succeeded(group: &mut GroupState, run: &Run, entry: Entry<'_>) {
         return;
     }
     // A group without a database has no promotion: its right to write moves when the run is over.
-    let before = group.serving.epoch;
     group.serve_from(Some(run.to().clone()));
-    group.last_failover =
-        Some(LastFailover { run: run.id.clone(), at: entry.at, automatic: run.cause.automatic, serving_epoch: before });
+    group.last_failover = Some(LastFailover {
+        run: run.id.clone(),
+        at: entry.at,
+        automatic: run.cause.automatic,
+        serving_epoch: run.serving_epoch,
+    });
 }
 
 /// Remembers that a step may still take effect at its resource: its token is raised there before anything else is done.

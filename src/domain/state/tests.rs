@@ -228,7 +228,7 @@ fn an_abort_leaves_open_questions_unsettled_and_the_next_run_waits_for_them() {
     let token = world.claim("r2");
     world.do_step("fence", token);
     assert_eq!(world.rejected(world.start_change("dns", token)), RejectionCode::Unsettled);
-    world.must(Change::Settle { group: group(), resource, evidence: "raised".to_owned() });
+    world.must(Change::Settle { group: group(), resource, evidence: "raised".to_owned(), untouched: false });
     world.must(world.start_change("dns", token));
 }
 
@@ -309,6 +309,76 @@ fn p11_a_page_stays_until_every_receiver_has_answered() {
     world.must(Change::Tell { page: page(PageAction::Resolve) });
     assert!(world.state.alarms.is_empty());
     assert_eq!(world.rejected(Change::Tell { page: page(PageAction::Resolve) }), RejectionCode::NotFound);
+}
+
+fn page(key: &str, action: PageAction) -> Page {
+    Page {
+        key: key.to_owned(),
+        event: "REPLICATION_LAG".to_owned(),
+        action,
+        severity: Severity::Critical,
+        summary: "lags".to_owned(),
+        group: None,
+        run: None,
+        details: Default::default(),
+    }
+}
+
+#[test]
+fn p11_the_last_word_of_a_key_is_the_last_page_of_it() {
+    let mut world = World::new();
+    for action in [PageAction::Trigger, PageAction::Resolve, PageAction::Trigger] {
+        world.must(Change::Tell { page: page("test/lag", action) });
+    }
+    let actions: Vec<_> = world.state.outbox.iter().map(|entry| entry.page.action).collect();
+    assert_eq!(actions, [PageAction::Trigger, PageAction::Resolve, PageAction::Trigger]);
+    let seqs: Vec<_> = world.state.outbox.iter().map(|entry| entry.seq).collect();
+    assert!(seqs.is_sorted());
+}
+
+#[test]
+fn p11_a_receiver_that_takes_nothing_silences_nobody() {
+    let mut world = World::new();
+    for n in 0..crate::domain::state::OUTBOX_MAX + 10 {
+        world.must(Change::Tell { page: page(&format!("test/{n}"), PageAction::Trigger) });
+    }
+    assert_eq!(world.state.outbox.len(), crate::domain::state::OUTBOX_MAX);
+    let last = world.state.outbox.back().expect("the newest page is there");
+    assert_eq!(last.page.key, format!("test/{}", crate::domain::state::OUTBOX_MAX + 9));
+}
+
+#[test]
+fn p1_a_later_epoch_may_fail_over_again_by_itself() {
+    let (mut world, token) = World::opened("r1");
+    for step in ["fence", "promote", "services", "dns", "verify"] {
+        world.do_step(step, token);
+    }
+    world.must(close(&world, token, RunOutcome::Succeeded, false));
+    assert_eq!(world.group().last_failover.as_ref().map(|last| last.serving_epoch), Some(1), "that of its opening");
+    world.must(world.open_change("r2"));
+}
+
+#[test]
+fn a_promotion_found_done_after_all_gives_the_right_to_write_again() {
+    let (mut world, token) = World::opened("r1");
+    world.do_step("fence", token);
+    world.must(world.start_change("promote", token));
+    let failed = Outcome::Failed { retryable: true, reason: "no answer from the server".to_owned() };
+    world.must(world.finish_change("promote", token, failed));
+    world.must(world.finish_change("promote", token, done()));
+    assert_eq!(world.group().serving.region, Some(region("hanoi")));
+}
+
+#[test]
+fn an_untouched_old_primary_found_after_an_abort_serves_again() {
+    let (mut world, token) = World::opened("r1");
+    world.must(world.start_change("fence", token));
+    world.must(order(&world, RunOrder::Abort));
+    world.must(close(&world, token, RunOutcome::Aborted, false));
+    assert_eq!(world.group().serving.region, None);
+    let resource = world.group().unsettled.keys().next().expect("the old primary's host").clone();
+    world.must(Change::Settle { group: group(), resource, evidence: "writable".to_owned(), untouched: true });
+    assert_eq!(world.group().serving.region, Some(region("hcmc")));
 }
 
 #[test]
