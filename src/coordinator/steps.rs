@@ -306,7 +306,7 @@ impl Executor {
                 ReadBack::Done { evidence } => {
                     return Ok((Some(FenceProof::Guard { token: self.token, evidence }), gate));
                 }
-                ReadBack::Refused { held } => return Err(Shut::Higher(step.clone(), held)),
+                ReadBack::Refused { held } => return Err(Shut::Higher(Box::new(step.clone()), held)),
                 ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
                     missing = format!("the fence does not hold any more: {evidence}");
                 }
@@ -551,7 +551,7 @@ enum Shut {
     /// In words.
     Why(String),
     /// The fence's resource holds a higher token.
-    Higher(Step, Token),
+    Higher(Box<Step>, Token),
 }
 
 /// What P5 was judged by.
