@@ -40,7 +40,13 @@ async fn p8_a_leader_cut_off_starts_nothing() -> Result<()> {
             Ok(())
         })
         .await?;
-        ensure!(lab.runs().await?.len() == 1, "{:?}", lab.runs().await?);
+        // It may know its leader before it has caught up.
+        wait::until("the healed node to show the one run", Duration::from_secs(20), async || {
+            let runs = lab.runs().await?;
+            ensure!(runs.len() == 1, "{runs:?}");
+            Ok(())
+        })
+        .await?;
         each_effect_once(lab)
     })
     .await
