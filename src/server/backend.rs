@@ -32,8 +32,10 @@ use crate::domain::state::{ClusterState, GroupState};
 use crate::domain::view::View;
 use crate::probe::{Observer, SightKind};
 
-/// How often standing is looked at besides its changes.
+/// How often standing is looked at besides its changes, while there is a quorum.
 const STANDING_EVERY: Duration = Duration::from_millis(500);
+/// The same while there is none: whoever waits for this node to be ready waits no longer than it must.
+const STANDING_SOON: Duration = Duration::from_millis(20);
 /// A dry run reads every resource within this.
 const DRY_RUN_DEADLINE: Duration = Duration::from_secs(8);
 
@@ -159,6 +161,7 @@ pub async fn keep_standing(backend: Arc<Backend>) {
     let mut leadership = backend.parts.consensus.leadership();
     loop {
         let standing = backend.look_at_standing();
+        let again = if standing.has_quorum { STANDING_EVERY } else { STANDING_SOON };
         backend.standing.send_if_modified(|current| {
             let changed = *current != standing;
             *current = standing;
@@ -166,7 +169,7 @@ pub async fn keep_standing(backend: Arc<Backend>) {
         });
         tokio::select! {
             changed = leadership.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(STANDING_EVERY) => {}
+            () = tokio::time::sleep(again) => {}
         }
     }
 }
