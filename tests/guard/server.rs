@@ -113,7 +113,17 @@ impl Server {
     }
 
     /// As when the machine loses it: every process at once.
+    ///
+    /// Ends when the postmaster's number is free too: while init has not reaped it, PostgreSQL takes the lock files it
+    /// left for a living server's and does not start.
     pub fn kill(&self) {
+        let postmaster = self.postmaster();
+        self.end();
+        let reaped = || postmaster.is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(());
+        wait_until("the postmaster to be reaped", reaped);
+    }
+
+    fn end(&self) {
         for pid in watchdog::guard::postgres::processes(&self.data).unwrap_or_default() {
             // One of them may have ended by itself meanwhile.
             let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
@@ -130,6 +140,6 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.kill();
+        self.end();
     }
 }
