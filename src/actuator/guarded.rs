@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Actuator;
 use super::ssh::{AskError, GuardChannels, Settings, excerpt};
-use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
+use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use crate::domain::ids::ClusterName;
 use crate::domain::plan::{Action, GuardEndpoint};
 use crate::guard::protocol::{Answer, FENCE, GroupStatus, PROMOTE, PostgresRole, Refusal, Reply, Request, Status};
@@ -273,6 +273,30 @@ struct Shown {
     group: GroupStatus,
 }
 
+impl Shown {
+    /// A running standby without a latch can; what is writable was promoted already.
+    fn can_be_promoted(&self, guard: &GuardEndpoint) -> Prospect {
+        let (host, group, seen_by) = (&guard.host, &self.group.group, &self.seen_by);
+        match (self.role, &self.group.latch) {
+            (PostgresRole::Writable, _) => Prospect::Good { evidence: format!("{host}: server writable ({seen_by})") },
+            (PostgresRole::InRecovery, None) => {
+                Prospect::Good { evidence: format!("{host}: server in recovery ({seen_by}), not latched") }
+            }
+            (PostgresRole::InRecovery, Some(latch)) => Prospect::Bad {
+                reason: format!(
+                    "{host} was fenced under token {} by run {} and is latched since: where it is a standby of the present \
+                     primary, `watchdog-guard unlatch --group {group} --confirm HOSTNAME --reason TEXT` there",
+                    latch.token, latch.run
+                ),
+            },
+            (PostgresRole::Stopped, _) => {
+                Prospect::Bad { reason: format!("{host}: server stopped ({seen_by}): start it there") }
+            }
+            (PostgresRole::Unknown, _) => Prospect::Unknown { reason: format!("{host}: server unknown ({seen_by})") },
+        }
+    }
+}
+
 /// Every refusal leaves a line in the log, by name.
 fn log_refusal(warrant: &Warrant, endpoint: &GuardEndpoint, action: &str, reply: &Reply) {
     if let Reply::Refused { refusal, reason, held } = reply {
@@ -300,6 +324,16 @@ impl Actuator for GuardedActuator {
                 reply.into_raised()
             }
             Err(e) => Raised::Unknown { reason: e.to_string() },
+        }
+    }
+
+    async fn can_succeed(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Prospect {
+        let Action::Promote { guard } = action else {
+            return Prospect::Good { evidence: format!("{} cannot be foreseen", action.verb()) };
+        };
+        match self.group_shown(warrant, guard, deadline).await {
+            Ok(shown) => shown.can_be_promoted(guard),
+            Err(reason) => Prospect::Unknown { reason },
         }
     }
 

@@ -8,7 +8,7 @@ pub mod verify;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
+use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use crate::domain::plan::Action;
 
 /// Carries out one kind of action. Implementations never retry underneath the caller, and never outlive `deadline`.
@@ -19,6 +19,12 @@ use crate::domain::plan::Action;
 pub trait Actuator: Send + Sync {
     /// Makes the resource remember the warrant's token without acting, and tells what is in flight there.
     async fn raise(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Raised;
+
+    /// Whether the action could succeed now. Raises no token and changes nothing: asked before anything else is done for
+    /// its sake that could not be taken back. Asked of promotions; what cannot be told beforehand is answered `Good`.
+    async fn can_succeed(&self, _warrant: &Warrant, action: &Action, _deadline: Instant) -> Prospect {
+        Prospect::Good { evidence: format!("{} cannot be foreseen", action.verb()) }
+    }
 
     /// Raises the token at the resource, then acts.
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome;

@@ -24,6 +24,7 @@ pub const REJECTION_CODES: &[(RejectionCode, Code, &str)] = &[
     (RejectionCode::Illegal, Code::FailedPrecondition, "illegal"),
     (RejectionCode::NoFenceProof, Code::FailedPrecondition, "no_fence_proof"),
     (RejectionCode::LossTooGreat, Code::FailedPrecondition, "loss_too_great"),
+    (RejectionCode::NoStandby, Code::FailedPrecondition, "no_standby"),
     (RejectionCode::OtherConfig, Code::FailedPrecondition, "other_config"),
     (RejectionCode::AlreadyFailedOver, Code::FailedPrecondition, "already_failed_over"),
     (RejectionCode::Unsettled, Code::FailedPrecondition, "unsettled"),

@@ -95,11 +95,14 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
     let repeated = cli.request_id.is_some();
     if !repeated || wish.dry_run {
         let plan = cluster.within(DRY_RUN).ask(Kind::Patient, ask.clone(), call).await?;
-        if wish.dry_run || screen.output == Output::Table {
+        if wish.dry_run || !plan.would_open || screen.output == Output::Table {
             screen.show(&plan, || plan_page::page(&wish.group, &plan))?;
         }
-        if wish.dry_run || !plan.would_open {
+        if wish.dry_run {
             return Ok(if plan.would_open { Exit::Ok } else { Exit::Refused });
+        }
+        if !plan.would_open {
+            return Err(CliError::Refused { code: "gate_closed".to_owned(), message: plan_page::closed_gates(&plan) });
         }
         ask.expected_token.clone_from(&plan.token);
     }

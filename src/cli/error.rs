@@ -130,6 +130,10 @@ fn next_after(code: &str) -> &'static str {
         "loss_too_great" => {
             "bring the standby up to date, or accept the loss by name: --accept-loss (or watchdogctl run accept-loss GROUP)"
         }
+        "gate_closed" => "nothing was changed. Open what is closed, then ask again; --dry-run shows how it stands",
+        "no_standby" => {
+            "nothing was changed. Mend the standby as said above, then ask again; `--dry-run` shows whether it would do"
+        }
         "other_config" => "bring every node to the same configuration file; watchdogctl status marks those that differ",
         "already_failed_over" => "one automatic failover a serving epoch; an operator may still: watchdogctl failover",
         "unsettled" => {

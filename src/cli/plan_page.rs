@@ -37,6 +37,12 @@ pub fn page(group: &str, plan: &FailoverResponse) -> Page {
     page
 }
 
+/// The gates that keep it from opening, with their reasons, for one line.
+pub fn closed_gates(plan: &FailoverResponse) -> String {
+    let closed = plan.gates.iter().filter(|gate| !gate.open && !gate.before_promote);
+    closed.map(|gate| format!("{}: {}", gate.name, gate.detail)).collect::<Vec<_>>().join("; ")
+}
+
 fn gate_row(gate: &Gate) -> Vec<Span> {
     let (mark, word) = if gate.open { (good("✓"), good("open")) } else { (bad("✗"), bad("closed")) };
     let when = if gate.before_promote { "before promoting" } else { "before opening" };

@@ -2,8 +2,10 @@
 //!
 //! [`Coordinator::run`] waits until this node leads, confirms it with a quorum round, and then looks at the world again
 //! and again until leadership is lost; whatever is under way then is dropped at once. All judgement is
-//! [`crate::domain`]'s; all effects are an [`Actuator`]'s. [`steps`] carries out single moves of an open run.
+//! [`crate::domain`]'s; all effects are an [`Actuator`]'s. [`steps`] carries out single moves of an open run, [`gates`] says what must hold
+//! before one acts.
 
+mod gates;
 mod runs;
 mod settle;
 mod sightings;

@@ -12,13 +12,11 @@ use super::{Coordinator, JournalError};
 use crate::clock::unix_now;
 use crate::domain::advance::{Move, backoff_ms};
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
-use crate::domain::command::{Applied, Change, FenceProof};
-use crate::domain::decide::{Holds, loss_obstacle, trigger_holds};
+use crate::domain::command::{Applied, Change};
+use crate::domain::decide::Holds;
 use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
-use crate::domain::loss;
 use crate::domain::plan::{Action, Step};
-use crate::domain::policy::Fencing;
-use crate::domain::run::{Run, RunKind, RunOutcome, RunPhase, StepPhase};
+use crate::domain::run::{Run, RunOutcome, RunPhase, StepPhase};
 use crate::domain::state::GroupState;
 use crate::domain::view::View;
 
@@ -27,7 +25,7 @@ pub(super) const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// What is in flight at a resource is looked at this often.
 const POLL: Duration = Duration::from_millis(50);
 /// A condition that is not met is looked at this often.
-const RECHECK: Duration = Duration::from_millis(200);
+pub(super) const RECHECK: Duration = Duration::from_millis(200);
 /// A stuck run's resource is looked at this often.
 const WATCH: Duration = Duration::from_secs(2);
 /// So long after its opening a run whose trigger can be judged neither way calls a person, milliseconds.
@@ -66,7 +64,7 @@ pub(super) struct Executor {
 }
 
 /// What a move leaves behind.
-struct Rest {
+pub(super) struct Rest {
     rest: Duration,
     floor: Option<Token>,
     silent: Option<bool>,
@@ -77,7 +75,7 @@ impl Rest {
         Self::of(Duration::ZERO)
     }
 
-    fn of(rest: Duration) -> Self {
+    pub(super) fn of(rest: Duration) -> Self {
         Self { rest, floor: None, silent: None }
     }
 }
@@ -101,7 +99,7 @@ impl Executor {
         self.run.plan.step(step).cloned()
     }
 
-    fn warrant(&self, step: &StepId, attempt: u32) -> Warrant {
+    pub(super) fn warrant(&self, step: &StepId, attempt: u32) -> Warrant {
         Warrant {
             cluster: self.coordinator.policy.cluster.clone(),
             group: self.run.group.clone(),
@@ -156,9 +154,7 @@ impl Executor {
                 }
                 Holds::Yes => {}
             },
-            Action::Promote { .. } if self.run.loss_acceptance.is_none() && !self.view.is_settled(LOOK_MS) => {
-                return Rest::of(RECHECK);
-            }
+            Action::Promote { .. } if !self.can_judge_loss() => return Rest::of(RECHECK),
             _ => {}
         }
         if let Err(error) = self.coordinator.journal.confirm().await {
@@ -166,13 +162,9 @@ impl Executor {
             return Rest::of(RECHECK);
         }
         let deadline = Instant::now() + Duration::from_millis(step.deadline_ms);
-        let (proof, gate) = match &step.action {
-            Action::Promote { .. } => match self.may_promote().await {
-                Ok(passed) => passed,
-                Err(Shut::Higher(fence, held)) => return self.held_higher(&fence, held).await,
-                Err(Shut::Why(refusal)) => return self.refused_gate(id, refusal).await,
-            },
-            _ => (None, LossGate::default()),
+        let (proof, gate) = match self.gates(&step).await {
+            Ok(passed) => passed,
+            Err(shut) => return self.refused_gate(id, shut).await,
         };
         let started = self
             .propose(Change::StepStarted {
@@ -261,7 +253,7 @@ impl Executor {
     }
 
     /// A resource remembers a higher token than the log's newest: stop, page, and go on only by a claim above it.
-    async fn held_higher(&self, step: &Step, held: Token) -> Rest {
+    pub(super) async fn held_higher(&self, step: &Step, held: Token) -> Rest {
         let resource = step.action.resource().map_or_else(String::new, |resource| resource.0);
         tracing::warn!(run = %self.run.id, step = %step.id, ours = %self.token, %held, %resource, "refused: a higher token is held there");
         let reason = format!(
@@ -279,97 +271,10 @@ impl Executor {
         Rest { rest: RECHECK, floor, silent: None }
     }
 
-    // --- gates -----------------------------------------------------------------------------------------------------
-
-    /// Only an automatic failover is withdrawn: an operator's order does not depend on what is seen.
-    fn trigger(&self) -> Holds {
-        if !self.run.cause.automatic || self.run.kind != RunKind::Failover {
-            return Holds::Yes;
-        }
-        trigger_holds(&self.coordinator.policy, &self.run.group, &self.group, self.run.from(), &self.view)
-    }
-
-    /// P4 and P5, judged just before `StepStarted`.
-    async fn may_promote(&self) -> Result<(Option<FenceProof>, LossGate), Shut> {
-        let gate = self.loss_gate().map_err(Shut::Why)?;
-        if matches!(self.run.fencing, Fencing::None { .. }) {
-            return Ok((Some(FenceProof::Standing), gate));
-        }
-        let mut missing = "the plan has no fence step".to_owned();
-        for step in self.run.fence_steps() {
-            if self.run.phase_of(&step.id) != StepPhase::Done {
-                missing = format!("step {} is {}", step.id, self.run.phase_of(&step.id));
-                continue;
-            }
-            let warrant = self.warrant(&step.id, self.run.record(&step.id).map_or(0, |record| record.attempts));
-            match self.look(&warrant, &step.action).await {
-                ReadBack::Done { evidence } => {
-                    return Ok((Some(FenceProof::Guard { token: self.token, evidence }), gate));
-                }
-                ReadBack::Refused { held } => return Err(Shut::Higher(Box::new(step.clone()), held)),
-                ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
-                    missing = format!("the fence does not hold any more: {evidence}");
-                }
-                ReadBack::InFlight { evidence } => missing = format!("something is in flight there: {evidence}"),
-                ReadBack::Unknown { reason } => missing = reason,
-            }
-        }
-        if self.run.fence_assertion.is_some() {
-            return Ok((Some(FenceProof::Asserted), gate));
-        }
-        Err(Shut::Why(format!("no fence proof: {missing}")))
-    }
-
-    fn loss_gate(&self) -> Result<LossGate, String> {
-        if self.run.loss_acceptance.is_some() || self.run.kind != RunKind::Failover {
-            return Ok(LossGate::default());
-        }
-        let Some(rules) = self.coordinator.policy.groups.get(&self.run.group) else {
-            return Err(format!("the configuration no longer has group {}", self.run.group));
-        };
-        let loss = loss::expected(&self.run.group, rules, self.run.to(), &self.view);
-        match loss_obstacle(rules, Some(&loss), self.run.to()) {
-            Some(obstacle) => Err(obstacle),
-            None => Ok(LossGate { expected_ms: loss.ms(), limit_ms: Some(rules.rpo_limit_ms) }),
-        }
-    }
-
-    /// A gate before promoting is shut: a hiccup of the guard is tried again for a while, then a person is called.
-    async fn refused_gate(&self, id: &StepId, refusal: String) -> Rest {
-        let opened_ms = unix_now().since(self.run.opened_at);
-        let patience_ms =
-            self.coordinator.policy.groups.get(&self.run.group).map_or(0, |rules| rules.fence_patience_ms);
-        if opened_ms < patience_ms && refusal.starts_with("no fence proof") {
-            tracing::warn!(run = %self.run.id, step = %id, "not yet: {refusal}");
-            return Rest::of(RECHECK);
-        }
-        self.give_up(id, refusal).await
-    }
-
-    /// The trigger no longer holds. Closes the run as withdrawn where nothing irreversible happened; `None`: go on.
-    async fn withdraw(&self, fence: &Step) -> Option<Rest> {
-        if self.run.went_past_fence() {
-            return None;
-        }
-        let is_tried = self.run.record(&fence.id).is_some_and(|record| record.attempts > 0);
-        if is_tried {
-            let warrant = self.warrant(&fence.id, self.run.record(&fence.id).map_or(0, |record| record.attempts));
-            match self.look(&warrant, &fence.action).await {
-                ReadBack::Untouched { .. } => {}
-                ReadBack::Done { .. } | ReadBack::NotDone { .. } => return None,
-                ReadBack::InFlight { .. } | ReadBack::Unknown { .. } => return Some(Rest::of(RECHECK)),
-                ReadBack::Refused { held } => return Some(self.held_higher(fence, held).await),
-            }
-        }
-        tracing::info!(run = %self.run.id, "withdrawn: the trigger no longer holds");
-        self.propose_close(RunOutcome::Withdrawn, is_tried, Vec::new(), "the trigger no longer holds").await;
-        Some(Rest::of(RECHECK))
-    }
-
     // --- reading back ----------------------------------------------------------------------------------------------
 
     /// Raises our token at the resource and reads it back.
-    async fn look(&self, warrant: &Warrant, action: &Action) -> ReadBack {
+    pub(super) async fn look(&self, warrant: &Warrant, action: &Action) -> ReadBack {
         let deadline = Instant::now() + LOOK_DEADLINE;
         let actuator = &self.coordinator.actuator;
         let looking = async {
@@ -421,22 +326,18 @@ impl Executor {
         }
     }
 
-    /// Looks whether what keeps a stuck run is gone. A fence goes on by itself when proof arrives or its host answers
-    /// again; a promotion when its gates open; any other step only when its effect is found to be there.
+    /// Looks whether what keeps a stuck run is gone. A step that was never tried goes on by itself when its gates open; a
+    /// fence also when proof arrives or its host answers again; any other step only when its effect is found to be there.
     async fn watch(&self, id: &StepId) -> Rest {
         let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
-        if matches!(step.action, Action::Promote { .. }) && self.run.phase_of(id) == StepPhase::Pending {
-            if self.view.is_settled(LOOK_MS) && self.may_promote().await.is_ok() {
-                self.unstick("the gates before promoting are open").await;
+        let record = self.run.record(id).cloned().unwrap_or_default();
+        if record.attempts == 0 {
+            if self.would_start(&step).await {
+                self.unstick("what kept the step from being tried is gone").await;
             }
             return Rest::of(WATCH);
         }
-        let record = self.run.record(id).cloned().unwrap_or_default();
-        if record.attempts == 0 && matches!(step.action, Action::Fence { .. }) && self.trigger() != Holds::Unknown {
-            self.unstick("the trigger can be judged again").await;
-            return Rest::of(WATCH);
-        }
-        if step.action.is_repeatable() || record.attempts == 0 {
+        if step.action.is_repeatable() {
             return Rest::of(WATCH);
         }
         let seen = self.look(&self.warrant(id, record.attempts), &step.action).await;
@@ -456,6 +357,7 @@ impl Executor {
                 let is_fence = matches!(step.action, Action::Fence { .. });
                 if is_fence
                     && (self.was_silent || record.phase.is_open_question() || self.is_time_again(record.attempts))
+                    && self.target_stands(&step).await.is_ok()
                 {
                     self.unstick("the old primary's host answers").await;
                 }
@@ -482,7 +384,7 @@ impl Executor {
         self.propose(Change::Unstick { group, run, token: self.token, reason: reason.to_owned() }).await;
     }
 
-    async fn give_up(&self, id: &StepId, reason: String) -> Rest {
+    pub(super) async fn give_up(&self, id: &StepId, reason: String) -> Rest {
         tracing::error!(run = %self.run.id, step = %id, "stuck: {reason}");
         let (group, run) = (self.run.group.clone(), self.run.id.clone());
         self.propose(Change::MarkStuck { group, run, token: self.token, step: id.clone(), reason }).await;
@@ -519,7 +421,7 @@ impl Executor {
         Over::Run { group: self.run.group }
     }
 
-    async fn propose_close(
+    pub(super) async fn propose_close(
         &self,
         outcome: RunOutcome,
         old_primary_untouched: bool,
@@ -541,24 +443,6 @@ impl Executor {
     async fn propose(&self, change: Change) -> bool {
         matches!(self.coordinator.propose(change).await, Some(Applied::Done { .. }))
     }
-}
-
-/// Reports no older than this let the gates before promoting be judged, milliseconds.
-const LOOK_MS: u64 = 5000;
-
-/// A gate before promoting is shut.
-enum Shut {
-    /// In words.
-    Why(String),
-    /// The fence's resource holds a higher token.
-    Higher(Box<Step>, Token),
-}
-
-/// What P5 was judged by.
-#[derive(Default)]
-struct LossGate {
-    expected_ms: Option<u64>,
-    limit_ms: Option<u64>,
 }
 
 /// Between three quarters and five quarters of it, so that many retries do not keep step.

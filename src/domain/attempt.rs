@@ -85,6 +85,26 @@ pub enum ReadBack {
     },
 }
 
+/// Whether an action could succeed now, as far as can be told without raising a token or changing anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prospect {
+    /// Nothing that can be seen beforehand stands in its way.
+    Good {
+        /// What was read.
+        evidence: String,
+    },
+    /// It would certainly fail as things are.
+    Bad {
+        /// Why, and what to do next.
+        reason: String,
+    },
+    /// The resource could not be asked.
+    Unknown {
+        /// Why, and what to do next.
+        reason: String,
+    },
+}
+
 /// Whether the token was made to be remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "raise")]

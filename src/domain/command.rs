@@ -406,6 +406,8 @@ pub enum RejectionCode {
     NoFenceProof,
     /// P5: too much, or unknown, would be lost.
     LossTooGreat,
+    /// There is no standby that could be promoted.
+    NoStandby,
     /// Another configuration is in force.
     OtherConfig,
     /// Another automatic failover already completed in this serving epoch.

@@ -18,6 +18,13 @@ pub fn violations(state: &ClusterState) -> Vec<String> {
         if matches!(run.phase, RunPhase::Closed { .. }) {
             found.push(format!("{name}: open run {} is closed", run.id));
         }
+        if group.serving.region.is_none() && run.moves_serving() && &group.serving.last != run.from() {
+            found.push(format!(
+                "{name}: nobody serves, and {} is said to be the last, not {}",
+                group.serving.last,
+                run.from()
+            ));
+        }
         let mut before = Token::default();
         for claim in &run.claims {
             if claim.token <= before {

@@ -15,7 +15,7 @@ use crate::actuator::guarded::GuardedActuator;
 use crate::actuator::ssh::Settings;
 use crate::actuator::verify::VerifyActuator;
 use crate::coordinator::Leadership;
-use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
+use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use crate::domain::ids::HostName;
 use crate::domain::plan::{Action, GuardEndpoint};
 use crate::domain::policy::ClusterPolicy;
@@ -55,6 +55,10 @@ impl ActuatorSet {
 impl Actuator for ActuatorSet {
     async fn raise(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Raised {
         self.of(action).raise(warrant, action, deadline).await
+    }
+
+    async fn can_succeed(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Prospect {
+        self.of(action).can_succeed(warrant, action, deadline).await
     }
 
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {

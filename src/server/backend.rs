@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::actuators::ActuatorSet;
 use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
+use crate::actuator::Actuator;
 use crate::api::backend::{
     AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
     ReplicationSight, Sight, VoteSight,
@@ -19,10 +20,10 @@ use crate::clock::unix_now;
 use crate::config::NodeConfig;
 use crate::consensus::{self, Consensus};
 use crate::coordinator::Sightings;
-use crate::domain::attempt::{ReadBack, Warrant};
+use crate::domain::attempt::{Prospect, ReadBack, Warrant};
 use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
 use crate::domain::decide::{Decisions, loss_obstacle};
-use crate::domain::ids::{GroupName, NodeId, RunId, StepId};
+use crate::domain::ids::{GroupName, NodeId, RunId, StepId, Token};
 use crate::domain::loss;
 use crate::domain::observation::{Measure, Verdict};
 use crate::domain::plan::{Action, Plan};
@@ -156,6 +157,15 @@ impl Backend {
     }
 }
 
+/// Whether there is a standby to promote, for a dry run.
+fn standby_gate(prospect: Prospect) -> Gate {
+    let (is_open, detail) = match prospect {
+        Prospect::Good { evidence } => (true, evidence),
+        Prospect::Bad { reason } | Prospect::Unknown { reason } => (false, reason),
+    };
+    Gate { name: "standby".to_owned(), is_open, detail, before_promote: false }
+}
+
 /// Keeps the standing up to date.
 pub async fn keep_standing(backend: Arc<Backend>) {
     let mut leadership = backend.parts.consensus.leadership();
@@ -223,22 +233,17 @@ impl AdminBackend for Backend {
         let (group, rules, plan) = self.resolve(ask)?;
         let deadline = Instant::now() + DRY_RUN_DEADLINE;
         let reading = plan.steps().map(|(_, step)| {
-            let warrant = Warrant {
-                cluster: self.parts.policy.cluster.clone(),
-                group: ask.group.clone(),
-                run: RunId(ask.request_id.0.clone()),
-                step: step.id.clone(),
-                attempt: 0,
-                // The last token issued: nobody is refused for having seen it.
-                token: group.token,
-            };
+            let warrant = self.look_warrant(ask, &group, &step.id);
             async move {
                 let seen = self.parts.actuators.peek(&self.parts.policy, &warrant, &step.action, deadline).await;
                 seen.map(|seen| (step.id.clone(), seen))
             }
         });
-        let present: BTreeMap<StepId, ReadBack> = join_all(reading).await.into_iter().flatten().collect();
-        let gates = self.gates(ask, &group, &rules, &plan, &present, confirmed.err().map(|error| error.to_string()));
+        let (present, prospect) = tokio::join!(join_all(reading), self.target_prospect(ask, &group, &plan, deadline));
+        let present: BTreeMap<StepId, ReadBack> = present.into_iter().flatten().collect();
+        let mut gates =
+            self.gates(ask, &group, &rules, &plan, &present, confirmed.err().map(|error| error.to_string()));
+        gates.extend(prospect.map(standby_gate));
         Ok(DryRun { plan, present, gates })
     }
 
@@ -261,6 +266,13 @@ impl AdminBackend for Backend {
             && let Some(obstacle) = loss_obstacle(&rules, Some(&loss), &ask.to)
         {
             return Err(ProposeError::Rejected(Rejection { code: RejectionCode::LossTooGreat, message: obstacle }));
+        }
+        let deadline = Instant::now() + DRY_RUN_DEADLINE;
+        if let Some(Prospect::Bad { reason } | Prospect::Unknown { reason }) =
+            self.target_prospect(&ask, &group, &plan, deadline).await
+        {
+            let message = format!("no standby to promote in {}: {reason}", plan.to);
+            return Err(ProposeError::Rejected(Rejection { code: RejectionCode::NoStandby, message }));
         }
         let word = || Assertion { by: ask.by.clone(), at: unix_now(), reason: ask.reason.clone() };
         if let Some(region) = &ask.assert_fence
@@ -335,6 +347,33 @@ impl Backend {
             gates.push(gate("settled", false, format!("{resource} is unsettled since run {}", left.run)));
         }
         gates
+    }
+
+    /// Whether the plan's promotion could succeed now; `None` where it promotes nothing.
+    async fn target_prospect(
+        &self,
+        ask: &OpenFailover,
+        group: &GroupState,
+        plan: &Plan,
+        deadline: Instant,
+    ) -> Option<Prospect> {
+        let (_, step) = plan.steps().find(|(_, step)| matches!(step.action, Action::Promote { .. }))?;
+        let mut warrant = self.look_warrant(ask, group, &step.id);
+        // A guard is asked under the cluster's epoch, which the last token need not be of.
+        warrant.token = Token { epoch: self.parts.policy.epoch, n: 0 };
+        Some(self.parts.actuators.can_succeed(&warrant, &step.action, deadline).await)
+    }
+
+    fn look_warrant(&self, ask: &OpenFailover, group: &GroupState, step: &StepId) -> Warrant {
+        Warrant {
+            cluster: self.parts.policy.cluster.clone(),
+            group: ask.group.clone(),
+            run: RunId(ask.request_id.0.clone()),
+            step: step.clone(),
+            attempt: 0,
+            // The last token issued: nobody is refused for having seen it.
+            token: group.token,
+        }
     }
 
     fn fence_gate(

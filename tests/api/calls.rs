@@ -264,6 +264,7 @@ fn every_rejection_has_its_code() {
         ("illegal", Code::FailedPrecondition),
         ("no_fence_proof", Code::FailedPrecondition),
         ("loss_too_great", Code::FailedPrecondition),
+        ("no_standby", Code::FailedPrecondition),
         ("other_config", Code::FailedPrecondition),
         ("already_failed_over", Code::FailedPrecondition),
         ("unsettled", Code::FailedPrecondition),

@@ -258,6 +258,55 @@ async fn a_dns_outage_keeps_neither_promotion_nor_services_waiting() {
 }
 
 #[tokio::test]
+async fn nothing_is_stopped_for_a_standby_that_cannot_be_promoted() {
+    for mood in [Mood::Hopeless, Mood::Unreachable] {
+        let stage = Stage::new();
+        stage.world.mood("promote", mood);
+        let leader = stage.lead(3, Verdict::Down);
+        let group = stage.log.until("stuck before the fence", |group| is_stuck_at(group, "fence")).await;
+        let RunPhase::Stuck { reason, .. } = &group.open_run.as_ref().unwrap().phase else { panic!() };
+        assert!(reason.starts_with("no standby to promote in hanoi: "), "{reason}");
+        assert_eq!(group.serving.region, Some("hcmc".into()), "the old primary keeps the right to write");
+        for verb in ["fence", "dns", "promote"] {
+            assert!(stage.world.effects(verb).is_empty(), "{verb}");
+        }
+        assert!(stage.world.tokens_raised().is_empty(), "no token is raised before something is acted upon");
+        stage.world.mood("promote", Mood::Good);
+        keep_reporting(&stage, &leader).await;
+        assert_eq!(outcome(&stage.log.group()), RunOutcome::Succeeded, "it goes on by itself once there is one");
+        stage.end();
+    }
+}
+
+#[tokio::test]
+async fn a_run_stuck_for_want_of_a_standby_is_withdrawn_when_the_region_lives_again() {
+    let stage = Stage::new();
+    stage.world.mood("promote", Mood::Hopeless);
+    let leader = stage.lead(3, Verdict::Down);
+    stage.log.until("stuck before the fence", |group| is_stuck_at(group, "fence")).await;
+    leader.report(9, Verdict::Up, 60_000, &stage.policy);
+    let group = stage.until_closed().await;
+    assert_eq!((outcome(&group), group.serving.epoch), (RunOutcome::Withdrawn, 1));
+    stage.end();
+}
+
+#[tokio::test]
+async fn an_asserted_fence_repoints_nothing_for_a_standby_that_cannot_be_promoted() {
+    let stage = Stage::new();
+    stage.world.mood("fence", Mood::Unreachable);
+    let leader = stage.lead(3, Verdict::Down);
+    stage.log.until("stuck at the fence", |group| is_stuck_at(group, "fence")).await;
+    stage.world.mood("promote", Mood::Hopeless);
+    stage.order(RunOrder::AssertFence { region: "hcmc".into() });
+    stage.log.until("stuck for want of a standby", |g| is_stuck_at(g, "promote") || is_stuck_at(g, "dns")).await;
+    assert!(stage.world.effects("dns").is_empty(), "the name is not given to a region that cannot serve");
+    stage.world.mood("promote", Mood::Good);
+    keep_reporting(&stage, &leader).await;
+    assert_eq!(outcome(&stage.log.group()), RunOutcome::Succeeded);
+    stage.end();
+}
+
+#[tokio::test]
 async fn withdrawn_when_the_trigger_goes_away_before_anything_is_touched() {
     let stage = Stage::new();
     stage.world.mood("fence", Mood::Unreachable);
@@ -346,7 +395,7 @@ async fn a_token_of_a_later_epoch_is_told_again_at_every_retry() {
 #[tokio::test]
 async fn an_abort_settles_what_it_reaches_and_remembers_what_it_does_not() {
     let stage = Stage::new();
-    stage.world.mood("promote", Mood::Unreachable);
+    stage.world.mood("promote", Mood::Fails);
     stage.world.mood("dns", Mood::AnswerLost);
     let _leader = stage.lead(3, Verdict::Down);
     stage.log.until("stuck at promote", |group| is_stuck_at(group, "promote")).await;
@@ -354,6 +403,7 @@ async fn an_abort_settles_what_it_reaches_and_remembers_what_it_does_not() {
     let group = stage.until_closed().await;
     assert_eq!(outcome(&group), RunOutcome::Aborted);
     assert_eq!(group.serving.region, None, "the old primary is fenced, nobody was promoted");
+    assert_eq!(group.serving.last.as_str(), "hcmc", "a promotion that failed never served");
     assert!(stage.log.pages().contains(&"DR_FAILOVER_FAILED".to_owned()));
     stage.end();
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use watchdog::actuator::Actuator;
 use watchdog::clock::unix_now;
 use watchdog::coordinator::{Coordinator, Journal, JournalError, Leadership, Sightings};
-use watchdog::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
+use watchdog::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use watchdog::domain::command::{Applied, Change, Command};
 use watchdog::domain::decide::specs;
 use watchdog::domain::ids::{GroupName, NodeId, Principal, ResourceName, RunId, Token, UnixMs};
@@ -155,6 +155,10 @@ pub enum Mood {
     Unreachable,
     /// Does as asked, but the answer is lost.
     AnswerLost,
+    /// Shows beforehand that it cannot be done.
+    Hopeless,
+    /// Fails for good, though nothing showed it beforehand.
+    Fails,
     /// Takes the request and does nothing until told otherwise; nothing is answered.
     Hangs,
 }
@@ -195,6 +199,11 @@ impl ModelWorld {
     /// Tokens that some resource refused.
     pub fn refusals(&self) -> Vec<Token> {
         self.resources.lock().unwrap().values().flat_map(|resource| resource.refused.clone()).collect()
+    }
+
+    /// Resources that remember a token.
+    pub fn tokens_raised(&self) -> Vec<ResourceName> {
+        self.resources.lock().unwrap().keys().cloned().collect()
     }
 
     /// Somebody else raised a token there.
@@ -242,6 +251,14 @@ impl Actuator for ModelWorld {
         }
     }
 
+    async fn can_succeed(&self, _warrant: &Warrant, action: &Action, _deadline: Instant) -> Prospect {
+        match self.mood_of(action) {
+            Mood::Unreachable => Prospect::Unknown { reason: "no route to host".to_owned() },
+            Mood::Hopeless => Prospect::Bad { reason: "latched".to_owned() },
+            _ => Prospect::Good { evidence: "model".to_owned() },
+        }
+    }
+
     async fn execute(&self, warrant: &Warrant, action: &Action, _deadline: Instant) -> Outcome {
         let mood = self.mood_of(action);
         if mood == Mood::Unreachable {
@@ -254,6 +271,9 @@ impl Actuator for ModelWorld {
         }
         if let Err(held) = self.raised(warrant, action) {
             return Outcome::Refused { held };
+        }
+        if matches!(mood, Mood::Fails | Mood::Hopeless) {
+            return Outcome::Failed { retryable: false, reason: "latched".to_owned() };
         }
         self.act(warrant, action);
         match mood {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use watchdog::proto::RunPhase;
 
 use crate::lab::parts::{Lab, Options};
 use crate::lab::watch::{brief, group};
-use crate::lab::{GROUP, HOME, wait};
+use crate::lab::{DR, GROUP, HOME, wait};
 use crate::scene::{each_effect_once, effects, fast, nothing_happened, play};
 
 /// A page that says all of this, waited for.
@@ -110,6 +110,49 @@ async fn p4_without_fence_proof_the_run_is_stuck_until_it_is_asserted() -> Resul
         ensure!(run.fence_assertion.is_some(), "the assertion is not on record: {}", brief(&run));
         lab.client()?.first_from(&lab.standby.address.to_string(), Duration::from_secs(20)).await?;
         Ok(())
+    })
+    .await
+}
+
+/// Asked for by an operator who accepts every loss: with the standby stopped the healthy primary is not touched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_healthy_primary_is_not_fenced_for_a_stopped_standby() -> Result<()> {
+    play(fast(), async |lab: &mut Lab| {
+        lab.standby.stop()?;
+        let words = ["failover", GROUP, "--to", "hanoi", "--reason", "a try", "--accept-loss"];
+        let order = [&words[..], &["--yes", GROUP, "--detach"]].concat();
+        let refused = lab.node("witness-1")?.ctl(&order).await;
+        let told = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(told.contains("refused: standby: ") && told.contains("server stopped"), "{told}");
+        // As when another call was the dry run: the node itself refuses.
+        let again = [&order[..], &["--request-id", "018f2b7e-0000-7000-8000-000000000001"]].concat();
+        let refused = lab.node("witness-1")?.ctl(&again).await;
+        let told = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(told.contains("no standby to promote in hanoi") && told.contains("server stopped"), "{told}");
+        ensure!(lab.runs().await?.is_empty(), "{:?}", lab.runs().await?);
+        nothing_happened(lab)
+    })
+    .await
+}
+
+/// The standby streams, but nobody could promote it: its host's guard does not answer. The dead primary is left as it
+/// is, the name too, until it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_fenced_while_the_standbys_guard_is_silent() -> Result<()> {
+    let changes = vec![("fence_patience_s = 10".to_owned(), "fence_patience_s = 2".to_owned())];
+    play(Options { changes, ..fast() }, async |lab: &mut Lab| {
+        lab.hosts.get_mut(DR).map(|host| host.kill()).transpose()?;
+        lab.kill_home()?;
+        let run = lab.until_run(&[RunPhase::Stuck], Duration::from_secs(60)).await?;
+        let stuck = run.stuck.clone().unwrap_or_default();
+        ensure!(stuck.step == "fence" && stuck.reason.starts_with("no standby to promote"), "{stuck:?}");
+        paged(lab, &["no standby to promote"]).await?;
+        nothing_happened(lab)?;
+
+        let (hosts, folder) = (&mut lab.hosts, &lab.folder);
+        hosts.get_mut(DR).context("a host there")?.start(folder).await?;
+        lab.until_run(&[RunPhase::Succeeded], Duration::from_secs(60)).await?;
+        each_effect_once(lab)
     })
     .await
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use watchdog::actuator::Actuator;
 use watchdog::actuator::guarded::GuardedActuator;
-use watchdog::domain::attempt::{Outcome, Raised, ReadBack};
+use watchdog::domain::attempt::{Outcome, Prospect, Raised, ReadBack};
 use watchdog::domain::ids::Token;
 use watchdog::domain::plan::Action;
 use watchdog::guard::protocol::PostgresRole;
@@ -120,6 +120,8 @@ async fn a_standby_is_promoted_and_a_primary_fenced_each_with_proof() {
 
     let seen = actuator.read_back(&warrant(3), &promote, ample()).await;
     assert!(matches!(seen, ReadBack::NotDone { .. }), "{seen:?}");
+    let prospect = actuator.can_succeed(&warrant(1), &promote, ample()).await;
+    assert!(matches!(&prospect, Prospect::Good { evidence } if evidence.contains("in recovery")), "{prospect:?}");
     let begun = Instant::now();
     let outcome = actuator.execute(&warrant(3), &promote, ample()).await;
     println!("warm session, real guard: {:?} for promote", begun.elapsed());
@@ -145,7 +147,32 @@ async fn a_standby_is_promoted_and_a_primary_fenced_each_with_proof() {
     let ReadBack::Done { evidence } = seen else { panic!("{seen:?}") };
     assert!(evidence.contains("server stopped") && evidence.contains("latched under 1.5 by run r1"), "{evidence}");
     assert!(!host.sshd.path("pg/data/postmaster.pid").exists());
+    let prospect = actuator.can_succeed(&warrant(6), &promote, ample()).await;
+    assert!(matches!(&prospect, Prospect::Bad { reason } if reason.contains("server stopped")), "{prospect:?}");
     assert_eq!(host.sshd.accepted(), 1, "all over one session");
+}
+
+#[tokio::test]
+async fn a_latched_or_foreign_standby_is_no_prospect() {
+    let host = Host::start().await;
+    let endpoint = host.sshd.endpoint();
+    let actuator = GuardedActuator::default();
+    let promote = Action::Promote { guard: endpoint.clone() };
+    let early = actuator.can_succeed(&warrant(1), &promote, ample()).await;
+    assert!(matches!(&early, Prospect::Unknown { .. }), "not enrolled: {early:?}");
+    let name = Host::hostname();
+    host.guard(&["enroll", "--group", "aicamera", "--cluster", "demo", "--epoch", "1", "--confirm", &name]);
+    let fenced = actuator.execute(&warrant(2), &Action::Fence { guard: endpoint.clone() }, ample()).await;
+    assert!(matches!(fenced, Outcome::Done { .. }), "{fenced:?}");
+    let latched = actuator.can_succeed(&warrant(1), &promote, ample()).await;
+    let Prospect::Bad { reason } = latched else { panic!("{latched:?}") };
+    assert!(reason.contains("latched") && reason.contains("watchdog-guard unlatch"), "{reason}");
+    host.guard(&["unlatch", "--group", "aicamera", "--confirm", &name, "--reason", "it follows the primary"]);
+    let prospect = actuator.can_succeed(&warrant(1), &promote, ample()).await;
+    assert!(matches!(prospect, Prospect::Good { .. }), "{prospect:?}");
+    host.sshd.signal_all(Signal::KILL);
+    let silent = actuator.can_succeed(&warrant(1), &promote, ample()).await;
+    assert!(matches!(silent, Prospect::Unknown { .. }), "{silent:?}");
 }
 
 #[tokio::test]

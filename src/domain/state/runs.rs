@@ -264,12 +264,16 @@ impl ClusterState {
         record.detail = outcome_text(outcome);
         record.is_permanent = matches!(outcome, Outcome::Failed { retryable: false, .. });
         note(run, entry, Some(step), format!("{} {}", planned.action.verb(), outcome_text(outcome)));
-        // A promotion that certainly did not happen leaves nobody with the right to write.
+        // A promotion that certainly did not happen leaves nobody with the right to write, and the old primary the last
+        // that had it.
         let moves = run.moves_serving();
-        let to = run.to().clone();
+        let (from, to) = (run.from().clone(), run.to().clone());
         if moves && matches!(planned.action, Action::Promote { .. }) {
             match phase {
-                StepPhase::Failed => group.serve_from(None),
+                StepPhase::Failed => {
+                    group.serve_from(None);
+                    group.serving.last = from;
+                }
                 // It was called failed before, and is found done after all.
                 StepPhase::Done => group.serve_from(Some(to)),
                 _ => {}

@@ -240,6 +240,7 @@ fn a_promotion_certainly_not_done_takes_the_right_to_write_back() {
     let failed = Outcome::Failed { retryable: true, reason: "in recovery, no promotion pending".to_owned() };
     world.must(world.finish_change("promote", token, failed));
     assert_eq!(world.group().serving.region, None);
+    assert_eq!(world.group().serving.last, region("hcmc"), "what was never promoted never served");
 }
 
 #[test]

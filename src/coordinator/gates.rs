@@ -1,0 +1,189 @@
+//! The gates of an attempt: what must hold right now, besides the log's word, before its intent is committed.
+
+use tokio::time::Instant;
+
+use super::steps::{Executor, LOOK_DEADLINE, RECHECK, Rest};
+use crate::clock::unix_now;
+use crate::domain::attempt::{Prospect, ReadBack};
+use crate::domain::command::FenceProof;
+use crate::domain::decide::{Holds, loss_obstacle, trigger_holds};
+use crate::domain::ids::{StepId, Token};
+use crate::domain::loss;
+use crate::domain::plan::{Action, Step};
+use crate::domain::policy::Fencing;
+use crate::domain::run::{RunKind, RunOutcome, StepPhase};
+
+/// Reports no older than this let P5 be judged, milliseconds.
+const LOOK_MS: u64 = 5000;
+
+/// A gate is shut.
+pub(super) enum Shut {
+    /// A person must do something.
+    Now(String),
+    /// It may open by itself: a person is called only when it stays shut.
+    Soon(String),
+    /// The fence's resource holds a higher token.
+    Higher(Box<Step>, Token),
+}
+
+/// What P5 was judged by.
+#[derive(Default)]
+pub(super) struct LossGate {
+    pub expected_ms: Option<u64>,
+    pub limit_ms: Option<u64>,
+}
+
+impl Executor {
+    /// Only an automatic failover is withdrawn: an operator's order does not depend on what is seen.
+    pub(super) fn trigger(&self) -> Holds {
+        if !self.run.cause.automatic || self.run.kind != RunKind::Failover {
+            return Holds::Yes;
+        }
+        trigger_holds(&self.coordinator.policy, &self.run.group, &self.group, self.run.from(), &self.view)
+    }
+
+    /// P4 and P5, judged just before `StepStarted`.
+    async fn may_promote(&self) -> Result<(Option<FenceProof>, LossGate), Shut> {
+        let gate = self.loss_gate().map_err(Shut::Now)?;
+        if matches!(self.run.fencing, Fencing::None { .. }) {
+            return Ok((Some(FenceProof::Standing), gate));
+        }
+        let mut missing = "the plan has no fence step".to_owned();
+        for step in self.run.fence_steps() {
+            if self.run.phase_of(&step.id) != StepPhase::Done {
+                missing = format!("step {} is {}", step.id, self.run.phase_of(&step.id));
+                continue;
+            }
+            let warrant = self.warrant(&step.id, self.run.record(&step.id).map_or(0, |record| record.attempts));
+            match self.look(&warrant, &step.action).await {
+                ReadBack::Done { evidence } => {
+                    return Ok((Some(FenceProof::Guard { token: self.token, evidence }), gate));
+                }
+                ReadBack::Refused { held } => return Err(Shut::Higher(Box::new(step.clone()), held)),
+                ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
+                    missing = format!("the fence does not hold any more: {evidence}");
+                }
+                ReadBack::InFlight { evidence } => missing = format!("something is in flight there: {evidence}"),
+                ReadBack::Unknown { reason } => missing = reason,
+            }
+        }
+        if self.run.fence_assertion.is_some() {
+            return Ok((Some(FenceProof::Asserted), gate));
+        }
+        Err(Shut::Soon(format!("no fence proof: {missing}")))
+    }
+
+    fn loss_gate(&self) -> Result<LossGate, String> {
+        if self.run.loss_acceptance.is_some() || self.run.kind != RunKind::Failover {
+            return Ok(LossGate::default());
+        }
+        let Some(rules) = self.coordinator.policy.groups.get(&self.run.group) else {
+            return Err(format!("the configuration no longer has group {}", self.run.group));
+        };
+        let loss = loss::expected(&self.run.group, rules, self.run.to(), &self.view);
+        match loss_obstacle(rules, Some(&loss), self.run.to()) {
+            Some(obstacle) => Err(obstacle),
+            None => Ok(LossGate { expected_ms: loss.ms(), limit_ms: Some(rules.rpo_limit_ms) }),
+        }
+    }
+
+    /// Enough nodes have reported for P5 to be judged, or a person has taken the loss upon themselves.
+    pub(super) fn can_judge_loss(&self) -> bool {
+        self.run.loss_acceptance.is_some() || self.view.is_settled(LOOK_MS)
+    }
+
+    /// What must hold right before `StepStarted`: there is a standby to promote; for a promotion P4 and P5 besides.
+    pub(super) async fn gates(&self, step: &Step) -> Result<(Option<FenceProof>, LossGate), Shut> {
+        let proving = async {
+            match step.action {
+                Action::Promote { .. } => self.may_promote().await,
+                _ => Ok((None, LossGate::default())),
+            }
+        };
+        let (stands, proved) = tokio::join!(self.target_stands(step), proving);
+        stands.and(proved)
+    }
+
+    /// All gates of a first attempt are open.
+    pub(super) async fn would_start(&self, step: &Step) -> bool {
+        if step.action.resource().is_some_and(|resource| self.group.unsettled.contains_key(&resource)) {
+            return false;
+        }
+        match &step.action {
+            Action::Fence { .. } if self.trigger() == Holds::Unknown => return false,
+            // It is not tried then, but withdrawn.
+            Action::Fence { .. } if self.trigger() == Holds::No => return true,
+            Action::Promote { .. } if !self.can_judge_loss() => return false,
+            _ => {}
+        }
+        self.gates(step).await.is_ok()
+    }
+
+    /// Whether there is a standby to promote. Nothing is stopped or repointed for one that cannot be: a group whose old
+    /// primary was fenced for nothing serves nowhere.
+    ///
+    /// Asked without a token, since a token is raised at a resource only as it is acted upon.
+    pub(super) async fn target_stands(&self, step: &Step) -> Result<(), Shut> {
+        let asks = match step.action {
+            Action::Fence { .. } | Action::Promote { .. } => true,
+            Action::UpsertDns { .. } | Action::Guarded { .. } => !self.run.went_past_fence(),
+            Action::Verify { .. } => false,
+        };
+        if !asks {
+            return Ok(());
+        }
+        for (_, promote) in self.run.plan.steps() {
+            let is_ahead = !self.run.phase_of(&promote.id).is_settled();
+            if !is_ahead || !matches!(promote.action, Action::Promote { .. }) {
+                continue;
+            }
+            let warrant = self.warrant(&promote.id, self.run.record(&promote.id).map_or(0, |record| record.attempts));
+            let asking =
+                self.coordinator.actuator.can_succeed(&warrant, &promote.action, Instant::now() + LOOK_DEADLINE);
+            let seen = match tokio::time::timeout(LOOK_DEADLINE, asking).await {
+                Ok(seen) => seen,
+                Err(_) => Prospect::Unknown { reason: "no answer in time".to_owned() },
+            };
+            if let Prospect::Bad { reason } | Prospect::Unknown { reason } = seen {
+                return Err(Shut::Soon(format!("no standby to promote in {}: {reason}", self.run.to())));
+            }
+        }
+        Ok(())
+    }
+
+    /// A gate is shut: what may open by itself is looked at again for a while, then a person is called.
+    pub(super) async fn refused_gate(&self, id: &StepId, shut: Shut) -> Rest {
+        let opened_ms = unix_now().since(self.run.opened_at);
+        let patience_ms =
+            self.coordinator.policy.groups.get(&self.run.group).map_or(0, |rules| rules.fence_patience_ms);
+        match shut {
+            Shut::Higher(fence, held) => self.held_higher(&fence, held).await,
+            Shut::Now(reason) => self.give_up(id, reason).await,
+            Shut::Soon(reason) if opened_ms >= patience_ms => self.give_up(id, reason).await,
+            Shut::Soon(reason) => {
+                tracing::warn!(run = %self.run.id, step = %id, "not yet: {reason}");
+                Rest::of(RECHECK)
+            }
+        }
+    }
+
+    /// The trigger no longer holds. Closes the run as withdrawn where nothing irreversible happened; `None`: go on.
+    pub(super) async fn withdraw(&self, fence: &Step) -> Option<Rest> {
+        if self.run.went_past_fence() {
+            return None;
+        }
+        let is_tried = self.run.record(&fence.id).is_some_and(|record| record.attempts > 0);
+        if is_tried {
+            let warrant = self.warrant(&fence.id, self.run.record(&fence.id).map_or(0, |record| record.attempts));
+            match self.look(&warrant, &fence.action).await {
+                ReadBack::Untouched { .. } => {}
+                ReadBack::Done { .. } | ReadBack::NotDone { .. } => return None,
+                ReadBack::InFlight { .. } | ReadBack::Unknown { .. } => return Some(Rest::of(RECHECK)),
+                ReadBack::Refused { held } => return Some(self.held_higher(fence, held).await),
+            }
+        }
+        tracing::info!(run = %self.run.id, "withdrawn: the trigger no longer holds");
+        self.propose_close(RunOutcome::Withdrawn, is_tried, Vec::new(), "the trigger no longer holds").await;
+        Some(Rest::of(RECHECK))
+    }
+}
