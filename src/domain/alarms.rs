@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Rejection;
 use super::decide::{Explanation, Standing, ballot_lines};
-use super::ids::{GroupName, NodeId};
+use super::ids::{GroupName, NodeId, NodeName};
 use super::loss::Loss;
 use super::observation::{FailureKind, Verdict};
 use super::page::{Page, PageAction, Severity};
@@ -69,11 +69,12 @@ pub fn of_cluster(state: &ClusterState, policy: &ClusterPolicy, view: &View) -> 
     wanted
 }
 
-/// Voters that nobody hears: one more lost may cost the quorum.
+/// Voters that nobody hears: one more lost may cost the quorum. A leader judges by what it has watched itself: a report
+/// kept from an earlier leadership is old because nobody sent this node any since.
 fn silent_voters(policy: &ClusterPolicy, view: &View) -> Wanted {
-    let is_silent = |id: &&NodeId| match view.sights.get(id) {
-        Some(sight) => sight.age_ms > SILENT_AFTER_MS,
-        None => view.watched_ms > SILENT_AFTER_MS,
+    let is_silent = |id: &&NodeId| {
+        let age_ms = view.sights.get(id).map_or(u64::MAX, |sight| sight.age_ms);
+        age_ms.min(view.watched_ms) > SILENT_AFTER_MS
     };
     let one = |id: &NodeId| {
         let name = policy.members.get(id).map_or_else(|| id.to_string(), |member| member.name.to_string());
@@ -157,12 +158,14 @@ fn our_faults(policy: &ClusterPolicy, prefix: &str, name: &GroupName, view: &Vie
     wanted
 }
 
-/// What only one node can say of itself is not over because that node is silent now.
+/// What only one node can say of itself is not over because that node is silent now, and its silence ends by its word
+/// alone: not because a new leader has not waited long enough to call it silent.
 fn is_of_a_missing_node(policy: &ClusterPolicy, key: &str, view: &View) -> bool {
     let fresh: BTreeSet<NodeId> = view.fresh(REPORT_TTL_MS).map(|(id, _)| id).collect();
-    policy.members.iter().any(|(id, member)| {
-        let own = ["config-differs", "isolated"].map(|what| format!("{}/{what}/{}", policy.cluster, member.name));
-        own.iter().any(|of_node| of_node == key) && !fresh.contains(id)
+    let is = |what: &str, name: &NodeName| format!("{}/{what}/{name}", policy.cluster) == key;
+    policy.members.iter().filter(|(id, _)| !fresh.contains(id)).any(|(id, member)| {
+        let is_own = is("config-differs", &member.name) || is("isolated", &member.name);
+        is_own || (view.voters.contains(id) && is("silent", &member.name))
     })
 }
 

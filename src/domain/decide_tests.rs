@@ -238,6 +238,45 @@ fn a_silent_voter_is_paged_and_its_own_alarms_outlive_its_silence() {
 }
 
 #[test]
+fn a_leader_calls_a_voter_silent_only_after_waiting_for_it_itself() {
+    // What the node of hcmc last said is so old, and so long has this leader watched.
+    let table: &[(&str, Option<u64>, u64, bool)] = &[
+        ("new leader, report of an earlier leadership", Some(600_000), 100, false),
+        ("new leader, nothing ever heard", None, 30_000, false),
+        ("waited long enough, report of an earlier leadership", Some(600_000), 30_001, true),
+        ("waited long enough, nothing ever heard", None, 30_001, true),
+        ("fell silent lately", Some(30_000), 600_000, false),
+        ("fell silent under this leader", Some(30_001), 600_000, true),
+    ];
+    for (name, age_ms, watched_ms, is_told) in table {
+        let mut seen = view(&[age_ms.map(|_| UP), Some(UP), Some(UP)]);
+        seen.watched_ms = *watched_ms;
+        if let (Some(age_ms), Some(sight)) = (age_ms, seen.sights.get_mut(&NodeId(1))) {
+            sight.age_ms = *age_ms;
+        }
+        let told = pages(&decide(&World::new().state, &policy(), &seen, World::new().now));
+        assert_eq!(told.contains(&"NODE_SILENT".to_owned()), *is_told, "{name}");
+    }
+}
+
+#[test]
+fn a_silence_ends_by_the_nodes_own_word_and_not_with_a_new_leader() {
+    let mut world = World::new();
+    let mut seen = view(&[None, Some(UP), Some(UP)]);
+    seen.watched_ms = 60_000;
+    for decision in decide(&world.state, &policy(), &seen, world.now).propose {
+        if let Decision::Tell(page) = decision {
+            world.must(Change::Tell { page });
+        }
+    }
+    assert_eq!(world.state.alarms.len(), 1);
+    assert!(pages(&look(&world, &[None, Some(UP), Some(UP)])).is_empty(), "the new leader has not waited yet");
+    seen.voters.remove(&NodeId(1));
+    assert_eq!(pages(&decide(&world.state, &policy(), &seen, world.now)), ["NODE_SILENT"], "no voter, no loss");
+    assert_eq!(pages(&look(&world, &[Some(UP), Some(UP), Some(UP)])), ["NODE_SILENT"], "it speaks");
+}
+
+#[test]
 fn lag_pages_gates_or_triggers_as_configured() {
     let lagging = |held: Says| Some(Says { covered_age_ms: Some(50_000), ..held });
     let seen = |says: Option<Says>| {
