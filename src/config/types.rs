@@ -87,7 +87,7 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// `host:port` that peers dial.
     pub address: String,
-    /// What it binds for `/metrics`, `/livez`, `/readyz`.
+    /// What it binds for `/livez` and `/readyz`.
     pub http: Option<SocketAddr>,
     /// Where it keeps its log and state.
     pub data_dir: PathBuf,
