@@ -97,7 +97,7 @@ impl GuardedActuator {
             Reply::Status(status) => Ok(status),
             Reply::Refused { refusal, reason, .. } => {
                 tracing::warn!(host = %endpoint.host, %cluster, ?refusal, "guard refused status: {reason}");
-                Err(format!("guard of host {} refused status ({refusal:?}): {reason}", endpoint.host))
+                Err(format!("guard of host {} refused status ({refusal}): {reason}", endpoint.host))
             }
             other => Err(format!("guard of host {} answered status with {other:?}", endpoint.host)),
         }
@@ -120,7 +120,7 @@ impl GuardedActuator {
             return ReadBack::NotDone { evidence: format!("the guard of {} answers", guard.host) };
         };
         let latch = if is_latched { "latched" } else { "not latched" };
-        let evidence = format!("{}: server {:?}, {latch} ({})", guard.host, postgres.role, postgres.seen_by);
+        let evidence = format!("{}: server {}, {latch} ({})", guard.host, postgres.role, postgres.seen_by);
         match (name, postgres.role, is_latched) {
             (FENCE, PostgresRole::Stopped | PostgresRole::InRecovery, true) => ReadBack::Done { evidence },
             (PROMOTE, PostgresRole::Writable, _) => ReadBack::Done { evidence },
@@ -206,9 +206,7 @@ impl GuardedActuator {
             PostgresRole::InRecovery => "in recovery",
             PostgresRole::Writable | PostgresRole::Unknown => {
                 let (role, seen_by) = (shown.role, shown.seen_by);
-                return unknown(format!(
-                    "guard of host {host} says {said:?} but shows its server {role:?} ({seen_by})"
-                ));
+                return unknown(format!("guard of host {host} says {said:?} but shows its server {role} ({seen_by})"));
             }
         };
         match shown.group.latch {
@@ -260,7 +258,7 @@ impl GuardedActuator {
             }
             Ok(Shown { role: PostgresRole::InRecovery, .. }) => seen,
             Ok(Shown { role, seen_by, .. }) => ReadBack::Unknown {
-                reason: format!("guard of host {} shows its server {role:?} ({seen_by}), not in recovery", guard.host),
+                reason: format!("guard of host {} shows its server {role} ({seen_by}), not in recovery", guard.host),
             },
         }
     }

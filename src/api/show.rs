@@ -7,6 +7,7 @@ use crate::domain::plan::{Action, Check, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::domain::run::{Assertion, Run, RunKind, RunOutcome, RunPhase, StepPhase};
 use crate::domain::state::{AuditEntry, ClusterState, Pause};
+use crate::domain::stuck::{Way, ways_on};
 use crate::proto;
 
 /// Milliseconds on the wire.
@@ -139,9 +140,12 @@ pub fn summary(run: &Run) -> proto::RunSummary {
 /// A whole run.
 pub fn run(run: &Run, policy: &ClusterPolicy) -> proto::Run {
     let stuck = match &run.phase {
-        RunPhase::Stuck { step, reason, since } => {
-            Some(proto::Stuck { step: step.0.clone(), reason: reason.clone(), since_ms: ms(*since) })
-        }
+        RunPhase::Stuck { step, reason, since } => Some(proto::Stuck {
+            step: step.0.clone(),
+            reason: reason.clone(),
+            since_ms: ms(*since),
+            ways: ways_on(run).into_iter().map(|Way { meaning, command }| proto::Way { meaning, command }).collect(),
+        }),
         _ => None,
     };
     let abort = match &run.phase {

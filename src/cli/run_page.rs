@@ -25,7 +25,7 @@ pub fn page(answer: &GetRunResponse) -> Page {
     if run.stuck.is_some() || run.abort.is_some() {
         page.gap();
     }
-    trouble(&mut page, run, &summary, now_ms);
+    trouble(&mut page, run, now_ms);
     page.gap();
     page.line([dim("steps")]);
     page.table(2, run.steps.iter().map(|step| step_row(step, "")).collect());
@@ -90,37 +90,20 @@ fn facts(run: &Run, summary: &RunSummary, now_ms: i64) -> Vec<Vec<Span>> {
 }
 
 /// What keeps it, and what to type.
-fn trouble(page: &mut Page, run: &Run, summary: &RunSummary, now_ms: i64) {
+fn trouble(page: &mut Page, run: &Run, now_ms: i64) {
     if let Some(stuck) = &run.stuck {
         let since = span(between(stuck.since_ms, now_ms));
         let mut lines = vec![bad(format!("at {} for {since}: {}", stuck.step, stuck.reason))];
-        lines.extend(ways_on(run, summary).into_iter().map(|way| Span::from(format!("→ {way}"))));
+        for way in &stuck.ways {
+            lines.push(dim(format!("→ {}:", way.meaning)));
+            lines.push(Span::from(format!("    {}", way.command)));
+        }
         labelled(page, "stuck", lines);
     }
     if let Some(abort) = &run.abort {
         let text = format!("ordered by {} {}: {}", abort.by, ago(abort.at_ms, now_ms), abort.reason);
         labelled(page, "aborting", vec![warn(text)]);
     }
-}
-
-fn ways_on(run: &Run, summary: &RunSummary) -> Vec<String> {
-    let Some(stuck) = &run.stuck else { return Vec::new() };
-    let (id, step) = (&summary.group, &stuck.step);
-    let action = run.steps.iter().find(|one| one.id == *step).map(|one| one.action.as_str()).unwrap_or_default();
-    let mut ways = Vec::new();
-    match action {
-        "fence" => ways.push(format!("watchdogctl run assert-fence {id} --region {} --reason …", summary.from_region)),
-        "promote" => {
-            if run.fence_assertion.is_none() {
-                ways.push(format!("watchdogctl run assert-fence {id} --region {} --reason …", summary.from_region));
-            }
-            ways.push(format!("watchdogctl run accept-loss {id} --reason …"));
-        }
-        _ => ways.push(format!("watchdogctl run skip {id} {step} --reason …")),
-    }
-    ways.push(format!("watchdogctl run retry {id} {step} --reason …"));
-    ways.push(format!("watchdogctl run abort {id} --reason …"));
-    ways
 }
 
 /// The open run within a status.
@@ -136,7 +119,7 @@ pub fn in_status(page: &mut Page, run: &Run, now_ms: i64) {
     page.line([dim(format!("  {:<LABEL$}", "run")), phase(&summary), Span::from(opened), dim(&summary.id)]);
     labelled(page, "", vec![Span::from(format!("because {}", summary.reason))]);
     page.table(LABEL + 2, run.steps.iter().map(|step| step_row(step, "")).collect());
-    trouble(page, run, &summary, now_ms);
+    trouble(page, run, now_ms);
 }
 
 /// One step in a table. `spinner` stands for a started one's mark.

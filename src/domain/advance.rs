@@ -6,6 +6,7 @@ use super::ids::{StepId, Token, UnixMs};
 use super::plan::{Action, Step};
 use super::run::{Run, RunOutcome, RunPhase, StepPhase, StepRecord};
 use super::state::GroupState;
+use super::stuck::NO_FENCE_PROOF;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,11 +148,9 @@ fn hopeless(step: &Step, record: &StepRecord, patience: Patience, since: UnixMs,
         return None;
     }
     let detail = if record.detail.is_empty() { "no answer yet" } else { &record.detail };
-    Some(if is_fence {
-        format!("no fence proof after {} attempts: {detail}", record.attempts)
-    } else {
-        format!("{} after {} attempts: {detail}", step.action.verb(), record.attempts)
-    })
+    let missing = if is_fence { NO_FENCE_PROOF } else { step.action.verb() };
+    let plural = if record.attempts == 1 { "" } else { "s" };
+    Some(format!("{missing} after {} attempt{plural}: {detail}", record.attempts))
 }
 
 /// A step that the next stage does not wait for calls a person only when nothing else is left to do.

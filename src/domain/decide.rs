@@ -306,7 +306,7 @@ impl Look<'_> {
         }
         let to = self.to.as_ref()?;
         if let Some(obstacle) = loss_obstacle(self.rules, self.loss.as_ref(), to) {
-            return Some(obstacle);
+            return Some(format!("{obstacle}; `watchdogctl failover --accept-loss` overrides it by name"));
         }
         let lag = self.lag_ms.filter(|lag| *lag > self.rules.lag_limit_ms)?;
         (self.rules.lag_action == LagAction::Gate)
@@ -387,9 +387,12 @@ pub fn loss_obstacle(rules: &GroupPolicy, loss: Option<&Loss>, to: &RegionName) 
         return None;
     }
     let limit_s = rules.rpo_limit_ms as f64 / 1000.0;
-    Some(format!(
-        "promoting {to} would lose {loss}; the limit is {limit_s:.1} s; `failover --accept-loss` overrides it by name"
-    ))
+    Some(match loss {
+        Loss::AtMost { .. } => format!("promoting {to} would lose {loss}; the limit is {limit_s:.1} s"),
+        Loss::Unknown { why } => {
+            format!("what promoting {to} would lose is unknown ({why}); the limit is {limit_s:.1} s")
+        }
+    })
 }
 
 /// The first other region that has a plan and is not itself judged down.

@@ -1,7 +1,8 @@
 //! What decides: pure data and functions. No clock, no randomness, no IO; time comes in as data.
 //!
 //! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`],
-//! [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`decide`], [`alarms`], [`advance`].
+//! [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`decide`], [`alarms`], [`advance`],
+//! [`stuck`].
 
 pub mod advance;
 pub mod alarms;
@@ -18,6 +19,7 @@ pub mod policy;
 pub mod quorum;
 pub mod run;
 pub mod state;
+pub mod stuck;
 pub mod verdict;
 pub mod view;
 

@@ -43,7 +43,7 @@ pub enum EnrollError {
 pub enum LatchChoice {
     /// Write it clear: the database may start.
     Clear,
-    /// Write it set: the database stays down until a rejoin.
+    /// Write it set: the database stays down until it is cleared.
     Set,
 }
 
@@ -174,7 +174,7 @@ fn enroll_latch(files: &GroupFiles, typed: &Enrolment, token: Token, first: bool
         (Some(LatchChoice::Set), _) => {
             let mark = LatchMark { token, run: "operator".into(), step: "enroll".into(), at: unix_now() };
             latch::store(files, &Latch { mark: Some(mark), cleared_by: None })?;
-            return Ok("The latch is set: the database starts after a rejoin.".to_owned());
+            return Ok("The latch is set: the database stays down until `watchdog-guard unlatch`.".to_owned());
         }
         (None, false) => {
             let why = format!("{error}: was this host fenced? Add --latch set (safe) or --latch clear");

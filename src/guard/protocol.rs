@@ -381,7 +381,7 @@ impl Reply {
     /// What a refused or unexpected reply means to somebody who asked for something else.
     fn in_words(&self) -> String {
         match self {
-            Reply::Refused { refusal, reason, .. } => format!("guard refused ({refusal:?}): {reason}"),
+            Reply::Refused { refusal, reason, .. } => format!("guard refused ({refusal}): {reason}"),
             Reply::Failed { reason, .. } | Reply::Unknown { reason } => reason.clone(),
             other => format!("guard answered something that was not asked for: {other:?}"),
         }
@@ -442,9 +442,44 @@ impl Refusal {
         }
     }
 
+    /// In words.
+    pub fn word(self) -> &'static str {
+        match self {
+            Refusal::BadRequest => "bad request",
+            Refusal::AnotherCluster => "another cluster",
+            Refusal::LowerToken => "lower token",
+            Refusal::Expired => "deadline passed",
+            Refusal::AnotherBoot => "another boot",
+            Refusal::UnknownAction => "unknown action",
+            Refusal::BadParameter => "bad parameter",
+            Refusal::UnknownGroup => "unknown group",
+            Refusal::NotEnrolled => "not enrolled",
+            Refusal::DamagedStore => "damaged store",
+            Refusal::DamagedLedger => "damaged ledger",
+            Refusal::Latched => "latched",
+        }
+    }
+
     /// Asking again, with the time and nonce of this answer, may help without anybody changing anything.
     pub fn is_retryable(self) -> bool {
         matches!(self, Refusal::Expired | Refusal::AnotherBoot)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl std::fmt::Display for PostgresRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            PostgresRole::Stopped => "stopped",
+            PostgresRole::InRecovery => "in recovery",
+            PostgresRole::Writable => "writable",
+            PostgresRole::Unknown => "unknown",
+        })
     }
 }
 

@@ -8,10 +8,11 @@ use super::in_flight;
 use super::latch;
 use super::ledger;
 use super::postgres;
-use super::protocol::{GroupStatus, PostgresRole, PostgresStatus, Status};
+use super::protocol::{GroupStatus, PostgresStatus, Status};
 use super::records::RecordError;
 use super::token_store::{self, GroupFiles};
 use crate::domain::ids::GroupName;
+use crate::domain::stuck::UNLATCH;
 
 /// How many ledger records are shown.
 const LAST: usize = 5;
@@ -87,9 +88,9 @@ pub fn gate(config: &Config) -> Gate {
     match latch::load(&GroupFiles::new(&config.state_dir, group)) {
         Ok(latch) => latch.mark.map_or(Gate::Open, |mark| {
             Gate::Latched(format!(
-                "group {group} is latched: fenced under token {} by {}/{}. It starts again after a rejoin under a later \
-                 token (watchdogctl), or, where you answer for it yourself: \
-                 watchdog-guard unlatch --group {group} --confirm {} --reason TEXT",
+                "group {group} is latched: fenced under token {} by {}/{}. Another server may be the primary by now: two \
+                 of them write apart from each other. Where you answer for it that there is none, or have made this one \
+                 its standby: {UNLATCH} --group {group} --confirm {} --reason TEXT",
                 mark.token,
                 mark.run,
                 mark.step,
@@ -127,12 +128,7 @@ pub fn in_words(config: &Config, status: &Status) -> String {
         }
     }
     if let Some(postgres) = &status.postgres {
-        let role = match postgres.role {
-            PostgresRole::Stopped => "stopped",
-            PostgresRole::InRecovery => "in recovery",
-            PostgresRole::Writable => "writable",
-            PostgresRole::Unknown => "unknown",
-        };
+        let role = postgres.role;
         let gate = match gate(config) {
             Gate::Open => "open: the database may start".to_owned(),
             Gate::Latched(why) | Gate::CannotTell(why) => format!("shut: {why}"),

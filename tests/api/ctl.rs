@@ -157,6 +157,25 @@ async fn a_stuck_run_in_status_and_in_full() {
 }
 
 #[tokio::test]
+async fn a_run_whose_target_is_latched_is_told_how_to_clear_it() {
+    let (log, _node, served) = leader().await;
+    let at = long_ago();
+    let token = log.fencing_at(at);
+    log.finish(at.plus(300), RUN, "fence", token, Outcome::Done { evidence: "stopped and latched".to_owned() });
+    log.start(at.plus(310), RUN, "promote", token);
+    let reason = "guard refused (latched): this host is latched: type here: watchdog-guard unlatch --group aicamera";
+    let failed = Outcome::Failed { retryable: false, reason: reason.to_owned() };
+    log.finish(at.plus(400), RUN, "promote", token, failed);
+    log.stuck(at.plus(410), RUN, "promote", token, &format!("promote after 1 attempt: {reason}"));
+    golden("run-show-latched.txt", &ctl(&served.address, &["run", "show", GROUP]).stdout);
+    let json = ctl(&served.address, &["run", "show", GROUP, "--output", "json"]).stdout;
+    let answer: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let ways = answer["run"]["stuck"]["ways"].as_array().unwrap();
+    assert_eq!(ways.len(), 4, "{json}");
+    assert!(ways[0]["command"].as_str().unwrap().starts_with("watchdog-guard unlatch --group aicamera"), "{json}");
+}
+
+#[tokio::test]
 async fn an_operator_steers_a_stuck_run_to_its_end() {
     let (log, _node, served) = stuck().await;
     let say = ["--reason", "looked at the rack: powered off", "--yes", GROUP];

@@ -17,7 +17,7 @@ use watchdog::api::backend::{
 use watchdog::clock::unix_now;
 use watchdog::config::judge;
 use watchdog::domain::attempt::{Outcome, ReadBack};
-use watchdog::domain::command::{Applied, Change, Command, Rejection, RejectionCode, RunOrder};
+use watchdog::domain::command::{Applied, Change, Command, FenceProof, Rejection, RejectionCode, RunOrder};
 use watchdog::domain::decide::specs;
 use watchdog::domain::ids::{GroupName, NodeId, RunId, StepId, Token, UnixMs};
 use watchdog::domain::observation::{Failure, FailureKind, Verdict};
@@ -139,6 +139,7 @@ impl Log {
 
     pub fn start(&self, at: UnixMs, run: &str, step: &str, token: Token) {
         let attempt = self.attempts(run, step) + 1;
+        let is_promote = step == "promote";
         self.done_at(
             at,
             Change::StepStarted {
@@ -147,9 +148,10 @@ impl Log {
                 step: step.into(),
                 token,
                 attempt,
-                fence_proof: None,
-                expected_loss_ms: None,
-                loss_limit_ms: None,
+                fence_proof: is_promote
+                    .then(|| FenceProof::Guard { token, evidence: "stopped and latched".to_owned() }),
+                expected_loss_ms: is_promote.then_some(180),
+                loss_limit_ms: is_promote.then_some(900_000),
             },
         );
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use watchdog::domain::stuck::UNLATCH;
 use watchdog::guard::host::{boot_nonce, boottime_ms};
 use watchdog::guard::postgres::{ControlState, control_state};
 use watchdog::guard::protocol::{PostgresRole, Refusal, Reply, Request};
@@ -193,10 +194,13 @@ fn a_standby_is_fenced_by_the_latch_alone_and_then_not_promoted() {
     );
     assert_eq!((standby.sql("SELECT pg_is_in_recovery()").as_str(), gate(&host).0), ("t", Some(40)));
     let (reply, code) = host.ask(&act(&warrant("r2", "promote", 6), "promote"));
-    assert!(matches!(reply, Reply::Refused { refusal: Refusal::Latched, .. }), "{reply:?}");
+    // The refusal names the very command that clears the latch.
+    let me = crate::host::name();
+    let names_the_way = |reason: &str| reason.contains(&format!("{UNLATCH} --group aicamera --confirm {me} --reason"));
+    let is_told = matches!(&reply, Reply::Refused { refusal: Refusal::Latched, reason, .. } if names_the_way(reason));
+    assert!(is_told && names_the_way(&gate(&host).1), "{reply:?}");
     assert_eq!((code, standby.sql("SELECT pg_is_in_recovery()").as_str()), (31, "t"));
 
-    let me = crate::host::name();
     let typed = ["unlatch", "--group", "aicamera", "--confirm", &me, "--reason", "a test of the latch"];
     assert!(host.run(&typed).status.success());
     assert_eq!(gate(&host).0, Some(0));

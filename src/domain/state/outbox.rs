@@ -7,6 +7,7 @@ use crate::domain::command::RejectionCode;
 use crate::domain::ids::ReceiverName;
 use crate::domain::page::{Delivery, OutboxEntry, Page, PageAction, Severity};
 use crate::domain::run::{Run, RunKind, RunOutcome};
+use crate::domain::stuck::ways_on;
 
 impl ClusterState {
     /// Puts a page in, and keeps the alarm it opens or ends.
@@ -155,8 +156,10 @@ impl ClusterState {
         let mut page = self.run_page(run, "/stuck", event, Severity::Critical, summary);
         page.details.insert("step".to_owned(), step.to_owned());
         page.details.insert("reason".to_owned(), reason.to_owned());
-        let next = format!("watchdogctl run show {0}; then run retry|skip|abort {0}", run.id);
-        page.details.insert("next".to_owned(), next);
+        page.details.insert("next".to_owned(), format!("watchdogctl run show {}", run.id));
+        for (n, way) in ways_on(run).into_iter().enumerate() {
+            page.details.insert(format!("next_{:02}", n + 1), format!("{}: {}", way.meaning, way.command));
+        }
         self.send_quietly(entry, page);
     }
 

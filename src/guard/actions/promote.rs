@@ -2,9 +2,10 @@
 //! "in production" in the same breath in which PostgreSQL allows writes.
 
 use super::{Context, End, Look};
+use crate::domain::stuck::UNLATCH;
 use crate::guard::config::Postgres;
 use crate::guard::exec::Ended;
-use crate::guard::host::{boottime_ms, pause};
+use crate::guard::host::{self, boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch;
 use crate::guard::postgres::{self, ControlState, Role};
@@ -18,8 +19,14 @@ pub fn forbidden(context: &Context<'_>) -> Option<(Refusal, String)> {
     match latch::load(context.files) {
         Ok(latch) => latch.mark.map(|mark| {
             let why = format!(
-                "this host is latched (fenced under token {} by {}/{}): rejoin it under a later token first",
-                mark.token, mark.run, mark.step
+                "this host is latched: it was fenced under token {} by {}/{}, and its data may lack what was written \
+                 elsewhere since. Where you are sure that it lacks nothing that counts, type here: {UNLATCH} --group {} \
+                 --confirm {} --reason TEXT",
+                mark.token,
+                mark.run,
+                mark.step,
+                context.who.group,
+                host::name()
             );
             (Refusal::Latched, why)
         }),

@@ -1,0 +1,245 @@
+//! What a person may do about a stuck run, by what keeps it: the same words in status, in the run's page and in the pager.
+
+use super::plan::{Action, Step};
+use super::run::{Run, RunPhase, StepPhase};
+
+/// Begins the reason of a run that waits for proof that the old primary is silent.
+pub const NO_FENCE_PROOF: &str = "no fence proof";
+
+/// What clears a latch. A guard that refuses for its latch names it, and so a refusal for the latch is known.
+pub const UNLATCH: &str = "watchdog-guard unlatch";
+
+/// One way on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// When it is the right one, and what it means.
+    pub meaning: String,
+    /// What to type; `…` stands for the operator's own words.
+    pub command: String,
+}
+
+/// What keeps a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    /// Nothing proves that the old primary is silent.
+    FenceUnproved,
+    /// Promoting would lose more than the limit, and nobody accepted that.
+    Loss,
+    /// The host that shall be promoted was fenced earlier.
+    Latched,
+    /// A resource remembers a higher token.
+    HigherToken,
+    /// An earlier run's step may still take effect there.
+    Unsettled,
+    /// The step was tried, and failed.
+    Failing,
+}
+
+/// The ways on of a stuck run, the likeliest first; none where it is not stuck.
+pub fn ways_on(run: &Run) -> Vec<Way> {
+    let RunPhase::Stuck { step, reason, .. } = &run.phase else { return Vec::new() };
+    let Some(step) = run.plan.step(step) else { return vec![abort(run)] };
+    let mut ways = match keeps(run, step, reason) {
+        Keeps::FenceUnproved => {
+            vec![assert_fence(run), way("ask the old primary's guard again", order(run, "retry", step))]
+        }
+        Keeps::Loss => vec![
+            way(
+                "bring the standby up to date, or lose by your name what it has not received",
+                format!("watchdogctl run accept-loss {} --reason …", run.group),
+            ),
+            way("judge the loss again", order(run, "retry", step)),
+        ],
+        Keeps::Latched => latched(run, step),
+        Keeps::HigherToken => {
+            vec![way("once you know who raised it, claim above it and go on", order(run, "retry", step))]
+        }
+        Keeps::Unsettled => vec![way("once its resource answers again, go on", order(run, "retry", step))],
+        Keeps::Failing => vec![way("try it again, with fresh attempts", order(run, "retry", step))],
+    };
+    ways.extend(skip(run, step));
+    ways.push(abort(run));
+    ways
+}
+
+fn keeps(run: &Run, step: &Step, reason: &str) -> Keeps {
+    let is_fence = matches!(step.action, Action::Fence { .. });
+    let is_promote = matches!(step.action, Action::Promote { .. });
+    if reason.contains(", above this run's ") {
+        Keeps::HigherToken
+    } else if reason.contains(UNLATCH) {
+        Keeps::Latched
+    } else if is_fence || reason.starts_with(NO_FENCE_PROOF) {
+        Keeps::FenceUnproved
+    } else if is_promote && run.loss_acceptance.is_none() && reason.contains(" would lose ") {
+        Keeps::Loss
+    } else if reason.starts_with("its resource is unsettled") {
+        Keeps::Unsettled
+    } else {
+        Keeps::Failing
+    }
+}
+
+fn way(meaning: impl Into<String>, command: String) -> Way {
+    Way { meaning: meaning.into(), command }
+}
+
+fn order(run: &Run, verb: &str, step: &Step) -> String {
+    format!("watchdogctl run {verb} {} {} --reason …", run.group, step.id)
+}
+
+fn assert_fence(run: &Run) -> Way {
+    let from = run.from();
+    way(
+        format!("look at the old primary in {from}; when it is silent and stays so, say so by name"),
+        format!("watchdogctl run assert-fence {} --region {from} --reason …", run.group),
+    )
+}
+
+fn latched(run: &Run, step: &Step) -> Vec<Way> {
+    let host = match &step.action {
+        Action::Fence { guard } | Action::Promote { guard } | Action::Guarded { guard, .. } => guard.host.as_str(),
+        Action::UpsertDns { .. } | Action::Verify { .. } => "that host",
+    };
+    vec![
+        way(
+            format!("{host} was fenced earlier; on {host}, when you are sure that its data may serve"),
+            format!("{UNLATCH} --group {} --confirm \"$(hostname)\" --reason …", run.group),
+        ),
+        way("and then try it again", order(run, "retry", step)),
+    ]
+}
+
+/// Only where the log would allow it.
+fn skip(run: &Run, step: &Step) -> Option<Way> {
+    let meaning = match &step.action {
+        Action::Fence { .. } => return None,
+        Action::Promote { .. } if run.fence_steps().any(|fence| !run.phase_of(&fence.id).is_settled()) => return None,
+        Action::Promote { .. } => format!("you have promoted {} by hand; it then counts as the primary", run.to()),
+        Action::UpsertDns { .. } => "go on with the names as they are, or as you have set them".to_owned(),
+        Action::Guarded { .. } => "go on without it, or you have done it by hand".to_owned(),
+        Action::Verify { .. } => format!("you have looked yourself, and {} serves as it shall", run.to()),
+    };
+    Some(way(meaning, order(run, "skip", step)))
+}
+
+fn abort(run: &Run) -> Way {
+    let of = |is_it: fn(&Action) -> bool| {
+        run.plan.steps().filter(move |(_, step)| is_it(&step.action)).map(|(_, step)| run.phase_of(&step.id))
+    };
+    let is_promoted = of(|action| matches!(action, Action::Promote { .. })).any(StepPhase::is_settled);
+    let fence = || of(|action| matches!(action, Action::Fence { .. }));
+    let left = if is_promoted {
+        format!("{} stays the primary", run.to())
+    } else if fence().any(StepPhase::is_settled) {
+        format!("{} stays fenced, nobody is promoted", run.from())
+    } else if fence().any(|phase| phase != StepPhase::Pending) {
+        format!("{} may or may not be stopped, nobody is promoted", run.from())
+    } else {
+        "nothing was changed yet".to_owned()
+    };
+    way(
+        format!("end the run here and undo nothing ({left})"),
+        format!("watchdogctl run abort {} --reason …", run.group),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attempt::Outcome;
+    use super::super::command::{Change, RunOrder};
+    use super::super::decide::loss_obstacle;
+    use super::super::fixtures::{World, group, policy, region};
+    use super::super::ids::{RunId, StepId, Token};
+    use super::super::loss::Loss;
+    use super::*;
+
+    const RETRY: &str = "watchdogctl run retry shop promote --reason …";
+    const SKIP: &str = "watchdogctl run skip shop promote --reason …";
+    const ABORT: &str = "watchdogctl run abort shop --reason …";
+    const ACCEPT: &str = "watchdogctl run accept-loss shop --reason …";
+    const ASSERT: &str = "watchdogctl run assert-fence shop --region hcmc --reason …";
+
+    fn commands(world: &mut World, token: Token, step: &str, reason: &str) -> Vec<String> {
+        let (group, run, step) = (group(), RunId::from("r1"), StepId::from(step));
+        world.must(Change::MarkStuck { group, run, token, step, reason: reason.to_owned() });
+        ways_on(world.run()).into_iter().map(|way| way.command).collect()
+    }
+
+    fn order(world: &mut World, order: RunOrder) {
+        let (group, run, reason) = (group(), RunId::from("r1"), "seen".to_owned());
+        world.must(Change::Order { group, run, expected_token: None, order, reason });
+    }
+
+    fn fenced() -> (World, Token) {
+        let (mut world, token) = World::opened("r1");
+        world.do_step("fence", token);
+        (world, token)
+    }
+
+    #[test]
+    fn a_fence_without_proof_asks_for_eyes() {
+        let (mut world, token) = World::opened("r1");
+        let found = commands(&mut world, token, "fence", "no fence proof after 5 attempts: no route to host");
+        assert_eq!(found, [ASSERT, "watchdogctl run retry shop fence --reason …", ABORT]);
+    }
+
+    #[test]
+    fn a_promotion_is_advised_by_what_keeps_it() {
+        let rules = &policy().groups[&group()];
+        let loss = loss_obstacle(rules, Some(&Loss::Unknown { why: "nobody reports".to_owned() }), &region("hanoi"));
+        let loss = loss.expect("an unknown loss is above every limit");
+        let higher = "host:db-hanoi holds token 1.9, above this run's 1.1: find out who raised it";
+        let latched = "promote after 1 attempt: guard refused (latched): type watchdog-guard unlatch --group shop";
+        let unlatch = "watchdog-guard unlatch --group shop --confirm \"$(hostname)\" --reason …";
+        let table: &[(&str, Vec<&str>)] = &[
+            ("no fence proof: the fence does not hold any more: server writable", vec![ASSERT, RETRY, SKIP, ABORT]),
+            (&loss, vec![ACCEPT, RETRY, SKIP, ABORT]),
+            (latched, vec![unlatch, RETRY, SKIP, ABORT]),
+            (higher, vec![RETRY, SKIP, ABORT]),
+            ("its resource is unsettled since run r0: it must answer once", vec![RETRY, SKIP, ABORT]),
+            ("promote after 3 attempts: pg_ctl failed", vec![RETRY, SKIP, ABORT]),
+        ];
+        for (reason, wanted) in table {
+            let (mut world, token) = fenced();
+            assert_eq!(commands(&mut world, token, "promote", reason), *wanted, "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_was_given_is_not_asked_for_again() {
+        let (mut world, token) = fenced();
+        order(&mut world, RunOrder::AcceptLoss);
+        order(&mut world, RunOrder::AssertFence { region: region("hcmc") });
+        let found = commands(&mut world, token, "promote", "promote after 3 attempts: the disk is full");
+        assert_eq!(found, [RETRY, SKIP, ABORT]);
+    }
+
+    #[test]
+    fn a_promotion_is_skipped_only_behind_a_fence() {
+        let (mut world, token) = World::opened("r1");
+        assert_eq!(commands(&mut world, token, "promote", "its resource is unsettled since run r0"), [RETRY, ABORT]);
+    }
+
+    #[test]
+    fn what_an_abort_leaves_is_told_as_it_is() {
+        let told = |world: &World| ways_on(world.run()).pop().expect("abort is always a way").meaning;
+        let (mut world, token) = World::opened("r1");
+        commands(&mut world, token, "fence", "too few nodes can tell");
+        assert!(told(&world).ends_with("(nothing was changed yet)"), "{}", told(&world));
+        let (mut world, token) = World::opened("r1");
+        world.must(world.start_change("fence", token));
+        commands(&mut world, token, "fence", "no fence proof after 1 attempt: no answer yet");
+        assert!(told(&world).contains("hcmc may or may not be stopped, nobody is promoted"), "{}", told(&world));
+        let (mut world, token) = fenced();
+        commands(&mut world, token, "promote", "no luck");
+        assert!(told(&world).ends_with("(hcmc stays fenced, nobody is promoted)"), "{}", told(&world));
+        let (mut world, token) = fenced();
+        world.do_step("promote", token);
+        world.must(world.start_change("services", token));
+        let failed = Outcome::Failed { retryable: false, reason: "exit code 1".to_owned() };
+        world.must(world.finish_change("services", token, failed));
+        commands(&mut world, token, "services", "start-services after 1 attempt: exit code 1");
+        assert!(told(&world).ends_with("(hanoi stays the primary)"), "{}", told(&world));
+    }
+}
