@@ -59,7 +59,7 @@ pub struct NodeStanding {
     pub has_quorum: bool,
     /// Raft's term.
     pub term: u64,
-    /// In words, where there is no leader or no quorum ("hears 1 of 3 voters for 12 s"); else empty.
+    /// In words, where there is no leader or no quorum ("1 of 3 voters answer it; 2 are needed"); else empty.
     pub note: String,
 }
 
@@ -212,6 +212,9 @@ pub enum ProposeError {
     /// Certainly not proposed.
     #[error("{0}")]
     Unavailable(String),
+    /// Certainly not proposed: no majority answers this node.
+    #[error("{0}")]
+    NoQuorum(String),
     /// It may or may not be applied.
     #[error("{0}")]
     Unknown(String),

@@ -8,7 +8,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 use super::backend::{Leader, NodeStanding};
-use super::refuse::{is_certain, nothing_done, outcome_unknown};
+use super::refuse::{NO_LEADER, NO_QUORUM, is_certain, not_now, nothing_done, outcome_unknown};
 use super::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
 use crate::proto::admin_client::AdminClient;
 
@@ -27,10 +27,10 @@ pub(super) enum Place {
 
 /// Where a write that arrived at this node is to be done.
 pub(super) fn place<T>(standing: &NodeStanding, request: &Request<T>) -> Result<Place, Status> {
-    if standing.is_leader() {
+    if standing.is_leader() && standing.has_quorum {
         return Ok(Place::Here);
     }
-    if let Some(by) = request.metadata().get(FORWARDED_BY) {
+    if let (false, Some(by)) = (standing.is_leader(), request.metadata().get(FORWARDED_BY)) {
         let by = by.to_str().unwrap_or("another node");
         return Err(nothing_done(format!(
             "{by} took {} for the leader, which it is not; nothing was changed: ask again",
@@ -38,18 +38,17 @@ pub(super) fn place<T>(standing: &NodeStanding, request: &Request<T>) -> Result<
         )));
     }
     match &standing.leader {
-        Some(leader) => Ok(Place::Leader(leader.clone())),
-        None => Err(nothing_done(format!("{}; nothing was changed", no_leader(standing)))),
+        Some(leader) if !standing.is_leader() => Ok(Place::Leader(leader.clone())),
+        _ => Err(no_leader(standing)),
     }
 }
 
-/// That there is no leader, in words.
-pub(super) fn no_leader(standing: &NodeStanding) -> String {
+/// That there is nobody to decide, as a status. A leader that lost its majority refuses too: what it wrote down now, nobody
+/// might ever confirm.
+fn no_leader(standing: &NodeStanding) -> Status {
+    let (word, missing) = if standing.has_quorum { (NO_LEADER, "no leader") } else { (NO_QUORUM, "no quorum") };
     let note = if standing.note.is_empty() { String::new() } else { format!(" ({})", standing.note) };
-    format!(
-        "{} knows no leader{note}: ask another node, or look whether a majority of the nodes run and reach each other",
-        standing.name
-    )
+    not_now(word, format!("{} has {missing}{note}; nothing was changed", standing.name))
 }
 
 /// A client of the leader's admin service. An error here means that nothing was sent.

@@ -9,6 +9,12 @@ use crate::domain::command::{Rejection, RejectionCode};
 /// Trailer: the stable code of a refusal by the replicated state (`stale`, `run_open` …).
 pub const REJECTION: &str = "watchdog-rejection";
 
+/// The word of [`REJECTION`] where no majority answers the node.
+pub const NO_QUORUM: &str = "no_quorum";
+
+/// The word of [`REJECTION`] where there is a majority and no leader yet.
+pub const NO_LEADER: &str = "no_leader";
+
 /// Trailer: the node that answered. An error without it came from the transport, not from a node's service.
 pub const NODE: &str = "watchdog-node";
 
@@ -45,6 +51,7 @@ pub fn failed(error: ProposeError) -> Status {
     match error {
         ProposeError::NotLeader => nothing_done(error.to_string()),
         ProposeError::Unavailable(why) => nothing_done(why),
+        ProposeError::NoQuorum(why) => not_now(NO_QUORUM, why),
         ProposeError::Unknown(why) => outcome_unknown(Code::DeadlineExceeded, &why),
         ProposeError::Rejected(rejection) => rejected(&rejection),
     }
@@ -54,6 +61,13 @@ pub fn failed(error: ProposeError) -> Status {
 pub fn nothing_done(why: impl Into<String>) -> Status {
     let mut status = Status::unavailable(why);
     status.metadata_mut().insert(OUTCOME, AsciiMetadataValue::from_static("none"));
+    status
+}
+
+/// [`nothing_done`], with the stable word for why: [`NO_QUORUM`] or [`NO_LEADER`].
+pub fn not_now(word: &'static str, why: impl Into<String>) -> Status {
+    let mut status = nothing_done(why);
+    status.metadata_mut().insert(REJECTION, AsciiMetadataValue::from_static(word));
     status
 }
 

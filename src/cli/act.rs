@@ -2,7 +2,6 @@
 //! and keeps one request id.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::time::Duration;
 
 use super::args::{Cli, FailoverWish, Output, Say};
 use super::call::{Cluster, Kind};
@@ -12,9 +11,6 @@ use super::when::{ago, stamp};
 use super::{Screen, find_run, follow, plan_page, run_id, run_page};
 use crate::clock::unix_now;
 use crate::proto::{self, WriteContext};
-
-/// Reading every resource of a plan may take long when a host is dead.
-const DRY_RUN: Duration = Duration::from_secs(60);
 
 fn context(cli: &Cli, reason: &str) -> Result<WriteContext, CliError> {
     let by = cli.by.clone().filter(|by| !by.is_empty());
@@ -94,7 +90,7 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
     let call = |mut node: super::call::Node, ask| async move { node.failover(ask).await };
     let repeated = cli.request_id.is_some();
     if !repeated || wish.dry_run {
-        let plan = cluster.within(DRY_RUN).ask(Kind::Patient, ask.clone(), call).await?;
+        let plan = cluster.ask(Kind::Patient, ask.clone(), call).await?;
         if wish.dry_run || !plan.would_open || screen.output == Output::Table {
             screen.show(&plan, || plan_page::page(&wish.group, &plan))?;
         }

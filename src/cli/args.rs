@@ -12,7 +12,7 @@ Exit codes:
   1  it failed, the configuration has faults, or the run that was followed did not succeed
   2  the command line, or a value in it, cannot be
   3  the cluster refused; nothing was changed (also: a dry run found a gate closed)
-  4  no node, no leader or no quorum; nothing was changed
+  4  no node, no leader or no quorum; nothing was changed, and what was shown may be old
   5  outcome unknown: it may or may not have been done; repeat with the --request-id that is printed
 
 Data goes to stdout, everything else to stderr. A command that changes something keeps one request id \

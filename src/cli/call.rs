@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use super::error::CliError;
+use super::error::{CliError, is_undecided};
 use crate::api::refuse::{NODE, OUTCOME, is_certain};
 use crate::api::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
 use crate::proto::admin_client::AdminClient;
@@ -18,6 +18,8 @@ pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:7101";
 const CONNECT: Duration = Duration::from_secs(2);
 /// One attempt to change something takes no longer than this: what one node does not answer, another may.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// One attempt at a dry run: reading every resource of a plan may take long when a host is dead.
+const PATIENT_ATTEMPT: Duration = Duration::from_secs(60);
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(300);
 
 /// A node's admin service.
@@ -28,7 +30,7 @@ pub type Node = AdminClient<Channel>;
 pub enum Kind {
     /// Asked once of each node until one answers.
     Read,
-    /// Changes nothing but needs the leader: asked again and again, as an election may be under way.
+    /// Changes nothing but needs the leader, and may take long: asked again and again, as an election may be under way.
     Patient,
     /// Asked of every node again and again until one answers for certain or the time is up.
     Write,
@@ -46,7 +48,13 @@ pub struct Cluster {
 enum Tried<A> {
     Answer(A),
     Final(CliError),
-    Next { why: String, maybe_done: bool },
+    Next { why: String, maybe_done: bool, is_undecided: bool },
+}
+
+impl<A> Tried<A> {
+    fn next(why: String, maybe_done: bool) -> Self {
+        Tried::Next { why, maybe_done, is_undecided: false }
+    }
 }
 
 impl Cluster {
@@ -90,13 +98,14 @@ impl Cluster {
         let deadline = Instant::now() + self.timeout;
         let mut was_sent = false;
         loop {
-            let mut reasons = Vec::new();
+            let (mut reasons, mut undecided) = (Vec::new(), false);
             for endpoint in &self.endpoints {
                 match self.one(endpoint, kind, &message, &call, deadline).await {
                     Tried::Answer(answer) => return Ok(answer),
                     Tried::Final(error) => return Err(error),
-                    Tried::Next { why, maybe_done } => {
+                    Tried::Next { why, maybe_done, is_undecided } => {
                         was_sent |= maybe_done;
+                        undecided |= is_undecided;
                         reasons.push(why);
                     }
                 }
@@ -105,6 +114,8 @@ impl Cluster {
                 let why = reasons.join("; ");
                 return Err(if was_sent {
                     CliError::Unknown { why, request_id: self.request_id.clone() }
+                } else if undecided {
+                    CliError::NoQuorum(why)
                 } else {
                     CliError::Unreachable(why)
                 });
@@ -126,12 +137,14 @@ impl Cluster {
     {
         let node = match connect(endpoint).await {
             Ok(node) => node,
-            Err(why) => return Tried::Next { why, maybe_done: false },
+            Err(why) => return Tried::next(why, false),
         };
-        let mut left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
-        if kind == Kind::Write {
-            left = left.min(ATTEMPT);
-        }
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+        let left = match kind {
+            Kind::Read => left,
+            Kind::Patient => PATIENT_ATTEMPT,
+            Kind::Write => left.min(ATTEMPT),
+        };
         let mut request = Request::new(message.clone());
         request.set_timeout(left);
         let status = match tokio::time::timeout(left, call(node, request)).await {
@@ -139,28 +152,34 @@ impl Cluster {
             Ok(Err(status)) => status,
             Err(_) => {
                 let why = format!("{endpoint} did not answer within {} s", left.as_secs_f32());
-                return Tried::Next { why, maybe_done: kind == Kind::Write };
+                return Tried::next(why, kind == Kind::Write);
             }
         };
         let outcome = status.metadata().get(OUTCOME).and_then(|word| word.to_str().ok());
         let why = format!("{}: {}", said_by(endpoint, &status), status.message());
         match outcome {
-            Some("none") => Tried::Next { why, maybe_done: false },
-            Some(_) => Tried::Next { why, maybe_done: kind == Kind::Write },
+            Some("none") => Tried::Next { why, maybe_done: false, is_undecided: is_undecided(&status) },
+            Some(_) => Tried::next(why, kind == Kind::Write),
             None if is_certain(&status) => Tried::Final(CliError::from_status(&status)),
-            None => Tried::Next { why, maybe_done: kind == Kind::Write },
+            None => Tried::next(why, kind == Kind::Write),
         }
     }
 
-    /// The status from the first node that knows a leader and has a quorum; else from the first that answers at all.
-    pub async fn best_status(&self, ask: GetStatusRequest) -> Result<GetStatusResponse, CliError> {
+    /// What the first node says that knows a leader and has a quorum; else the first that answers at all.
+    pub async fn read<Q: Clone, A: Stands, F>(
+        &self,
+        ask: Q,
+        call: impl Fn(Node, Request<Q>) -> F,
+    ) -> Result<A, CliError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
         let mut second_best = None;
         let mut last_error = None;
         for endpoint in &self.endpoints {
             let alone = Self { endpoints: vec![endpoint.clone()], ..self.within(self.timeout) };
-            let answer = alone.ask(Kind::Read, ask.clone(), |mut node, ask| async move { node.get_status(ask).await });
-            match answer.await {
-                Ok(answer) if knows_leader(&answer) => return Ok(answer),
+            match alone.ask(Kind::Read, ask.clone(), &call).await {
+                Ok(answer) if can_decide(answer.standing()) => return Ok(answer),
                 Ok(answer) => second_best = second_best.or(Some(answer)),
                 Err(CliError::Unreachable(why)) => {
                     last_error = Some(match last_error {
@@ -175,6 +194,11 @@ impl Cluster {
         second_best.ok_or_else(|| last_error.unwrap_or_else(nobody))
     }
 
+    /// [`Cluster::read`] of the status.
+    pub async fn best_status(&self, ask: GetStatusRequest) -> Result<GetStatusResponse, CliError> {
+        self.read(ask, |mut node, ask| async move { node.get_status(ask).await }).await
+    }
+
     /// A stream from the first node that opens one.
     pub async fn follow(&self, run_id: &str) -> Result<tonic::Streaming<proto::FollowRunResponse>, CliError> {
         let ask = proto::FollowRunRequest { run_id: run_id.to_owned() };
@@ -186,9 +210,28 @@ impl Cluster {
     }
 }
 
-fn knows_leader(answer: &GetStatusResponse) -> bool {
-    answer.standing.as_ref().is_some_and(|standing| standing.has_quorum && !standing.leader.is_empty())
+/// Whether the node that answered knows a leader and has a quorum, so that what it says is not old.
+pub fn can_decide(standing: Option<&proto::Standing>) -> bool {
+    standing.is_some_and(|standing| standing.has_quorum && !standing.leader.is_empty())
 }
+
+/// An answer that comes with its node's standing.
+pub trait Stands {
+    /// How the node stood that gave it.
+    fn standing(&self) -> Option<&proto::Standing>;
+}
+
+macro_rules! stands {
+    ($($answer:ident)*) => {
+        $(impl Stands for proto::$answer {
+            fn standing(&self) -> Option<&proto::Standing> {
+                self.standing.as_ref()
+            }
+        })*
+    };
+}
+
+stands!(GetStatusResponse GetRunResponse ListRunsResponse ListAuditResponse);
 
 fn said_by(endpoint: &str, status: &Status) -> String {
     match status.metadata().get(NODE).and_then(|node| node.to_str().ok()) {

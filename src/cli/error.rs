@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::api::refuse::REJECTION;
+use crate::api::refuse::{NO_LEADER, NO_QUORUM, REJECTION};
 
 /// Exit codes, as `--help` documents them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +42,12 @@ pub enum CliError {
         /// The stable code, where it has one.
         code: String,
     },
-    /// No node, no leader or no quorum.
+    /// No node.
     #[error("{0}")]
     Unreachable(String),
+    /// A node, but no leader or no quorum.
+    #[error("{0}")]
+    NoQuorum(String),
     /// It may or may not have been done.
     #[error("{why}")]
     Unknown {
@@ -69,6 +72,7 @@ impl CliError {
             Code::Unimplemented => {
                 CliError::Failed("the node does not know this call: its version differs from this program's".to_owned())
             }
+            Code::Unavailable if is_undecided(status) => CliError::NoQuorum(message),
             Code::Unavailable => CliError::Unreachable(message),
             code => CliError::Failed(format!("the node answered {code:?}: {message}")),
         }
@@ -80,7 +84,7 @@ impl CliError {
             CliError::Failed(_) | CliError::File(_) => Exit::Failure,
             CliError::Usage(_) => Exit::Usage,
             CliError::Refused { .. } => Exit::Refused,
-            CliError::Unreachable(_) => Exit::Unreachable,
+            CliError::Unreachable(_) | CliError::NoQuorum(_) => Exit::Unreachable,
             CliError::Unknown { .. } => Exit::Unknown,
         }
     }
@@ -91,6 +95,7 @@ impl CliError {
             CliError::Failed(_) | CliError::File(_) | CliError::Usage(_) => "error",
             CliError::Refused { .. } => "refused",
             CliError::Unreachable(_) => "unreachable",
+            CliError::NoQuorum(_) => "no quorum",
             CliError::Unknown { .. } => "outcome unknown",
         }
     }
@@ -106,6 +111,11 @@ impl CliError {
                  each other; name other nodes with --endpoint or WATCHDOG_ENDPOINTS"
                     .to_owned()
             }
+            CliError::NoQuorum(_) => {
+                "see that a majority of the nodes run and reach each other (watchdogctl status says who is reached), \
+                 then ask again; where a link is cut, name nodes on the side with the majority with --endpoint"
+                    .to_owned()
+            }
             CliError::Unknown { request_id: Some(id), .. } => {
                 format!(
                     "the same command with --request-id {id} is safe to repeat and tells which; so does watchdogctl audit"
@@ -115,6 +125,12 @@ impl CliError {
             CliError::Refused { code, .. } => next_after(code).to_owned(),
         }
     }
+}
+
+/// The node answered, and said that nobody can decide now.
+pub(super) fn is_undecided(status: &Status) -> bool {
+    let word = status.metadata().get(REJECTION).and_then(|word| word.to_str().ok());
+    word.is_some_and(|word| word == NO_QUORUM || word == NO_LEADER)
 }
 
 fn next_after(code: &str) -> &'static str {

@@ -19,7 +19,7 @@ pub mod when;
 use std::io::IsTerminal;
 
 use args::{Cli, Colour, Output, RunVerb, Verb};
-use call::{Cluster, Kind};
+use call::{Cluster, can_decide};
 use error::{CliError, Exit};
 use text::{Page, Paint};
 
@@ -80,7 +80,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
             RunVerb::Show { run } => {
                 let answer = find_run(&cluster, run).await?;
                 screen.show(&answer, || run_page::page(&answer))?;
-                Ok(Exit::Ok)
+                Ok(seen_by(answer.standing.as_ref()))
             }
             RunVerb::Follow { run } => {
                 let id = run_id(&find_run(&cluster, run).await?);
@@ -109,9 +109,19 @@ async fn status(cluster: &Cluster, group: Option<&str>, local: bool, screen: Scr
     let ask = proto::GetStatusRequest { group: group.unwrap_or_default().to_owned(), local };
     let answer = cluster.best_status(ask).await?;
     screen.show(&answer, || status_page::page(&answer))?;
-    let standing = answer.standing.as_ref();
-    let can_act = standing.is_some_and(|standing| standing.has_quorum && !standing.leader.is_empty());
-    Ok(if can_act { Exit::Ok } else { Exit::Unreachable })
+    Ok(if can_decide(answer.standing.as_ref()) { Exit::Ok } else { Exit::Unreachable })
+}
+
+/// The exit code of what was shown, with a word where it may be old.
+fn seen_by(standing: Option<&proto::Standing>) -> Exit {
+    if can_decide(standing) {
+        return Exit::Ok;
+    }
+    let standing = standing.cloned().unwrap_or_default();
+    let missing = if standing.has_quorum { "no leader" } else { "no quorum" };
+    let note = if standing.note.is_empty() { String::new() } else { format!(" ({})", standing.note) };
+    text::tell(&format!("{missing}: {} has {missing}{note}; what it shows may be old", standing.node));
+    Exit::Unreachable
 }
 
 async fn audit(
@@ -123,17 +133,17 @@ async fn audit(
 ) -> Result<Exit, CliError> {
     let group = group.unwrap_or_default().to_owned();
     let ask = proto::ListAuditRequest { group, limit, before_index: before.unwrap_or_default() };
-    let answer = cluster.ask(Kind::Read, ask, |mut node, ask| async move { node.list_audit(ask).await }).await?;
+    let answer = cluster.read(ask, |mut node, ask| async move { node.list_audit(ask).await }).await?;
     screen.show(&answer, || audit_page::page(&answer))?;
-    Ok(Exit::Ok)
+    Ok(seen_by(answer.standing.as_ref()))
 }
 
 async fn list_runs(cluster: &Cluster, group: Option<&str>, limit: u32, screen: Screen) -> Result<Exit, CliError> {
     let group = group.unwrap_or_default().to_owned();
     let ask = proto::ListRunsRequest { group, limit, before_run_id: String::new() };
-    let answer = cluster.ask(Kind::Read, ask, |mut node, ask| async move { node.list_runs(ask).await }).await?;
+    let answer = cluster.read(ask, |mut node, ask| async move { node.list_runs(ask).await }).await?;
     screen.show(&answer, || run_page::list(&answer))?;
-    Ok(Exit::Ok)
+    Ok(seen_by(answer.standing.as_ref()))
 }
 
 /// The run meant by an id, the beginning of one, or a group's name (its open or newest run).
@@ -142,7 +152,7 @@ pub(crate) async fn find_run(cluster: &Cluster, asked: &str) -> Result<proto::Ge
     let mut run_id = asked.to_owned();
     if !looks_like_id {
         let ask = proto::ListRunsRequest { group: asked.to_owned(), limit: 1, before_run_id: String::new() };
-        let list = cluster.ask(Kind::Read, ask, |mut node, ask| async move { node.list_runs(ask).await }).await?;
+        let list = cluster.read(ask, |mut node, ask| async move { node.list_runs(ask).await }).await?;
         match list.runs.first() {
             Some(newest) => run_id.clone_from(&newest.id),
             None => {
@@ -154,7 +164,7 @@ pub(crate) async fn find_run(cluster: &Cluster, asked: &str) -> Result<proto::Ge
         }
     }
     let ask = proto::GetRunRequest { run_id };
-    cluster.ask(Kind::Read, ask, |mut node, ask| async move { node.get_run(ask).await }).await
+    cluster.read(ask, |mut node, ask| async move { node.get_run(ask).await }).await
 }
 
 pub(crate) fn run_id(answer: &proto::GetRunResponse) -> String {

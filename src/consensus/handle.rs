@@ -239,7 +239,10 @@ impl Consensus {
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to)))) => {
                 Err(ConfirmError::NotLeader(hint(to)))
             }
-            Ok(Err(RaftError::APIError(error))) => Err(ConfirmError::NoQuorum { reason: error.to_string() }),
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(few)))) => {
+                let voters = self.inner.leadership.borrow().voters.len();
+                Err(ConfirmError::NoQuorum { reason: format!("{} of {voters} voters answered", few.got.len()) })
+            }
             Ok(Err(RaftError::Fatal(error))) => Err(ConfirmError::Stopped {
                 reason: stop_reason(&self.inner.raft).unwrap_or_else(|| error.to_string()),
             }),

@@ -90,9 +90,10 @@ impl Backend {
             (Some(_), true) => String::new(),
             (None, true) => "an election is under way".to_owned(),
             _ => format!(
-                "no quorum: {} of {} voters answer this node",
+                "{} of {} voters answer it; {} are needed",
                 1 + self.reachable().values().filter(|answers| **answers).count(),
                 leadership.voters.len().max(1),
+                leadership.voters.len() / 2 + 1,
             ),
         };
         NodeStanding {
@@ -229,7 +230,9 @@ impl AdminBackend for Backend {
     }
 
     async fn dry_run(&self, ask: &OpenFailover) -> Result<DryRun, ProposeError> {
-        let confirmed = self.parts.consensus.confirm_leadership(CONFIRM_TIMEOUT).await;
+        if let Err(error) = self.parts.consensus.confirm_leadership(CONFIRM_TIMEOUT).await {
+            return Err(ProposeError::NoQuorum(error.to_string()));
+        }
         let (group, rules, plan) = self.resolve(ask)?;
         let deadline = Instant::now() + DRY_RUN_DEADLINE;
         let reading = plan.steps().map(|(_, step)| {
@@ -241,8 +244,7 @@ impl AdminBackend for Backend {
         });
         let (present, prospect) = tokio::join!(join_all(reading), self.target_prospect(ask, &group, &plan, deadline));
         let present: BTreeMap<StepId, ReadBack> = present.into_iter().flatten().collect();
-        let mut gates =
-            self.gates(ask, &group, &rules, &plan, &present, confirmed.err().map(|error| error.to_string()));
+        let mut gates = self.gates(ask, &group, &rules, &plan, &present);
         gates.extend(prospect.map(standby_gate));
         Ok(DryRun { plan, present, gates })
     }
@@ -316,7 +318,6 @@ impl Backend {
         rules: &GroupPolicy,
         plan: &Plan,
         present: &BTreeMap<StepId, ReadBack>,
-        no_quorum: Option<String>,
     ) -> Vec<Gate> {
         let gate = |name: &str, is_open: bool, detail: String| Gate {
             name: name.to_owned(),
@@ -324,11 +325,7 @@ impl Backend {
             detail,
             before_promote: false,
         };
-        let mut gates = vec![gate(
-            "quorum",
-            no_quorum.is_none(),
-            no_quorum.unwrap_or_else(|| "a majority confirms this leader".to_owned()),
-        )];
+        let mut gates = vec![gate("quorum", true, "a majority confirms this leader".to_owned())];
         gates.push(match &group.pause {
             Some(pause) => {
                 gate("pause", false, format!("paused by {}: {}; `watchdogctl resume`", pause.by, pause.reason))

@@ -169,7 +169,7 @@ async fn following_gives_each_change_and_ends_with_the_run() {
 
     node.lose_quorum();
     let third = stream.message().await.unwrap().unwrap().standing.unwrap();
-    assert!(!third.has_quorum && third.note.contains("hears 1 of 3"));
+    assert!(!third.has_quorum && third.note.contains("1 of 3 voters"));
 
     log.abort(at.plus(400), RUN, token);
     let mut last = RunPhase::Open;

@@ -394,10 +394,57 @@ async fn exit_codes() {
     node.set_mood(Mood::Healthy);
     let said = ctl(here, &["pause", GROUP, "--reason", "x", "--request-id", "pause-0001"]);
     assert_eq!(said.code, 0, "asked again, the first answer: {}", said.stderr);
+}
 
+#[tokio::test]
+async fn without_a_quorum_every_verb_says_so_calmly() {
+    let (log, node, served) = leader().await;
+    log.fencing_at(long_ago());
+    let say = ["--reason", "x", "--yes", GROUP];
+    let with = |words: &[&'static str]| [words, &say].concat();
+    let writes = [
+        vec!["pause", GROUP, "--reason", "x"],
+        vec!["resume", GROUP, "--reason", "x"],
+        vec!["failover", GROUP, "--dry-run"],
+        with(&["failover", GROUP]),
+        vec!["run", "retry", GROUP, "fence", "--reason", "x"],
+        with(&["run", "skip", GROUP, "fence"]),
+        with(&["run", "abort", GROUP]),
+        with(&["run", "accept-loss", GROUP]),
+        with(&["run", "assert-fence", GROUP, "--region", "hcmc"]),
+    ];
+    let reads = [vec!["status"], vec!["run", "list"], vec!["run", "show", GROUP], vec!["audit"]];
+    let before = log.state();
+    // One that knows of no leader, and one that still takes itself for it.
+    for lose in [StandInNode::lose_quorum, StandInNode::lead_alone] {
+        lose(&node);
+        for words in &writes {
+            let said = ctl(&served.address, &[words, &["--timeout", "400ms"][..]].concat());
+            assert_eq!((said.code, said.stdout.as_str()), (4, ""), "{words:?}: {}", said.stderr);
+            let first = "no quorum: danang-1 (";
+            let why =
+                "danang-1 has no quorum (1 of 3 voters answer it; 2 are needed); nothing was changed\nnext: see that";
+            assert!(said.stderr.starts_with(first) && said.stderr.contains(why), "{words:?}: {}", said.stderr);
+        }
+        for words in &reads {
+            let said = ctl(&served.address, words);
+            assert_eq!(said.code, 4, "{words:?}: {}", said.stderr);
+            let told = format!("{}{}", said.stdout, said.stderr);
+            assert!(told.contains("1 of 3 voters answer it") && told.contains("may be old"), "{words:?}: {told}");
+        }
+    }
+    assert_eq!(log.state(), before, "nothing was changed");
+}
+
+#[tokio::test]
+async fn what_is_read_is_read_where_there_is_a_quorum() {
+    let (log, node, served) = leader().await;
     node.lose_quorum();
-    let said = ctl(here, &[&["pause", GROUP, "--reason", "x"][..], &quick].concat());
-    assert_eq!(said.code, 4, "{}", said.stderr);
+    let better = StandInNode::new(2, &log);
+    better.lead();
+    let second = serve(&better).await;
+    let said = ctl(&format!("{},{}", served.address, second.address), &["run", "list"]);
+    assert_eq!((said.code, said.stdout.as_str(), said.stderr.as_str()), (0, "no runs\n", ""));
 }
 
 #[tokio::test]

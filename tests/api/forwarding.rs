@@ -90,7 +90,8 @@ async fn without_a_leader_nothing_is_changed() {
     let served = serve(&node).await;
     let status = client(&served.address).await.pause(pause()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().contains("hanoi-1 knows no leader (hears 1 of 3 voters)"), "{}", status.message());
+    assert_eq!(status.metadata().get("watchdog-rejection").unwrap(), "no_quorum");
+    assert!(status.message().contains("hanoi-1 has no quorum (1 of 3 voters answer it"), "{}", status.message());
     assert!(log.state().groups[&GROUP.into()].pause.is_none());
 }
 

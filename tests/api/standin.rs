@@ -216,7 +216,7 @@ impl StandInNode {
         let policy = policy();
         let name = policy.members[&NodeId(id)].name.clone();
         let node = NodeId(id);
-        let note = format!("hears 1 of {} voters", policy.members.len());
+        let note = format!("1 of {} voters answer it; 2 are needed", policy.members.len());
         let standing = NodeStanding { node, name, leader: None, has_quorum: false, term: 7, note };
         Arc::new(Self {
             log: Arc::clone(log),
@@ -249,7 +249,16 @@ impl StandInNode {
         self.standing.send_modify(|standing| {
             standing.leader = None;
             standing.has_quorum = false;
-            standing.note = "hears 1 of 3 voters".to_owned();
+            standing.note = "1 of 3 voters answer it; 2 are needed".to_owned();
+        });
+    }
+
+    /// It lost everybody, and still takes itself for the leader.
+    pub fn lead_alone(&self) {
+        self.lead();
+        self.standing.send_modify(|standing| {
+            standing.has_quorum = false;
+            standing.note = "1 of 3 voters answer it; 2 are needed".to_owned();
         });
     }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use watchdog::proto::RunPhase;
 
+use crate::lab::nodes::ctl;
 use crate::lab::parts::{Lab, Options};
 use crate::lab::watch::status_of;
-use crate::lab::{DR, wait};
+use crate::lab::{DR, GROUP, wait};
 use crate::scene::{each_effect_once, fast, nothing_happened, play, points_at};
 
 /// The leader cut off from both others: it starts nothing, they do, and it accepts their history when healed.
@@ -27,6 +28,15 @@ async fn p8_a_leader_cut_off_starts_nothing() -> Result<()> {
             Ok(())
         });
         says_so.await?;
+        // What it says then are words, with the exit code for them.
+        for words in [&["failover", GROUP, "--to", DR, "--dry-run"][..], &["pause", GROUP, "--reason", "a test"]] {
+            let said = ctl(listen, &[words, &["--timeout", "2s"]].concat())
+                .await
+                .expect_err("alone it can do nothing")
+                .to_string();
+            ensure!(said.contains("exit status: 4") && said.contains("no quorum: "), "{words:?}: {said}");
+            ensure!(!said.contains("NodeId(") && !said.contains("got:"), "raw text of a library: {said}");
+        }
         let run = lab.until_run(&[RunPhase::Succeeded], Duration::from_secs(60)).await?;
         ensure!(run.claims.iter().all(|claim| claim.node != alone), "{alone} acted: {:?}", run.claims);
         each_effect_once(lab)?;
