@@ -15,6 +15,7 @@ use super::ssh::{AskError, GuardChannels, Settings, excerpt};
 use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use crate::domain::ids::ClusterName;
 use crate::domain::plan::{Action, GuardEndpoint};
+use crate::domain::stuck::UNLATCH;
 use crate::guard::protocol::{Answer, FENCE, GroupStatus, PROMOTE, PostgresRole, Refusal, Reply, Request, Status};
 
 /// A guard's time is asked anew when its last answer is older: clocks drift apart, and the host may have been booted.
@@ -283,7 +284,7 @@ impl Shown {
             (PostgresRole::InRecovery, Some(latch)) => Prospect::Bad {
                 reason: format!(
                     "{host} was fenced under token {} by run {} and is latched since: where it is a standby of the present \
-                     primary, `watchdog-guard unlatch --group {group} --confirm HOSTNAME --reason TEXT` there",
+                     primary, `{UNLATCH} --group {group} --confirm HOSTNAME --reason TEXT` there",
                     latch.token, latch.run
                 ),
             },

@@ -12,6 +12,7 @@ use crate::domain::loss;
 use crate::domain::plan::{Action, Step};
 use crate::domain::policy::Fencing;
 use crate::domain::run::{RunKind, RunOutcome, StepPhase};
+use crate::domain::stuck::{NO_FENCE_PROOF, NO_STANDBY};
 
 /// Reports no older than this let P5 be judged, milliseconds.
 const LOOK_MS: u64 = 5000;
@@ -70,7 +71,7 @@ impl Executor {
         if self.run.fence_assertion.is_some() {
             return Ok((Some(FenceProof::Asserted), gate));
         }
-        Err(Shut::Soon(format!("no fence proof: {missing}")))
+        Err(Shut::Soon(format!("{NO_FENCE_PROOF}: {missing}")))
     }
 
     fn loss_gate(&self) -> Result<LossGate, String> {
@@ -145,7 +146,7 @@ impl Executor {
                 Err(_) => Prospect::Unknown { reason: "no answer in time".to_owned() },
             };
             if let Prospect::Bad { reason } | Prospect::Unknown { reason } = seen {
-                return Err(Shut::Soon(format!("no standby to promote in {}: {reason}", self.run.to())));
+                return Err(Shut::Soon(format!("{NO_STANDBY} in {}: {reason}", self.run.to())));
             }
         }
         Ok(())

@@ -6,6 +6,9 @@ use super::run::{Run, RunPhase, StepPhase};
 /// Begins the reason of a run that waits for proof that the old primary is silent.
 pub const NO_FENCE_PROOF: &str = "no fence proof";
 
+/// Begins the reason of a run that has nothing to promote.
+pub const NO_STANDBY: &str = "no standby to promote";
+
 /// What clears a latch. A guard that refuses for its latch names it, and so a refusal for the latch is known.
 pub const UNLATCH: &str = "watchdog-guard unlatch";
 
@@ -27,6 +30,8 @@ enum Keeps {
     Loss,
     /// The host that shall be promoted was fenced earlier.
     Latched,
+    /// Nothing stands where the promotion is to be.
+    NoStandby,
     /// A resource remembers a higher token.
     HigherToken,
     /// An earlier run's step may still take effect there.
@@ -51,6 +56,11 @@ pub fn ways_on(run: &Run) -> Vec<Way> {
             way("judge the loss again", order(run, "retry", step)),
         ],
         Keeps::Latched => latched(run, step),
+        Keeps::NoStandby => {
+            let meaning =
+                format!("make the standby in {} run as one (it then goes on by itself), or look again", run.to());
+            vec![way(meaning, order(run, "retry", step))]
+        }
         Keeps::HigherToken => {
             vec![way("once you know who raised it, claim above it and go on", order(run, "retry", step))]
         }
@@ -69,6 +79,8 @@ fn keeps(run: &Run, step: &Step, reason: &str) -> Keeps {
         Keeps::HigherToken
     } else if reason.contains(UNLATCH) {
         Keeps::Latched
+    } else if reason.starts_with(NO_STANDBY) {
+        Keeps::NoStandby
     } else if is_fence || reason.starts_with(NO_FENCE_PROOF) {
         Keeps::FenceUnproved
     } else if is_promote && run.loss_acceptance.is_none() && reason.contains(" would lose ") {
@@ -97,10 +109,12 @@ fn assert_fence(run: &Run) -> Way {
 }
 
 fn latched(run: &Run, step: &Step) -> Vec<Way> {
-    let host = match &step.action {
-        Action::Fence { guard } | Action::Promote { guard } | Action::Guarded { guard, .. } => guard.host.as_str(),
-        Action::UpsertDns { .. } | Action::Verify { .. } => "that host",
-    };
+    // Before it is fenced for nothing, the old primary's step waits for the standby's latch as well.
+    let promoted = run.plan.steps().find_map(|(_, planned)| match &planned.action {
+        Action::Promote { guard } => Some(guard.host.as_str()),
+        _ => None,
+    });
+    let host = promoted.unwrap_or("that host");
     vec![
         way(
             format!("{host} was fenced earlier; on {host}, when you are sure that its data may serve"),
@@ -204,6 +218,18 @@ mod tests {
             let (mut world, token) = fenced();
             assert_eq!(commands(&mut world, token, "promote", reason), *wanted, "{reason}");
         }
+    }
+
+    #[test]
+    fn a_fence_that_waits_for_a_standby_is_not_asked_to_be_asserted() {
+        let retry = "watchdogctl run retry shop fence --reason …";
+        let (mut world, token) = World::opened("r1");
+        let stopped = "no standby to promote in hanoi: db-hanoi: server stopped: start it there";
+        assert_eq!(commands(&mut world, token, "fence", stopped), [retry, ABORT]);
+        let latched = "no standby to promote in hanoi: latched: `watchdog-guard unlatch --group shop` there";
+        commands(&mut world, token, "fence", latched);
+        let first = ways_on(world.run()).remove(0);
+        assert!(first.command.starts_with(UNLATCH) && first.meaning.contains("on db-hanoi"), "{first:?}");
     }
 
     #[test]
