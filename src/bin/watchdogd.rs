@@ -81,7 +81,7 @@ fn check_file(path: &std::path::Path, files: bool) -> ExitCode {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            eprintln!("watchdogd: configuration {}: {error}; check --config", path.display());
+            eprintln!("watchdogd: configuration {}: {error}; name a file that is there and readable", path.display());
             return ExitCode::FAILURE;
         }
     };

@@ -22,13 +22,17 @@ pub fn read(text: &str, report: &mut Report) -> Option<RawConfig> {
     }
     let mut reader = Reader { text, lines: line_starts(text), report };
     let (root, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let line = error.span().map(|span| reader.line(span.start));
-        let place = Place { line, ..Place::default() };
-        let what = format!("not TOML: {}", error.message().trim());
-        reader.report.error(&place, "", what, "mend the line; keys are written key = value, texts in double quotes");
-    }
-    errors.is_empty().then(|| reader.root(root.into_inner()))
+    // One bracket left open makes a fault of everything after it: only the first is certainly one.
+    let Some(first) = errors.iter().min_by_key(|error| error.span().map_or(0, |span| span.start)) else {
+        return Some(reader.root(root.into_inner()));
+    };
+    let at = first.span().map(|span| reader.line_and_column(span.start));
+    let place = Place { line: at.map(|(line, _)| line), ..Place::default() };
+    let column = at.map_or_else(String::new, |(_, column)| format!(" at column {column}"));
+    let what = format!("not TOML{column}: {}", first.message().trim());
+    let todo = "mend it and check again: what follows was not read (a bracket or quote left open may stand further up)";
+    reader.report.error(&place, "", what, todo);
+    None
 }
 
 struct Reader<'t> {
@@ -43,6 +47,14 @@ type Taken<'t> = (usize, DeTable<'t>);
 impl<'t> Reader<'t> {
     fn line(&self, offset: usize) -> usize {
         self.lines.partition_point(|start| *start <= offset)
+    }
+
+    /// Both from 1, the column in characters.
+    fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let line = self.line(offset);
+        let start = self.lines.get(line - 1).copied().unwrap_or_default();
+        let before = self.text.get(start..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
     }
 
     fn root(&mut self, mut root: DeTable<'t>) -> RawConfig {

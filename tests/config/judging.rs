@@ -361,8 +361,30 @@ fn a_file_that_cannot_be_loaded_is_named() {
     let large = Config::load(&path).unwrap_err().to_string();
     assert!(large.contains("more than 1048576"), "{large}");
     std::fs::write(&path, "[cluster]\nname = x\n[[node]]\nid = \n").unwrap();
-    let several = Config::load(&path).unwrap_err().to_string();
-    assert!(several.contains("line 2") && several.contains("line 4"), "{several}");
+    let first = Config::load(&path).unwrap_err().to_string();
+    assert!(first.contains("line 2") && !first.contains("line 4"), "{first}");
+}
+
+#[test]
+fn a_fault_of_syntax_is_told_alone_with_its_line_and_column() {
+    // Everything after a bracket left open is read as something else than it is.
+    for (old, new, line_says) in [
+        ("[[node]]", "[[node", "[[node"),
+        ("[cluster]", "[cluster", "[cluster"),
+        ("targets = [", "targets = [[", ""),
+        ("name = \"test\"", "name = \"tést", "name = \"tést"),
+    ] {
+        let text = changed(&[(old, new)]);
+        let (config, report) = judge(text.as_bytes());
+        assert!(config.is_none());
+        let [only] = &report.errors[..] else { panic!("{new}: {}", render(&report, "test")) };
+        let line = only.line.and_then(|line| text.lines().nth(line - 1)).expect("it has a line");
+        assert!(line_says.is_empty() || line.contains(line_says), "{new}: {only}");
+        let column = only.what.strip_prefix("not TOML at column ").and_then(|rest| rest.split_once(':'));
+        let column: usize = column.and_then(|(column, _)| column.parse().ok()).expect("it has a column");
+        assert!((1..=line.chars().count() + 1).contains(&column), "{new}: column {column} of {line:?}: {only}");
+        assert!(report.warnings.is_empty(), "{}", render(&report, "test"));
+    }
 }
 
 #[test]
