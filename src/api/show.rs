@@ -42,7 +42,7 @@ pub fn pause(pause: &Pause) -> proto::Pause {
 pub fn fencing(fencing: &Fencing) -> proto::Fencing {
     match fencing {
         Fencing::Confirm => proto::Fencing::Confirm,
-        Fencing::Lease => proto::Fencing::Lease,
+        Fencing::Lease { .. } => proto::Fencing::Lease,
         Fencing::None { .. } => proto::Fencing::None,
     }
 }

@@ -87,7 +87,7 @@ fn group_status(
     };
     let asserted_by = match &group.fencing {
         Fencing::None { asserted_by } => asserted_by.clone(),
-        Fencing::Confirm | Fencing::Lease => String::new(),
+        Fencing::Confirm | Fencing::Lease { .. } => String::new(),
     };
     let limit_ms = rules.map(|rules| rules.rpo_limit_ms).unwrap_or_default();
     let seen = seen.cloned().unwrap_or_default();

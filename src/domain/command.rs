@@ -12,6 +12,7 @@ use super::ids::{
     ClusterName, ConfigDigest, GroupName, NodeId, Principal, ReceiverName, RegionName, RequestId, ResourceName, RunId,
     StepId, TargetName, Token, UnixMs,
 };
+use super::lease::LeaseBinding;
 use super::page::Page;
 use super::plan::Plan;
 use super::policy::Fencing;
@@ -213,6 +214,33 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// From here on the lease of the serving region's primary proves something.
+    BindLease {
+        /// The group.
+        group: GroupName,
+        /// Whose, how long, and what was attested.
+        binding: LeaseBinding,
+    },
+    /// The lease no longer proves anything: committed before the gate may stand open.
+    UnbindLease {
+        /// The group.
+        group: GroupName,
+        /// Why.
+        reason: String,
+    },
+    /// The bound lease of the old primary provably ran out: takes the place of the fence step.
+    LeaseLapsed {
+        /// The group.
+        group: GroupName,
+        /// Its open run.
+        run: RunId,
+        /// The executor's token.
+        token: Token,
+        /// The fence step.
+        step: StepId,
+        /// How it was judged.
+        evidence: String,
+    },
     /// Pause a group: nothing automatic starts, an open run stops at its next step boundary.
     Pause {
         /// The group.
@@ -271,6 +299,9 @@ impl Change {
             Change::CloseRun { .. } => "CloseRun",
             Change::Settle { .. } => "Settle",
             Change::Order { .. } => "Order",
+            Change::BindLease { .. } => "BindLease",
+            Change::UnbindLease { .. } => "UnbindLease",
+            Change::LeaseLapsed { .. } => "LeaseLapsed",
             Change::Pause { .. } => "Pause",
             Change::Resume { .. } => "Resume",
             Change::Tell { .. } => "Tell",
@@ -292,6 +323,9 @@ impl Change {
             | Change::CloseRun { group, .. }
             | Change::Settle { group, .. }
             | Change::Order { group, .. }
+            | Change::BindLease { group, .. }
+            | Change::UnbindLease { group, .. }
+            | Change::LeaseLapsed { group, .. }
             | Change::Pause { group, .. }
             | Change::Resume { group, .. } => Some(group),
             Change::Note { group, .. } => group.as_ref(),
@@ -311,7 +345,7 @@ pub enum FenceProof {
         /// What the guard answered.
         evidence: String,
     },
-    /// The lease provably ran out while attested. Not issued yet.
+    /// The lease provably ran out while it was bound.
     LeaseExpired {
         /// The token of the reader.
         token: Token,

@@ -1,7 +1,7 @@
 //! What decides: pure data and functions. No clock, no randomness, no IO; time comes in as data.
 //!
 //! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`],
-//! [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`decide`], [`alarms`], [`advance`],
+//! [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`], [`decide`], [`alarms`], [`advance`],
 //! [`stuck`].
 
 pub mod advance;
@@ -11,6 +11,7 @@ pub mod command;
 pub mod decide;
 pub mod ids;
 pub mod invariants;
+pub mod lease;
 pub mod loss;
 pub mod observation;
 pub mod page;
@@ -27,3 +28,5 @@ pub mod view;
 mod decide_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod lease_tests;

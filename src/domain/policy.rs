@@ -46,8 +46,11 @@ pub enum LagAction {
 pub enum Fencing {
     /// The old primary's guard shows it stopped and latched, or an operator asserts it.
     Confirm,
-    /// The old primary's lease ran out while attested. Not built yet: the configuration refuses it.
-    Lease,
+    /// As `confirm`; or the old primary's lease provably ran out while it was bound.
+    Lease {
+        /// How long one renewal lets the primary answer its clients, milliseconds.
+        ttl_ms: u64,
+    },
     /// A standing assertion, by name, that two primaries can do no harm here.
     None {
         /// Who asserts it.
@@ -60,7 +63,7 @@ impl Fencing {
     pub fn word(&self) -> &'static str {
         match self {
             Fencing::Confirm => "confirm",
-            Fencing::Lease => "lease",
+            Fencing::Lease { .. } => "lease",
             Fencing::None { .. } => "none",
         }
     }

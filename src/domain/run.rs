@@ -321,6 +321,9 @@ pub struct Run {
     pub fence_assertion: Option<Assertion>,
     /// An operator's word that the loss is accepted.
     pub loss_acceptance: Option<Assertion>,
+    /// The old primary's bound lease ran out during this run: it cannot answer anybody.
+    #[serde(default)]
+    pub lease_lapsed: bool,
     /// Bounded timeline for people.
     #[serde(default)]
     pub events: Vec<RunEvent>,

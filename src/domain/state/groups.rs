@@ -106,6 +106,7 @@ impl ClusterState {
         if untouched && is_fence && group.open_run.is_none() && group.serving.region.is_none() {
             let last = group.serving.last.clone();
             group.serve_from(Some(last));
+            group.unsettled.values_mut().for_each(|left| left.is_due = false);
         }
         Ok(None)
     }
@@ -132,6 +133,7 @@ fn new_group(spec: &GroupSpec, epoch: u64) -> GroupState {
         pause: None,
         resumed_at: None,
         fencing: spec.fencing.clone(),
+        lease: None,
         open_run: None,
         history: VecDeque::new(),
         last_failover: None,

@@ -4,6 +4,7 @@
 //! run, `outbox` the pages.
 
 mod groups;
+mod lease;
 mod orders;
 mod outbox;
 mod runs;
@@ -19,6 +20,7 @@ use super::ids::{
     ClusterName, ConfigDigest, GroupName, NodeId, Principal, ReceiverName, RegionName, RequestId, ResourceName, RunId,
     TargetName, Token, UnixMs,
 };
+use super::lease::LeaseBinding;
 use super::page::OutboxEntry;
 use super::policy::Fencing;
 use super::run::Run;
@@ -58,6 +60,9 @@ pub struct Unsettled {
     pub since: UnixMs,
     /// The action to read back by.
     pub action: super::plan::Action,
+    /// It is still to be carried out: a fence whose proof was an expired lease.
+    #[serde(default)]
+    pub is_due: bool,
 }
 
 /// The last failover that completed.
@@ -93,6 +98,9 @@ pub struct GroupState {
     pub resumed_at: Option<UnixMs>,
     /// The fencing mode in force.
     pub fencing: Fencing,
+    /// The lease that bounds the serving region's primary; while there is none, silence proves nothing.
+    #[serde(default)]
+    pub lease: Option<LeaseBinding>,
     /// The run that is not closed: at most one (P1).
     pub open_run: Option<Run>,
     /// Closed runs, newest last, bounded.
@@ -271,6 +279,11 @@ impl ClusterState {
             Change::Order { group, run, expected_token, order, reason } => {
                 self.order(entry, (group, run, *expected_token), order, reason)
             }
+            Change::BindLease { group, binding } => self.bind_lease(group, binding),
+            Change::UnbindLease { group, .. } => self.unbind_lease(group),
+            Change::LeaseLapsed { group, run, token, step, evidence } => {
+                self.lease_lapsed(entry, (group, run, *token), step, evidence)
+            }
             Change::Pause { group, reason, until } => self.pause(entry, group, reason, *until),
             Change::Resume { group, expired, .. } => self.resume(entry, group, *expired),
             Change::Tell { page } => self.tell(entry, page),
@@ -353,6 +366,11 @@ fn describe(change: &Change) -> String {
             format!("{} {step} of run {run}", order.word())
         }
         Change::Order { run, order, .. } => format!("{} run {run}", order.word()),
+        Change::BindLease { binding, .. } => {
+            format!("bind the lease of {} in {}, TTL {} ms", binding.host, binding.region, binding.ttl_ms)
+        }
+        Change::UnbindLease { .. } => "unbind the lease".to_owned(),
+        Change::LeaseLapsed { step, token, .. } => format!("{step} is proved by an expired lease, token {token}"),
         Change::Pause { until: Some(until), .. } => {
             format!("pause, ending by itself at unix time {} s", until.0 / 1000)
         }
@@ -380,10 +398,12 @@ fn reason_of(change: &Change) -> String {
         Change::MarkStuck { reason, .. }
         | Change::Unstick { reason, .. }
         | Change::CloseRun { reason, .. }
+        | Change::UnbindLease { reason, .. }
         | Change::Order { reason, .. }
         | Change::Pause { reason, .. }
         | Change::Resume { reason, .. } => reason.clone(),
-        Change::Settle { evidence, .. } => evidence.clone(),
+        Change::Settle { evidence, .. } | Change::LeaseLapsed { evidence, .. } => evidence.clone(),
+        Change::BindLease { binding, .. } => binding.attestation.clone(),
         Change::Tell { page } => page.summary.clone(),
         Change::Told { refused: Some(reason), .. } => reason.clone(),
         _ => String::new(),

@@ -45,6 +45,8 @@ impl GroupState {
         }
         if let Some(region) = &region {
             self.serving.last = region.clone();
+            // Whoever serves from here has not been bound yet.
+            self.lease = self.lease.take().filter(|lease| &lease.region == region);
         }
         self.serving.region = region;
         self.serving.epoch += 1;
@@ -125,6 +127,7 @@ impl ClusterState {
             steps,
             fence_assertion: fence_assertion.clone(),
             loss_acceptance: loss_acceptance.clone(),
+            lease_lapsed: false,
             events: Vec::new(),
         };
         note(&mut run, entry, None, format!("opened by {}: {}", cause.by, cause.reason));
@@ -330,6 +333,8 @@ impl ClusterState {
             RunOutcome::Withdrawn | RunOutcome::Aborted => {
                 if run.moves_serving() && group.serving.region.is_none() && *old_primary_untouched {
                     group.serve_from(Some(run.from().clone()));
+                    // Whoever serves again is not fenced for good.
+                    group.unsettled.values_mut().for_each(|left| left.is_due = false);
                 }
                 for (_, step) in run.plan.steps() {
                     if run.phase_of(&step.id).is_open_question()
@@ -437,7 +442,14 @@ fn may_promote(
                 return missing("no fence step is done");
             }
         }
-        Some(FenceProof::LeaseExpired { .. }) => return missing("leases are not in force"),
+        Some(FenceProof::LeaseExpired { token: read_under, .. }) => {
+            if *read_under != token {
+                return missing(&format!("it was judged under token {read_under}, the promotion is under {token}"));
+            }
+            if !run.lease_lapsed {
+                return missing("its lease was not bound when it fell silent");
+            }
+        }
         Some(FenceProof::Asserted) if run.fence_assertion.is_none() => {
             return missing("no operator has asserted it (`watchdogctl run assert-fence`)");
         }
@@ -513,7 +525,8 @@ fn succeeded(group: &mut GroupState, run: &Run, entry: Entry<'_>) {
 /// Remembers that a step may still take effect at its resource: its token is raised there before anything else is done.
 pub(super) fn leave_unsettled(group: &mut GroupState, run: &Run, step: &Step, entry: Entry<'_>) {
     if let (Some(resource), Some(token)) = (step.action.resource(), run.token()) {
-        let unsettled = Unsettled { run: run.id.clone(), token, since: entry.at, action: step.action.clone() };
+        let action = step.action.clone();
+        let unsettled = Unsettled { run: run.id.clone(), token, since: entry.at, action, is_due: false };
         group.unsettled.insert(resource, unsettled);
     }
 }

@@ -1,0 +1,220 @@
+//! When a lease is granted, when silence proves something, and when it does not.
+
+use super::command::{Change, FenceProof, RejectionCode};
+use super::fixtures::{World, group, policy, region};
+use super::ids::{Token, UnixMs};
+use super::lease::{GateSeen, GrantsSeen, LeaseAnswer, LeaseBinding, LeaseRequest, answer, lapsed, silence_ms};
+use super::policy::Fencing;
+use super::run::{RunOutcome, StepPhase};
+
+const TTL_MS: u64 = 2000;
+
+fn bounded() -> GateSeen {
+    GateSeen::Bounded { evidence: "bpf, port 5432".to_owned() }
+}
+
+fn request(gate: GateSeen) -> LeaseRequest {
+    LeaseRequest {
+        group: group(),
+        host: "db-hcmc".into(),
+        region: region("hcmc"),
+        ttl_ms: TTL_MS,
+        gate,
+        holders: vec!["db-hanoi".into()],
+    }
+}
+
+fn binding() -> LeaseBinding {
+    LeaseBinding {
+        region: region("hcmc"),
+        host: "db-hcmc".into(),
+        ttl_ms: TTL_MS,
+        holders: vec!["db-hanoi".into()],
+        since: UnixMs(1_000_000),
+        attestation: "bpf, port 5432".to_owned(),
+    }
+}
+
+/// A world in mode `lease`.
+fn leased() -> World {
+    let mut world = World::new();
+    let mut groups = super::decide::specs(&policy());
+    for spec in groups.values_mut() {
+        spec.fencing = Fencing::Lease { ttl_ms: TTL_MS };
+    }
+    world.must(Change::AdoptConfig {
+        cluster: policy().cluster,
+        epoch: 1,
+        digest: super::fixtures::digest(),
+        groups,
+        receivers: policy().receivers,
+    });
+    world
+}
+
+fn bind(world: &mut World) {
+    world.must(Change::BindLease { group: group(), binding: binding() });
+}
+
+fn opened(is_bound: bool) -> (World, Token) {
+    let mut world = leased();
+    if is_bound {
+        bind(&mut world);
+    }
+    world.must(world.open_change("r1"));
+    let token = world.claim("r1");
+    (world, token)
+}
+
+fn lapse(world: &World, token: Token) -> Change {
+    Change::LeaseLapsed {
+        group: group(),
+        run: world.run().id.clone(),
+        token,
+        step: "fence".into(),
+        evidence: "quiet for 3 s".to_owned(),
+    }
+}
+
+fn promote(world: &World, token: Token, read_under: Token) -> Change {
+    match world.start_change("promote", token) {
+        Change::StepStarted { group, run, step, token, attempt, expected_loss_ms, loss_limit_ms, .. } => {
+            let fence_proof = Some(FenceProof::LeaseExpired { token: read_under, evidence: "quiet".to_owned() });
+            Change::StepStarted { group, run, step, token, attempt, fence_proof, expected_loss_ms, loss_limit_ms }
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn the_answer_to_each_request() {
+    let now = UnixMs(5);
+    let unbound = leased().state;
+    let mut bound = leased();
+    bind(&mut bound);
+    let is_granted = |answer: &LeaseAnswer| matches!(answer, LeaseAnswer::Granted { .. });
+
+    let open = answer(&unbound, &request(GateSeen::OpenEnded), false, now);
+    assert_eq!(open, LeaseAnswer::Granted { bind: None }, "first the gate must be bounded");
+    let first = answer(&unbound, &request(bounded()), false, now);
+    assert!(matches!(&first, LeaseAnswer::Granted { bind: Some(to) } if to.holders == binding().holders), "{first:?}");
+    let again = answer(&bound.state, &request(bounded()), false, now);
+    assert_eq!(again, LeaseAnswer::Granted { bind: None }, "nothing new to commit");
+    for gate in [GateSeen::OpenEnded, GateSeen::Absent { why: "detached".to_owned() }] {
+        let unreliable = answer(&bound.state, &request(gate), false, now);
+        assert!(matches!(unreliable, LeaseAnswer::Unreliable { .. }), "{unreliable:?}");
+    }
+    let silent_holder = LeaseRequest { holders: Vec::new(), ..request(bounded()) };
+    assert_eq!(answer(&bound.state, &silent_holder, false, now), LeaseAnswer::Granted { bind: None });
+
+    let elsewhere = LeaseRequest { region: region("hanoi"), host: "db-hanoi".into(), ..request(bounded()) };
+    let other_host = LeaseRequest { host: "db-hcmc-2".into(), ..request(bounded()) };
+    let too_long = LeaseRequest { ttl_ms: TTL_MS + 1, ..request(bounded()) };
+    for denied in [elsewhere, other_host, too_long] {
+        let answer = answer(&bound.state, &denied, false, now);
+        assert!(matches!(answer, LeaseAnswer::Denied { .. }), "{denied:?}: {answer:?}");
+    }
+    assert!(!is_granted(&answer(&bound.state, &request(bounded()), true, now)), "a fence was proposed");
+
+    bound.must(Change::Pause { group: group(), reason: "maintenance".to_owned(), until: None });
+    let paused = answer(&bound.state, &request(bounded()), false, now);
+    assert!(matches!(paused, LeaseAnswer::OpenEnded { unbind: true, .. }), "{paused:?}");
+}
+
+#[test]
+fn nothing_is_granted_once_the_fence_is_committed() {
+    let (mut world, token) = opened(true);
+    assert!(matches!(answer(&world.state, &request(bounded()), false, UnixMs(5)), LeaseAnswer::Granted { .. }));
+    world.must(world.start_change("fence", token));
+    assert!(matches!(answer(&world.state, &request(bounded()), false, UnixMs(5)), LeaseAnswer::Denied { .. }));
+}
+
+#[test]
+fn p4_silence_is_proved_by_time_alone_only_without_renewals_and_holds() {
+    let needed_ms = silence_ms(TTL_MS);
+    assert_eq!(needed_ms, 2400);
+    let seen = |led_ms, last_granted_ms, holds_over| GrantsSeen { led_ms, last_granted_ms, holds_over };
+    let table = [
+        (seen(needed_ms, None, true), true, "a leader that never granted"),
+        (seen(needed_ms - 1, None, true), false, "an earlier leader may have granted just before"),
+        (seen(60_000, Some(needed_ms), true), true, "long enough since the last grant"),
+        (seen(60_000, Some(needed_ms - 1), true), false, "too soon since the last grant"),
+        (seen(needed_ms, Some(60_000), true), true, "a grant of an earlier leadership of its own"),
+        (seen(60_000, None, false), false, "a standby may still hold"),
+    ];
+    for (seen, is_proved, why) in table {
+        assert_eq!(lapsed(&binding(), seen).is_ok(), is_proved, "{why}");
+    }
+    let alone = LeaseBinding { holders: Vec::new(), ..binding() };
+    assert!(lapsed(&alone, seen(needed_ms, None, false)).is_ok(), "without holders there is nothing to end");
+}
+
+#[test]
+fn p4_only_a_lease_bound_before_proves_anything() {
+    let (mut world, token) = opened(false);
+    world.must(world.start_change("fence", token));
+    assert_eq!(world.rejected(lapse(&world, token)), RejectionCode::NoFenceProof);
+    assert_eq!(world.rejected(Change::BindLease { group: group(), binding: binding() }), RejectionCode::Stale);
+    world.do_fence_fail(token);
+    assert_eq!(world.rejected(promote(&world, token, token)), RejectionCode::Illegal, "its stage is not due");
+}
+
+#[test]
+fn p4_an_expired_lease_takes_the_fences_place_and_leaves_the_host_to_be_fenced() {
+    let (mut world, token) = opened(true);
+    assert_eq!(world.rejected(lapse(&world, token)), RejectionCode::Illegal, "leases are still granted");
+    world.must(world.start_change("fence", token));
+    assert_eq!(world.rejected(promote(&world, token, token)), RejectionCode::Illegal);
+    world.must(lapse(&world, token));
+    assert_eq!(world.run().phase_of(&"fence".into()), StepPhase::Skipped);
+    let unbind = Change::UnbindLease { group: group(), reason: "break-glass".to_owned() };
+    assert_eq!(world.rejected(unbind), RejectionCode::RunOpen, "a run counts on it");
+    let newer = world.claim("r1");
+    assert_eq!(world.rejected(promote(&world, newer, token)), RejectionCode::NoFenceProof, "judged under an old token");
+    world.must(promote(&world, newer, newer));
+    assert_eq!(world.group().lease, None, "the new primary is not bound yet");
+    assert!(world.group().unsettled.values().all(|left| left.is_due) && world.group().unsettled.len() == 1);
+}
+
+#[test]
+fn a_withdrawn_run_leaves_nobody_to_be_fenced() {
+    let (mut world, token) = opened(true);
+    world.must(world.start_change("fence", token));
+    world.must(lapse(&world, token));
+    world.must(Change::CloseRun {
+        group: group(),
+        run: world.run().id.clone(),
+        token,
+        outcome: RunOutcome::Withdrawn,
+        settled: std::collections::BTreeMap::new(),
+        old_primary_untouched: true,
+        reason: "it lives".to_owned(),
+    });
+    assert_eq!(world.group().serving.region, Some(region("hcmc")));
+    assert!(world.group().unsettled.values().all(|left| !left.is_due), "it serves again");
+}
+
+#[test]
+fn a_binding_only_grows_until_it_is_unbound() {
+    let mut world = leased();
+    bind(&mut world);
+    let fewer = LeaseBinding { holders: Vec::new(), ..binding() };
+    let shorter = LeaseBinding { ttl_ms: TTL_MS - 1, ..binding() };
+    let longer = LeaseBinding { ttl_ms: TTL_MS + 1, ..binding() };
+    let other = LeaseBinding { host: "db-hcmc-2".into(), ..binding() };
+    let change = |binding| Change::BindLease { group: group(), binding };
+    assert_eq!(world.rejected(change(fewer)), RejectionCode::Illegal);
+    assert_eq!(world.rejected(change(shorter)), RejectionCode::Illegal);
+    assert_eq!(world.rejected(change(longer)), RejectionCode::Invalid);
+    assert_eq!(world.rejected(change(other)), RejectionCode::Illegal);
+    world.must(Change::UnbindLease { group: group(), reason: "paused".to_owned() });
+    let unbind = Change::UnbindLease { group: group(), reason: "again".to_owned() };
+    assert_eq!(world.rejected(unbind), RejectionCode::Illegal);
+}
+
+impl World {
+    fn do_fence_fail(&mut self, token: Token) {
+        let failed = super::attempt::Outcome::Failed { retryable: true, reason: "no route".to_owned() };
+        self.must(self.finish_change("fence", token, failed));
+    }
+}
