@@ -31,6 +31,8 @@ pub const REJECTION_CODES: &[(RejectionCode, Code, &str)] = &[
     (RejectionCode::NoFenceProof, Code::FailedPrecondition, "no_fence_proof"),
     (RejectionCode::LossTooGreat, Code::FailedPrecondition, "loss_too_great"),
     (RejectionCode::NoStandby, Code::FailedPrecondition, "no_standby"),
+    (RejectionCode::NotPaused, Code::FailedPrecondition, "not_paused"),
+    (RejectionCode::RunClosed, Code::FailedPrecondition, "run_closed"),
     (RejectionCode::OtherConfig, Code::FailedPrecondition, "other_config"),
     (RejectionCode::AlreadyFailedOver, Code::FailedPrecondition, "already_failed_over"),
     (RejectionCode::Unsettled, Code::FailedPrecondition, "unsettled"),

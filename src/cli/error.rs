@@ -155,6 +155,8 @@ fn next_after(code: &str) -> &'static str {
         "unsettled" => {
             "watchdogctl status names the resource; make its host or zone reachable, it is then settled by itself"
         }
+        "not_paused" => "nothing is to be done; watchdogctl status shows how the group stands",
+        "run_closed" => "watchdogctl run show RUN tells how it went, watchdogctl status whether another is open",
         "illegal" => "watchdogctl run show GROUP says where the run stands",
         _ => "watchdogctl status shows the present state",
     }

@@ -442,6 +442,10 @@ pub enum RejectionCode {
     LossTooGreat,
     /// There is no standby that could be promoted.
     NoStandby,
+    /// There is no pause to end.
+    NotPaused,
+    /// The run is over.
+    RunClosed,
     /// Another configuration is in force.
     OtherConfig,
     /// Another automatic failover already completed in this serving epoch.

@@ -54,7 +54,7 @@ async fn pause_and_resume_are_done_once_and_audited() {
     let again = proto::ResumeRequest { context: context("resume-002"), group: GROUP.into() };
     let refused = client.resume(again).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert_eq!(refused.metadata().get(REJECTION).unwrap(), "illegal");
+    assert_eq!(refused.metadata().get(REJECTION).unwrap(), "not_paused");
 
     let audit = client.list_audit(proto::ListAuditRequest::default()).await.unwrap().into_inner();
     let lines: Vec<(&str, &str)> = audit.entries.iter().map(|e| (e.by.as_str(), e.what.as_str())).collect();
@@ -265,6 +265,8 @@ fn every_rejection_has_its_code() {
         ("no_fence_proof", Code::FailedPrecondition),
         ("loss_too_great", Code::FailedPrecondition),
         ("no_standby", Code::FailedPrecondition),
+        ("not_paused", Code::FailedPrecondition),
+        ("run_closed", Code::FailedPrecondition),
         ("other_config", Code::FailedPrecondition),
         ("already_failed_over", Code::FailedPrecondition),
         ("unsettled", Code::FailedPrecondition),

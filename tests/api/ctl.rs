@@ -372,7 +372,7 @@ async fn exit_codes() {
         ("nonsense", &["status"], 2, "is not HOST:PORT"),
         (here, &["failover", GROUP, "--to", "hanoi", "--reason", "x"], 2, "give --yes aicamera"),
         (here, &["failover", GROUP, "--to", "hanoi", "--reason", "x", "--yes", "other"], 2, "this is about aicamera"),
-        (here, &["resume", GROUP, "--reason", "x"], 3, "group aicamera is not paused"),
+        (here, &["resume", GROUP, "--reason", "x"], 3, "group aicamera is not paused\nnext: nothing is to be done"),
         (here, &["pause", "nobody", "--reason", "x"], 3, "known: aicamera"),
         (here, &["run", "show", "ffffffff"], 3, "no run ffffffff"),
         (&gone, &["status"], 4, "Connection refused"),
@@ -394,6 +394,27 @@ async fn exit_codes() {
     node.set_mood(Mood::Healthy);
     let said = ctl(here, &["pause", GROUP, "--reason", "x", "--request-id", "pause-0001"]);
     assert_eq!(said.code, 0, "asked again, the first answer: {}", said.stderr);
+}
+
+#[tokio::test]
+async fn orders_on_a_closed_run_are_told_how_and_when_it_ended() {
+    let (log, _node, served) = leader().await;
+    let token = log.fencing_at(long_ago());
+    log.abort(long_ago(), RUN, token);
+    let say = ["--reason", "x", "--yes", GROUP];
+    let orders: [&[&str]; 5] = [
+        &["run", "retry", GROUP, "fence", "--reason", "x"],
+        &[&["run", "skip", GROUP, "fence"][..], &say].concat(),
+        &[&["run", "abort", GROUP][..], &say].concat(),
+        &[&["run", "accept-loss", GROUP][..], &say].concat(),
+        &[&["run", "assert-fence", GROUP, "--region", "hcmc"][..], &say].concat(),
+    ];
+    for words in orders {
+        let said = ctl(&served.address, words);
+        assert_eq!((said.code, said.stdout.as_str()), (3, ""), "{words:?}: {}", said.stderr);
+        let wanted = format!("refused: run {RUN} is over: it was aborted 2 h ago; nothing is left to order\nnext: ");
+        assert!(said.stderr.starts_with(&wanted), "{words:?}: {}", said.stderr);
+    }
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn a_refusal_by_the_leader_comes_back_as_it_is() {
     let ask = proto::ResumeRequest { context: context("resume-001"), group: GROUP.into() };
     let refused = client(&following.address).await.resume(ask).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert_eq!(refused.metadata().get("watchdog-rejection").unwrap(), "illegal");
+    assert_eq!(refused.metadata().get("watchdog-rejection").unwrap(), "not_paused");
     assert_eq!(refused.metadata().get("watchdog-node").unwrap(), "danang-1");
 }
 

@@ -85,7 +85,7 @@ impl ClusterState {
     pub(super) fn resume(&mut self, entry: Entry<'_>, name: &GroupName, expired: Option<UnixMs>) -> Effect {
         let group = self.group_mut(name)?;
         let Some(pause) = &group.pause else {
-            return reject(RejectionCode::Illegal, format!("group {name} is not paused"));
+            return reject(RejectionCode::NotPaused, format!("group {name} is not paused"));
         };
         if expired.is_some() && pause.until != expired {
             return reject(RejectionCode::Stale, format!("the pause of group {name} was changed since"));

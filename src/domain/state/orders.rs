@@ -3,9 +3,9 @@
 use super::runs::{leave_unsettled, note};
 use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::{Rejection, RejectionCode, RunOrder};
-use crate::domain::ids::{GroupName, RunId, StepId, Token};
+use crate::domain::ids::{GroupName, RunId, StepId, Token, UnixMs};
 use crate::domain::plan::Action;
-use crate::domain::run::{Assertion, Run, RunPhase, StepEvent, StepPhase};
+use crate::domain::run::{Assertion, Run, RunOutcome, RunPhase, StepEvent, StepPhase};
 
 impl ClusterState {
     pub(super) fn order(
@@ -19,6 +19,9 @@ impl ClusterState {
             return reject(RejectionCode::Invalid, "reason: say why, for the audit");
         }
         let group = self.group_mut(name)?;
+        if let Some(over) = group.history.iter().find(|past| &past.id == id) {
+            return reject(RejectionCode::RunClosed, over_in_words(over, entry.at));
+        }
         let run = group.run_mut(name, id)?;
         if expected.is_some() && expected != run.token() {
             let now = run.token().map_or("none".to_owned(), |token| token.to_string());
@@ -72,6 +75,24 @@ impl ClusterState {
         }
         Ok(None)
     }
+}
+
+/// How and when it ended.
+fn over_in_words(run: &Run, now: UnixMs) -> String {
+    let RunPhase::Closed { outcome, at } = &run.phase else { return format!("run {} is over", run.id) };
+    let how = match outcome {
+        RunOutcome::Succeeded => "succeeded",
+        RunOutcome::Withdrawn => "was withdrawn",
+        RunOutcome::Aborted => "was aborted",
+    };
+    let ago_s = now.since(*at) / 1000;
+    let (n, unit) = match ago_s {
+        0..120 => (ago_s, "s"),
+        120..7_200 => (ago_s / 60, "min"),
+        7_200..172_800 => (ago_s / 3_600, "h"),
+        _ => (ago_s / 86_400, "days"),
+    };
+    format!("run {} is over: it {how} {n} {unit} ago; nothing is left to order", run.id)
 }
 
 fn refuse_while_aborting(run: &Run) -> Result<(), Rejection> {
