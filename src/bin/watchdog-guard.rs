@@ -25,10 +25,10 @@ const GATE_CANNOT_TELL: u8 = 41;
 
 /// Guards a host: keeps the highest fencing token, refuses lower ones, and does named actions only.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(name = "watchdog-guard", version, max_term_width = 100)]
 struct Args {
-    /// The guard's configuration.
-    #[arg(long, default_value = "/etc/watchdog/guard.toml", env = "WATCHDOG_GUARD_CONFIG")]
+    /// The guard's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/watchdog/guard.toml", env = "WATCHDOG_GUARD_CONFIG")]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -40,8 +40,8 @@ enum Command {
     Ssh,
     /// Shows token, latch, what is in flight, the ledger's end and the database
     Status {
-        /// table or json
-        #[arg(long, value_enum, default_value_t = Output::Table)]
+        /// For people, or for programs
+        #[arg(long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
         output: Output,
     },
     /// The boot gate, for ExecStartPre: exit 0 where the database may start
@@ -50,6 +50,7 @@ enum Command {
     Check,
     /// Begins (or begins again) to remember a group's token
     Enroll {
+        /// The group's name, as in the configuration
         #[arg(long)]
         group: String,
         /// The cluster's name, as in the configuration
@@ -70,6 +71,7 @@ enum Command {
     },
     /// Clears the latch on your word: the database may start
     Unlatch {
+        /// The group's name, as in the configuration
         #[arg(long)]
         group: String,
         /// This host's name, typed again
@@ -81,6 +83,7 @@ enum Command {
     },
     /// Keeps a damaged ledger under another name and begins a new one
     SetLedgerAside {
+        /// The group's name, as in the configuration
         #[arg(long)]
         group: String,
         /// This host's name, typed again

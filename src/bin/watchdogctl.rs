@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser};
 use watchdog::cli::args::Cli;
 use watchdog::cli::error::CliError;
 use watchdog::cli::text::{Span, Style, tell};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     match watchdog::cli::run(cli).await {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
@@ -17,6 +19,29 @@ async fn main() -> ExitCode {
             ExitCode::from(error.exit() as u8)
         }
     }
+}
+
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut error| {
+        // The parser's own usage lists, as if they were required, the options that the environment sets.
+        if error.get(ContextKind::Usage).is_some() {
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(usage()));
+        }
+        error.exit()
+    })
+}
+
+/// How the verb that was typed is used.
+fn usage() -> StyledStr {
+    let mut whole = Cli::command();
+    whole.build();
+    let mut verb = &mut whole;
+    for word in std::env::args().skip(1) {
+        if verb.find_subcommand(&word).is_some() {
+            verb = verb.find_subcommand_mut(&word).expect("it was just found");
+        }
+    }
+    verb.render_usage()
 }
 
 fn report(error: &CliError) {

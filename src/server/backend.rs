@@ -24,7 +24,7 @@ use crate::domain::attempt::{Prospect, ReadBack, Warrant};
 use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
 use crate::domain::decide::{Decisions, loss_obstacle};
 use crate::domain::ids::{GroupName, NodeId, RunId, StepId, Token};
-use crate::domain::loss;
+use crate::domain::loss::{self, Loss};
 use crate::domain::observation::{Measure, Verdict};
 use crate::domain::plan::{Action, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing, GroupPolicy};
@@ -165,6 +165,17 @@ fn standby_gate(prospect: Prospect) -> Gate {
         Prospect::Bad { reason } | Prospect::Unknown { reason } => (false, reason),
     };
     Gate { name: "standby".to_owned(), is_open, detail, before_promote: false }
+}
+
+/// P5, or an operator's word for it, for a dry run.
+fn loss_gate(ask: &OpenFailover, loss: &Loss, limit_ms: u64) -> Gate {
+    let found = format!("{loss}; the limit is {} s", limit_ms / 1000);
+    let (is_open, detail) = match (loss.is_within(limit_ms), ask.accept_loss) {
+        (_, true) => (true, format!("accepted by {}: {found}", ask.by)),
+        (true, false) => (true, found),
+        (false, false) => (false, format!("{found}; `--accept-loss` accepts it by name")),
+    };
+    Gate { name: "loss".to_owned(), is_open, detail, before_promote: false }
 }
 
 /// Keeps the standing up to date.
@@ -338,8 +349,7 @@ impl Backend {
         });
         gates.push(self.fence_gate(ask, rules, plan, present));
         let loss = loss::expected(&ask.group, rules, &ask.to, &self.view());
-        let is_within = loss.is_within(rules.rpo_limit_ms) || ask.accept_loss;
-        gates.push(gate("loss", is_within, format!("{loss}; the limit is {} s", rules.rpo_limit_ms / 1000)));
+        gates.push(loss_gate(ask, &loss, rules.rpo_limit_ms));
         for (resource, left) in &group.unsettled {
             gates.push(gate("settled", false, format!("{resource} is unsettled since run {}", left.run)));
         }
@@ -458,5 +468,37 @@ impl Backend {
             (name.clone(), GroupSight { explanation, votes, replication: replication.collect() })
         };
         self.parts.policy.groups.iter().map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::RequestId;
+
+    #[test]
+    fn an_accepted_loss_is_said_to_be_accepted() {
+        let unknown = Loss::Unknown { why: "nobody reports".to_owned() };
+        let small = Loss::AtMost { ms: 400, bytes: None };
+        let table = [
+            (&small, false, true, "at most the last 0.4 s of writes; the limit is 60 s"),
+            (&small, true, true, "accepted by operator:linh: at most the last 0.4 s of writes; the limit is 60 s"),
+            (&unknown, false, false, "unknown: nobody reports; the limit is 60 s; `--accept-loss` accepts it by name"),
+            (&unknown, true, true, "accepted by operator:linh: unknown: nobody reports; the limit is 60 s"),
+        ];
+        for (loss, accept_loss, is_open, detail) in table {
+            let ask = OpenFailover {
+                group: "shop".into(),
+                to: "hanoi".into(),
+                by: "operator:linh".into(),
+                reason: "a test".to_owned(),
+                accept_loss,
+                assert_fence: None,
+                expected_token: None,
+                request_id: RequestId("r".to_owned()),
+            };
+            let gate = loss_gate(&ask, loss, 60_000);
+            assert_eq!((gate.is_open, gate.detail.as_str()), (is_open, detail));
+        }
     }
 }

@@ -396,6 +396,30 @@ async fn exit_codes() {
     assert_eq!(said.code, 0, "asked again, the first answer: {}", said.stderr);
 }
 
+#[test]
+fn usage_names_what_is_required_and_nothing_else() {
+    for (words, wanted) in [
+        (&["pause", GROUP][..], "Usage: watchdogctl pause [OPTIONS] --reason <REASON> <GROUP>\n"),
+        (&["run", "skip", GROUP], "Usage: watchdogctl run skip [OPTIONS] --reason <REASON> <RUN> <STEP>\n"),
+        (&["--endpoint", "x:1", "run", "show"], "Usage: watchdogctl run show [OPTIONS] <RUN>\n"),
+    ] {
+        let said = ctl("127.0.0.1:1", words);
+        assert!(said.code == 2 && said.stderr.contains(wanted), "{words:?}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn every_program_says_its_own_name_and_version() {
+    for (path, name) in [
+        (env!("CARGO_BIN_EXE_watchdogd"), "watchdogd"),
+        (env!("CARGO_BIN_EXE_watchdogctl"), "watchdogctl"),
+        (env!("CARGO_BIN_EXE_watchdog-guard"), "watchdog-guard"),
+    ] {
+        let said = Command::new(path).arg("--version").output().unwrap().stdout;
+        assert_eq!(String::from_utf8(said).unwrap(), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
 #[tokio::test]
 async fn orders_on_a_closed_run_are_told_how_and_when_it_ended() {
     let (log, _node, served) = leader().await;

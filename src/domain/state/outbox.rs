@@ -183,7 +183,7 @@ impl ClusterState {
         };
         let took_s = entry.at.since(run.opened_at) as f64 / 1000.0;
         let summary = format!(
-            "{}: {} from {} to {} {outcome} after {took_s:.1} s{}{reason}",
+            "{}: {} from {} to {} {outcome} {took_s:.1} s after the decision{}{reason}",
             run.group,
             run.kind,
             run.from(),
