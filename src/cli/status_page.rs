@@ -152,6 +152,9 @@ fn standby(seen: &Replication) -> Span {
     let stream = if seen.streaming { "streaming" } else { "NOT streaming" };
     let behind = seen.behind_bytes.map(|n| format!(", {} behind", bytes(n))).unwrap_or_default();
     let limit = span(seen.limit_ms);
+    if !seen.streaming && seen.expected_loss_ms.is_none() {
+        return warn(format!("{}: no standby streams, so nothing moves there by itself (loss unknown)", seen.region));
+    }
     let (loss, within) = match seen.expected_loss_ms {
         Some(ms) => (format!("would lose {} (limit {limit})", span(ms)), ms <= seen.limit_ms),
         None => (format!("loss unknown, which exceeds the limit of {limit}"), false),

@@ -117,6 +117,18 @@ async fn a_quiet_status() {
 }
 
 #[tokio::test]
+async fn a_side_without_a_standby_is_told_calmly() {
+    let (_log, node, served) = leader().await;
+    let mut sight = failing_sight();
+    let group = sight.groups.as_mut().unwrap().get_mut(&GROUP.into()).unwrap();
+    (group.replication[0].expected_loss_ms, group.replication[0].behind_bytes) = (None, None);
+    *node.sight.lock().unwrap() = sight;
+    let said = ctl(&served.address, &["status"]).stdout;
+    let line = "standby    hanoi: no standby streams, so nothing moves there by itself (loss unknown)\n";
+    assert!(said.contains(line), "{said}");
+}
+
+#[tokio::test]
 async fn a_node_without_quorum_says_so() {
     let (_log, node, served) = leader().await;
     node.lose_quorum();

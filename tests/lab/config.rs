@@ -108,13 +108,11 @@ fn group(lab: &Lab) -> String {
         "[[group]]\nname = \"{GROUP}\"\nhome = \"{HOME}\"\nfencing = \"confirm\"\nhold_down_ms = {hold_down_ms}\n\
          cooldown_s = 3600\nrpo_limit_s = 900\nrto_objective_s = 3600\nfence_patience_s = 10\n\n"
     );
-    for (site, triggers, replication) in [
-        (HOME, "\"hcmc-db\", \"hcmc-api\"", "".to_owned()),
-        (DR, "\"hanoi-db\"", format!("replication = \"{DR}-replication\"\n")),
-    ] {
+    for (site, triggers) in [(HOME, "\"hcmc-db\", \"hcmc-api\""), (DR, "\"hanoi-db\"")] {
         text += &format!(
             "[[group.region]]\nname = \"{site}\"\ntrigger = {{ targets = [{triggers}], need = \"all\" }}\n\
-             database_host = \"db-{site}\"\nservices = [{{ host = \"db-{site}\", action = \"start-services\" }}]\n{replication}\n"
+             database_host = \"db-{site}\"\nservices = [{{ host = \"db-{site}\", action = \"start-services\" }}]\n\
+             replication = \"{site}-replication\"\n\n"
         );
     }
     let conninfo = |server: &super::postgres::Postgres| server.conninfo("watchdog", DATABASE);
@@ -128,6 +126,8 @@ fn group(lab: &Lab) -> String {
          expect_role = \"any\"\n\n\
          [[group.target]]\nname = \"{DR}-replication\"\nregion = \"{DR}\"\nkind = \"replication\"\nprimary = \"{home}\"\n\
          standby = \"{dr}\"\n\n\
+         [[group.target]]\nname = \"{HOME}-replication\"\nregion = \"{HOME}\"\nkind = \"replication\"\nprimary = \"{dr}\"\n\
+         standby = \"{home}\"\n\n\
          [[group.target]]\nname = \"public-name\"\nregion = \"{HOME}\"\nkind = \"dns\"\nserver = \"{server}\"\n\
          record_name = \"{PUBLIC_NAME}\"\nrecord_type = \"A\"\n\n\
          [[group.record]]\ndns = \"zone\"\nname = \"{PUBLIC_NAME}\"\ntype = \"A\"\nttl_s = 300\n\

@@ -45,7 +45,7 @@ impl Bind {
             "bind/demo.test.zone",
             &format!(
                 "$TTL 60\n@ SOA ns.{ZONE} hostmaster.{ZONE} 1 60 60 600 5\n@ NS ns.{ZONE}\nns A {address}\n\
-                 {PUBLIC_NAME} 1 A {home}\nlb-{HOME} A {home}\nlb-{DR} A {dr}\n",
+                 {PUBLIC_NAME} 300 A {home}\nlb-{HOME} A {home}\nlb-{DR} A {dr}\n",
                 home = address_of(HOME),
                 dr = address_of(DR)
             ),

@@ -99,7 +99,7 @@ pub fn client(endpoint_url: &str) -> Client {
 
 async fn upsert(client: &Client, zone: &str, name: &str, address: &str) -> Result<()> {
     let value = ResourceRecord::builder().value(address).build()?;
-    let set = ResourceRecordSet::builder().name(name).r#type(RrType::A).ttl(1).resource_records(value).build()?;
+    let set = ResourceRecordSet::builder().name(name).r#type(RrType::A).ttl(300).resource_records(value).build()?;
     let change = Change::builder().action(ChangeAction::Upsert).resource_record_set(set).build()?;
     let batch = ChangeBatch::builder().changes(change).build()?;
     client.change_resource_record_sets().hosted_zone_id(zone).change_batch(batch).send().await?;
