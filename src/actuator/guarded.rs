@@ -336,6 +336,27 @@ impl Actuator for GuardedActuator {
         }
     }
 
+    async fn end_holds(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Prospect {
+        let Action::Promote { guard } = action else {
+            return Prospect::Unknown { reason: not_a_guards(action) };
+        };
+        match self.raise(warrant, action, deadline).await {
+            Raised::Done { .. } => {}
+            Raised::Unknown { reason } => return Prospect::Unknown { reason },
+            Raised::Refused { held } => {
+                return Prospect::Bad { reason: format!("guard of host {} holds the higher token {held}", guard.host) };
+            }
+        }
+        match self.group_shown(warrant, guard, deadline).await {
+            Err(reason) => Prospect::Unknown { reason },
+            Ok(Shown { group: GroupStatus { hold: Some(hold), .. }, .. }) => {
+                let (host, left) = (&guard.host, hold.remaining_ms);
+                Prospect::Bad { reason: format!("{host} holds still for {} for {left} ms", hold.host) }
+            }
+            Ok(_) => Prospect::Good { evidence: format!("{}: no promotion hold, none can begin", guard.host) },
+        }
+    }
+
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
         let Some((guard, name, params)) = asked(action) else {
             return Outcome::Failed { retryable: false, reason: not_a_guards(action) };

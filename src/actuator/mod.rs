@@ -26,6 +26,12 @@ pub trait Actuator: Send + Sync {
         Prospect::Good { evidence: format!("{} cannot be foreseen", action.verb()) }
     }
 
+    /// Makes the host of a promotion remember the token, which ends new promotion holds there, and looks whether an old one
+    /// still stands: `Good` when none does. Mode `lease` only.
+    async fn end_holds(&self, _warrant: &Warrant, action: &Action, _deadline: Instant) -> Prospect {
+        Prospect::Unknown { reason: format!("{} has no promotion holds", action.verb()) }
+    }
+
     /// Raises the token at the resource, then acts.
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome;
 

@@ -2,13 +2,14 @@
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
 //! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes),
-//! [`refuse`] (errors as gRPC codes) and [`health`].
+//! [`refuse`] (errors as gRPC codes) and [`health`]. [`lease`] is the service that primaries' guards ask.
 
 pub mod backend;
 mod check;
 mod follow;
 mod forward;
 pub mod health;
+pub mod lease;
 pub mod refuse;
 pub mod service;
 pub mod show;

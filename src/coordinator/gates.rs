@@ -1,5 +1,6 @@
 //! The gates of an attempt: what must hold right now, besides the log's word, before its intent is committed.
 
+use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::steps::{Executor, LOOK_DEADLINE, RECHECK, Rest};
@@ -7,7 +8,8 @@ use crate::clock::unix_now;
 use crate::domain::attempt::{Prospect, ReadBack};
 use crate::domain::command::FenceProof;
 use crate::domain::decide::{Holds, loss_obstacle, trigger_holds};
-use crate::domain::ids::{StepId, Token};
+use crate::domain::ids::{HostName, StepId, Token};
+use crate::domain::lease::{GrantsSeen, lapsed};
 use crate::domain::loss;
 use crate::domain::plan::{Action, Step};
 use crate::domain::policy::Fencing;
@@ -50,7 +52,16 @@ impl Executor {
             return Ok((Some(FenceProof::Standing), gate));
         }
         let mut missing = "the plan has no fence step".to_owned();
+        if self.run.lease_lapsed {
+            match self.silence().await {
+                Ok(evidence) => return Ok((Some(FenceProof::LeaseExpired { token: self.token, evidence }), gate)),
+                Err((why, _)) => missing = why,
+            }
+        }
         for step in self.run.fence_steps() {
+            if self.run.lease_lapsed {
+                continue;
+            }
             if self.run.phase_of(&step.id) != StepPhase::Done {
                 missing = format!("step {} is {}", step.id, self.run.phase_of(&step.id));
                 continue;
@@ -72,6 +83,46 @@ impl Executor {
             return Ok((Some(FenceProof::Asserted), gate));
         }
         Err(Shut::Soon(format!("{NO_FENCE_PROOF}: {missing}")))
+    }
+
+    /// Whether the old primary has fallen silent by itself (docs/adr/0008): its bound lease had no renewal for its TTL and
+    /// the margin, and every promotion hold that could renew it is over and cannot begin again under our token.
+    pub(super) async fn silence(&self) -> Result<String, (String, Option<u64>)> {
+        let bound = self.group.lease.as_ref().filter(|lease| &lease.region == self.run.from());
+        let Some(binding) = bound else {
+            return Err((format!("the lease of {} is not bound: its silence proves nothing", self.run.from()), None));
+        };
+        let mut seen = GrantsSeen {
+            led_ms: self.view.watched_ms,
+            last_granted_ms: self.coordinator.leases.last_granted(&self.run.group).map(|at| elapsed_ms(at)),
+            holds_over: false,
+        };
+        let holds = join_all(binding.holders.iter().map(|host| self.end_holds(host))).await;
+        let standing = holds.into_iter().find_map(Result::err);
+        seen.holds_over = standing.is_none();
+        lapsed(binding, seen).map_err(|(why, wait_ms)| match (wait_ms, standing) {
+            (None, Some(standing)) => (format!("{why}: {standing}"), None),
+            _ => (why, wait_ms),
+        })
+    }
+
+    /// `Err`: why a hold of that host may still renew the lease.
+    async fn end_holds(&self, host: &HostName) -> Result<(), String> {
+        let rules = self.coordinator.policy.groups.get(&self.run.group);
+        let planned = rules.into_iter().flat_map(|rules| &rules.failover_plans).chain([&self.run.plan]);
+        let promotes = planned.flat_map(|plan| plan.steps().map(|(_, step)| &step.action).collect::<Vec<_>>());
+        let action = promotes
+            .filter(|action| matches!(action, Action::Promote { guard } if &guard.host == host))
+            .next_back()
+            .ok_or_else(|| format!("no plan promotes host {host}: its guard cannot be asked"))?;
+        let warrant = self.warrant(&StepId::from("lapse"), 1);
+        let deadline = Instant::now() + LOOK_DEADLINE;
+        let asking = self.coordinator.actuator.end_holds(&warrant, action, deadline);
+        match tokio::time::timeout_at(deadline, asking).await {
+            Ok(Prospect::Good { .. }) => Ok(()),
+            Ok(Prospect::Bad { reason } | Prospect::Unknown { reason }) => Err(reason),
+            Err(_) => Err(format!("no answer from host {host} in time")),
+        }
     }
 
     fn loss_gate(&self) -> Result<LossGate, String> {
@@ -187,4 +238,8 @@ impl Executor {
         self.propose_close(RunOutcome::Withdrawn, is_tried, Vec::new(), "the trigger no longer holds").await;
         Some(Rest::of(RECHECK))
     }
+}
+
+fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,6 +6,7 @@
 //! before one acts.
 
 mod gates;
+mod leases;
 mod runs;
 mod settle;
 mod sightings;
@@ -31,6 +32,7 @@ use crate::domain::run::Cause;
 use crate::domain::state::ClusterState;
 use crate::domain::view::View;
 
+pub use leases::Leases;
 pub use sightings::Sightings;
 
 /// What the coordinator knows of Raft's leadership. `voters` are those of the membership in force.
@@ -87,6 +89,8 @@ pub struct Coordinator {
     pub actuator: Arc<dyn Actuator>,
     /// Reports of all nodes.
     pub sightings: Arc<Sightings>,
+    /// Leases granted by this node.
+    pub leases: Arc<Leases>,
     /// The last look, for the status; empty where this node does not lead.
     pub looks: watch::Sender<Arc<Decisions>>,
     /// The last rejection that was logged: the same again is not news.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Coordinator;
 use super::steps::{Executor, Over};
 use crate::clock::unix_now;
-use crate::domain::advance::{Hand, Move, Patience, advance};
+use crate::domain::advance::{Hand, Move, Patience, advance, lapse_step};
 use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
 use crate::domain::run::Run;
 use crate::domain::state::{ClusterState, GroupState};
@@ -95,6 +95,7 @@ impl Runs {
             match &group.open_run {
                 Some(run) => self.advance(name, group, run, view),
                 None => {
+                    self.coordinator.leases.allow(name);
                     self.held.remove(name);
                 }
             }
@@ -171,6 +172,7 @@ impl Runs {
         let step = match &due {
             Move::Claim => claim_step(),
             Move::Abort | Move::Close { .. } => run_step(),
+            Move::Lapse { .. } => lapse_step(),
             Move::Start { step, .. } | Move::Settle { step, .. } | Move::Watch { step } | Move::GiveUp { step, .. } => {
                 step.clone()
             }

@@ -1,15 +1,19 @@
 //! Resources that an aborted or skipped step may still act upon: reached sooner or later, and then at rest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Coordinator;
 use super::steps::{GRACE, LOOK_DEADLINE, Over};
-use crate::domain::attempt::{Raised, ReadBack, Warrant};
+use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::command::Change;
 use crate::domain::ids::{GroupName, ResourceName, StepId, Token};
 use crate::domain::state::Unsettled;
+
+/// A fence may have to stop a server first.
+const FENCE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Raises the group's last token at a resource that an aborted or skipped step may still act upon, and records what it shows.
 pub(super) async fn settle_left(
@@ -32,6 +36,9 @@ pub(super) async fn settle_left(
     match tokio::time::timeout_at(deadline + GRACE, raising).await {
         Ok(Raised::Done { in_flight: None }) => {
             let warrant = Warrant { attempt: 1, ..warrant };
+            if left.is_due && !fenced_for_good(&coordinator, &warrant, &left).await {
+                return Over::Settled { group, resource };
+            }
             let seen = coordinator.actuator.read_back(&warrant, &left.action, deadline);
             let untouched =
                 matches!(tokio::time::timeout_at(deadline + GRACE, seen).await, Ok(ReadBack::Untouched { .. }));
@@ -55,4 +62,22 @@ pub(super) async fn settle_left(
         Err(_) => tracing::debug!(%group, %resource, "unsettled still: no answer in time"),
     }
     Over::Settled { group, resource }
+}
+
+/// A host whose silence was proof enough is fenced for good once it answers: its lease may end its silence no more, but its
+/// server could be started by hand. Its intent is the log's: `LeaseLapsed` left it due.
+async fn fenced_for_good(coordinator: &Coordinator, warrant: &Warrant, left: &Unsettled) -> bool {
+    let warrant = Warrant { step: StepId::from("fence-for-good"), ..warrant.clone() };
+    let deadline = Instant::now() + FENCE_DEADLINE;
+    let acting = coordinator.actuator.execute(&warrant, &left.action, deadline);
+    match tokio::time::timeout_at(deadline + GRACE, acting).await {
+        Ok(Outcome::Done { evidence }) => {
+            tracing::info!(group = %warrant.group, run = %warrant.run, "the old primary is fenced for good: {evidence}");
+            true
+        }
+        other => {
+            tracing::warn!(group = %warrant.group, run = %warrant.run, outcome = ?other, "the old primary is not fenced for good yet");
+            false
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Coordinator, JournalError};
 use crate::clock::unix_now;
-use crate::domain::advance::{Move, backoff_ms};
+use crate::domain::advance::{Move, backoff_ms, lapse_step};
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::command::{Applied, Change};
 use crate::domain::decide::Holds;
@@ -89,6 +89,7 @@ impl Executor {
             Move::Close { outcome } => return self.close(outcome, "").await,
             Move::Start { step, attempt } => (step.clone(), self.start(&step, attempt).await),
             Move::Settle { step, attempt } => (step.clone(), self.settle(&step, attempt).await),
+            Move::Lapse { step } => (lapse_step(), self.lapse(&step).await),
             Move::Watch { step } => (step.clone(), self.watch(&step).await),
             Move::GiveUp { step, reason } => (step.clone(), self.give_up(&step, reason).await),
         };
@@ -166,6 +167,10 @@ impl Executor {
             Ok(passed) => passed,
             Err(shut) => return self.refused_gate(id, shut).await,
         };
+        if !matches!(step.action, Action::Verify { .. }) && self.run.moves_serving() {
+            // Before the proposal, whatever becomes of it: it may be committed although this node never hears so.
+            self.coordinator.leases.stop(&self.run.group);
+        }
         let started = self
             .propose(Change::StepStarted {
                 group: self.run.group.clone(),
@@ -366,6 +371,28 @@ impl Executor {
             ReadBack::Refused { held } => return self.held_higher(&step, held).await,
         }
         Rest { rest: WATCH, floor: None, silent: Some(is_silent) }
+    }
+
+    /// Mode `lease`: commits the old primary's silence once it is proved, beside whatever the fence step is doing.
+    async fn lapse(&self, fence: &StepId) -> Rest {
+        if let Err(error) = self.coordinator.journal.confirm().await {
+            tracing::warn!(run = %self.run.id, step = %fence, %error, "silence is not judged: leadership is not confirmed");
+            return Rest::of(RECHECK);
+        }
+        match self.silence().await {
+            Ok(evidence) => {
+                tracing::warn!(run = %self.run.id, step = %fence, token = %self.token, "silent by itself: {evidence}");
+                let (group, run) = (self.run.group.clone(), self.run.id.clone());
+                let change = Change::LeaseLapsed { group, run, token: self.token, step: fence.clone(), evidence };
+                self.propose(change).await;
+                Rest::of(RECHECK)
+            }
+            Err((_, Some(missing_ms))) => Rest::of(Duration::from_millis(missing_ms.clamp(1, 1000))),
+            Err((why, None)) => {
+                tracing::debug!(run = %self.run.id, step = %fence, "not silent yet: {why}");
+                Rest::of(RECHECK)
+            }
+        }
     }
 
     /// A host that answers but could not be fenced is tried again by itself, the more seldom the more often it failed.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::ids::{StepId, Token, UnixMs};
 use super::plan::{Action, Step};
+use super::policy::Fencing;
 use super::run::{Run, RunOutcome, RunPhase, StepPhase, StepRecord};
 use super::state::GroupState;
 use super::stuck::NO_FENCE_PROOF;
@@ -26,6 +27,11 @@ pub enum Move {
         step: StepId,
         /// The attempt in question.
         attempt: u32,
+    },
+    /// Mode `lease`: look whether the old primary has fallen silent by itself, beside what the fence step is doing.
+    Lapse {
+        /// The fence step whose place that would take.
+        step: StepId,
     },
     /// The run is stuck: look whether what keeps it is gone.
     Watch {
@@ -79,14 +85,36 @@ pub fn advance(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, n
         RunPhase::Aborting { .. } => Vec::new(),
         RunPhase::Stuck { step, .. } => {
             let mut moves = open_questions(run, hand, Some(step));
+            moves.extend(lapse(group, run, hand));
             if is_free(hand, step) {
                 moves.push(Move::Watch { step: step.clone() });
             }
             moves
         }
         RunPhase::Open if group.pause.is_some() => open_questions(run, hand, None),
-        RunPhase::Open => open_moves(group, run, hand, patience, now),
+        RunPhase::Open => {
+            let mut moves = open_moves(group, run, hand, patience, now);
+            moves.extend(lapse(group, run, hand));
+            moves
+        }
     }
+}
+
+/// The wait for silence is under way as if it were a step of this name.
+pub fn lapse_step() -> StepId {
+    StepId::from("(lapse)")
+}
+
+/// Only what was bound before the fence's intent proves anything by its silence.
+fn lapse(group: &GroupState, run: &Run, hand: &Hand) -> Option<Move> {
+    let is_bound = group.lease.as_ref().is_some_and(|lease| &lease.region == run.from());
+    if !is_bound || group.pause.is_some() || !matches!(run.fencing, Fencing::Lease { .. }) {
+        return None;
+    }
+    let is_wanting =
+        |step: &&Step| matches!(run.phase_of(&step.id), StepPhase::Started | StepPhase::Unknown | StepPhase::Failed);
+    let step = run.fence_steps().find(is_wanting)?;
+    is_free(hand, &lapse_step()).then(|| Move::Lapse { step: step.id.clone() })
 }
 
 fn is_free(hand: &Hand, step: &StepId) -> bool {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
-use crate::domain::ids::{ClusterName, GroupName, RunId, StepId, Token, UnixMs};
+use crate::domain::ids::{ClusterName, GroupName, HostName, RunId, StepId, Token, UnixMs};
 
 /// A request is at most this long, bytes, its final newline included. Longer ones are refused unread.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -297,10 +297,23 @@ pub struct GroupStatus {
     pub latch: Option<LatchMark>,
     /// What is at work.
     pub in_flight: Option<InFlight>,
+    /// The promotion hold in force, if any: until it is over nothing here is promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldShown>,
     /// The newest ledger records, oldest first: a hint, never a proof.
     pub last: Vec<LedgerHint>,
     /// Not enrolled, or damaged: what it is and what to type.
     pub fault: Option<String>,
+}
+
+/// A promotion hold in force (docs/adr/0008).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldShown {
+    /// The primary's host it was given to.
+    pub host: HostName,
+    /// It lasts so long yet at most, by this host's clock, milliseconds.
+    pub remaining_ms: u64,
 }
 
 /// The durable mark "fenced under token X".

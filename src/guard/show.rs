@@ -64,6 +64,7 @@ fn group_status(config: &Config, group: &GroupName) -> GroupStatus {
         epoch: record.as_ref().map(|record| record.epoch),
         latch,
         in_flight,
+        hold: None,
         last: entries[entries.len().saturating_sub(LAST)..].iter().map(ledger::Entry::hint).collect(),
         fault: (!faults.is_empty()).then(|| faults.join("; ")),
     }

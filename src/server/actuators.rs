@@ -61,6 +61,10 @@ impl Actuator for ActuatorSet {
         self.of(action).can_succeed(warrant, action, deadline).await
     }
 
+    async fn end_holds(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Prospect {
+        self.of(action).end_holds(warrant, action, deadline).await
+    }
+
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
         self.of(action).execute(warrant, action, deadline).await
     }

@@ -5,6 +5,7 @@ mod actuators;
 mod backend;
 mod http;
 mod journal;
+mod leases;
 mod pager;
 
 use std::collections::BTreeMap;
@@ -20,20 +21,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actuator::Actuator;
 use crate::api;
+use crate::api::lease::LeaseService;
 use crate::clock::unix_now;
 use crate::config::{Config, ConfigError, NodeConfig};
 use crate::consensus::{self, Consensus};
-use crate::coordinator::{Coordinator, Journal as _, Sightings};
+use crate::coordinator::{Coordinator, Journal as _, Leases, Sightings};
 use crate::domain::ids::{NodeId, Principal, ReceiverName};
 use crate::domain::observation::Report;
 use crate::domain::verdict::WindowParameters;
 use crate::notify::{Dispatcher, NotifyError};
 use crate::probe::{Observer, Peer, PingProbe, Serving, TargetError};
+use crate::proto::lease_server::LeaseServer;
 
 /// Reports of other nodes waiting to be taken in; past this they are refused, and sent again a moment later.
 const REPORTS_MAX: usize = 256;
 /// A report that the leader does not take within this is dropped: the next one is on its way.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// A guard's request for its lease is small, bytes.
+const LEASE_BYTES_MAX: usize = 64 * 1024;
 /// Handing leadership on at shutdown takes no longer than this.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
@@ -142,6 +147,7 @@ async fn serve(
     let actuators = Arc::new(actuators::ActuatorSet::new());
     let actuator: Arc<dyn Actuator> = actuators.clone();
     let (looks, look) = watch::channel(Arc::default());
+    let leases = Arc::new(Leases::default());
     let coordinator = Arc::new(Coordinator {
         node: own.id,
         name: Principal(format!("node:{}", own.name)),
@@ -149,9 +155,17 @@ async fn serve(
         journal: journal.clone(),
         actuator,
         sightings: sightings.clone(),
+        leases: leases.clone(),
         looks,
         last_rejection: std::sync::Mutex::default(),
     });
+    let desk = leases::Desk {
+        consensus: consensus.clone(),
+        policy: policy.clone(),
+        node: own.id,
+        name: Principal(format!("node:{}", own.name)),
+        leases,
+    };
     let receivers = pager::receivers(config)?;
     let dispatcher = Dispatcher::new(&config.cluster, &receivers)
         .map_err(|(receiver, source)| ServerError::Receiver { receiver, source })?;
@@ -179,7 +193,10 @@ async fn serve(
     if let Some(http) = http {
         tasks.spawn(http::serve(http, backend.clone()));
     }
-    let routes = api::routes(backend, shutdown.clone())?.add_service(consensus.service().into_server());
+    let desk = Arc::new(desk);
+    let lease = LeaseServer::new(LeaseService::new(backend.clone(), desk)).max_decoding_message_size(LEASE_BYTES_MAX);
+    let routes =
+        api::routes(backend, shutdown.clone())?.add_service(consensus.service().into_server()).add_service(lease);
     let closing = shutdown.clone();
     let grpc = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))

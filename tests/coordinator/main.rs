@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use watchdog::config::Config;
 use watchdog::domain::command::{Applied, Change, RunOrder};
-use watchdog::domain::ids::Token;
+use watchdog::domain::ids::{Token, UnixMs};
+use watchdog::domain::lease::LeaseBinding;
 use watchdog::domain::observation::Verdict;
-use watchdog::domain::policy::ClusterPolicy;
+use watchdog::domain::policy::{ClusterPolicy, Fencing};
 use watchdog::domain::run::{RunOutcome, RunPhase, StepPhase};
 use watchdog::domain::state::GroupState;
 use world::{ModelLog, ModelWorld, Mood, Node, group, open_run};
@@ -406,4 +407,68 @@ async fn an_abort_settles_what_it_reaches_and_remembers_what_it_does_not() {
     assert_eq!(group.serving.last.as_str(), "hcmc", "a promotion that failed never served");
     assert!(stage.log.pages().contains(&"DR_FAILOVER_FAILED".to_owned()));
     stage.end();
+}
+
+/// Mode `lease` with a short TTL; bound where `is_bound`.
+fn leased(is_bound: bool) -> Stage {
+    let mut policy = (*policy()).clone();
+    for rules in policy.groups.values_mut() {
+        rules.fencing = Fencing::Lease { ttl_ms: 200 };
+    }
+    let policy = Arc::new(policy);
+    let log = ModelLog::new(&policy);
+    if is_bound {
+        let binding = LeaseBinding {
+            region: "hcmc".into(),
+            host: "db-hcmc".into(),
+            ttl_ms: 200,
+            holders: vec!["db-hanoi".into()],
+            since: UnixMs(0),
+            attestation: "model".to_owned(),
+        };
+        let applied = log.write("node:3", Change::BindLease { group: group(&policy), binding });
+        assert!(matches!(applied, Applied::Done { .. }), "{applied:?}");
+    }
+    Stage { policy, log, world: Arc::default() }
+}
+
+#[tokio::test]
+async fn p4_an_unreachable_primary_whose_lease_ran_out_is_passed_over_and_fenced_for_good_later() {
+    let stage = leased(true);
+    stage.world.mood("fence", Mood::Unreachable);
+    let _leader = stage.lead(3, Verdict::Down);
+    let group = stage.until_closed().await;
+    assert_eq!(outcome(&group), RunOutcome::Succeeded);
+    assert!(stage.world.effects("fence").is_empty());
+    assert_eq!(group.unsettled.values().filter(|left| left.is_due).count(), 1);
+    stage.world.mood("fence", Mood::Good);
+    stage.log.until("it is settled when it answers", |group| group.unsettled.is_empty()).await;
+    assert_eq!(stage.world.effects("fence").len(), 1, "fenced for good");
+    stage.end();
+}
+
+#[tokio::test]
+async fn p4_a_lease_that_was_never_bound_proves_nothing() {
+    let stage = leased(false);
+    stage.world.mood("fence", Mood::Unreachable);
+    let _leader = stage.lead(3, Verdict::Down);
+    stage.log.until("stuck at the fence", |group| is_stuck_at(group, "fence")).await;
+    assert!(stage.world.effects("promote").is_empty());
+    stage.end();
+}
+
+#[tokio::test]
+async fn p4_a_standing_hold_keeps_silence_from_being_proved() {
+    for mood in [Mood::Hopeless, Mood::Unreachable] {
+        let stage = leased(true);
+        stage.world.mood("fence", Mood::Unreachable);
+        stage.world.mood("hold", mood);
+        let leader = stage.lead(3, Verdict::Down);
+        stage.log.until("stuck at the fence", |group| is_stuck_at(group, "fence")).await;
+        assert!(stage.world.effects("promote").is_empty());
+        stage.world.mood("hold", Mood::Good);
+        keep_reporting(&stage, &leader).await;
+        assert_eq!(outcome(&stage.log.group()), RunOutcome::Succeeded);
+        stage.end();
+    }
 }

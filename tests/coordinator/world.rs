@@ -259,6 +259,14 @@ impl Actuator for ModelWorld {
         }
     }
 
+    async fn end_holds(&self, _warrant: &Warrant, _action: &Action, _deadline: Instant) -> Prospect {
+        match self.moods.borrow().get("hold") {
+            Some(Mood::Unreachable) => Prospect::Unknown { reason: "no route to host".to_owned() },
+            Some(Mood::Hopeless) => Prospect::Bad { reason: "held".to_owned() },
+            _ => Prospect::Good { evidence: "model".to_owned() },
+        }
+    }
+
     async fn execute(&self, warrant: &Warrant, action: &Action, _deadline: Instant) -> Outcome {
         let mood = self.mood_of(action);
         if mood == Mood::Unreachable {
@@ -323,6 +331,7 @@ impl Node {
             journal: Arc::new(journal),
             actuator: world.clone(),
             sightings: sightings.clone(),
+            leases: Arc::default(),
             looks: watch::Sender::default(),
             last_rejection: Mutex::default(),
         });

@@ -90,6 +90,7 @@ fn status(role: PostgresRole, latch: Option<LatchMark>, in_flight: Option<InFlig
         host: "db-hanoi".to_owned(),
         cluster: "demo".into(),
         groups: vec![GroupStatus {
+            hold: None,
             group: group.into(),
             token: Some(Token { epoch: 1, n: 1 }),
             epoch: Some(1),

@@ -1,0 +1,148 @@
+//! The lease's service, for primaries' guards (docs/adr/0008): checked, answered here by the leader, or carried to it once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tonic::transport::Endpoint;
+use tonic::{Request, Response, Status};
+
+use super::backend::{AdminBackend, Leader};
+use super::refuse::{invalid, nothing_done, signed};
+use crate::domain::ids::{ClusterName, HostName, Token};
+use crate::domain::lease::{GateSeen, LeaseRequest};
+use crate::proto::lease_client::LeaseClient;
+use crate::proto::lease_server::Lease;
+use crate::proto::{GateState, HoldGround, LeaseWord, RenewReply, RenewRequest};
+
+/// A request carried to the leader waits no longer: the guard asks again anyway.
+const FORWARD: Duration = Duration::from_millis(800);
+/// No word of a request is longer, bytes.
+const WORD_BYTES_MAX: usize = 1024;
+/// No request names more holders.
+const HOLDERS_MAX: usize = 16;
+
+/// What the leader said to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    /// Granted, open-ended or denied.
+    pub word: LeaseWord,
+    /// Why.
+    pub why: String,
+    /// The lease is bound.
+    pub bound: bool,
+    /// The binding's holders.
+    pub holders: Vec<HostName>,
+    /// The ground for holds, while no run is open.
+    pub ground: Option<Token>,
+    /// The group's TTL, milliseconds; 0 where it has none.
+    pub ttl_ms: u64,
+}
+
+/// What a leader must be able to do for the service.
+#[async_trait]
+pub trait LeaseDesk: Send + Sync + 'static {
+    /// The cluster served, and its epoch.
+    fn cluster(&self) -> (ClusterName, u64);
+
+    /// Answers as the leader, after a quorum round that begins now. An error: this node cannot, nothing was granted.
+    async fn renew(&self, request: LeaseRequest) -> Result<Word, String>;
+}
+
+/// The service over one node.
+pub struct LeaseService {
+    backend: Arc<dyn AdminBackend>,
+    desk: Arc<dyn LeaseDesk>,
+}
+
+impl LeaseService {
+    /// `backend` says who leads.
+    pub fn new(backend: Arc<dyn AdminBackend>, desk: Arc<dyn LeaseDesk>) -> Self {
+        Self { backend, desk }
+    }
+
+    async fn answer(&self, request: RenewRequest) -> Result<RenewReply, Status> {
+        let asked = check(&request, self.desk.cluster())?;
+        let standing = self.backend.standing().borrow().clone();
+        if standing.is_leader() {
+            let word = self.desk.renew(asked).await.map_err(nothing_done)?;
+            return Ok(reply(request.nonce, word));
+        }
+        match standing.leader {
+            Some(leader) if !request.forwarded => carry(&leader, request).await,
+            Some(_) => Err(nothing_done(format!("{} does not lead", standing.name))),
+            None => Err(nothing_done(format!("{} knows no leader ({})", standing.name, standing.note))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Lease for LeaseService {
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let name = self.backend.standing().borrow().name.clone();
+        self.answer(request.into_inner()).await.map(Response::new).map_err(|status| signed(status, name.as_str()))
+    }
+}
+
+fn check(request: &RenewRequest, (cluster, epoch): (ClusterName, u64)) -> Result<LeaseRequest, Status> {
+    if request.cluster != cluster.as_str() {
+        return Err(invalid("cluster", format!("this is cluster {cluster}")));
+    }
+    if request.epoch != epoch {
+        return Err(invalid("epoch", format!("this cluster's epoch is {epoch}, the guard's is {}", request.epoch)));
+    }
+    let words = [
+        ("group", &request.group),
+        ("host", &request.host),
+        ("region", &request.region),
+        ("gate_detail", &request.gate_detail),
+    ];
+    for (field, word) in words {
+        if word.len() > WORD_BYTES_MAX || (word.is_empty() && field != "gate_detail") {
+            return Err(invalid(field, format!("must have 1 to {WORD_BYTES_MAX} bytes, has {}", word.len())));
+        }
+    }
+    if request.holders.len() > HOLDERS_MAX || request.holders.iter().any(|name| name.len() > WORD_BYTES_MAX) {
+        return Err(invalid("holders", format!("at most {HOLDERS_MAX} names of at most {WORD_BYTES_MAX} bytes")));
+    }
+    if request.ttl_ms == 0 {
+        return Err(invalid("ttl_ms", "must be above 0"));
+    }
+    let detail = request.gate_detail.clone();
+    let gate = match request.gate() {
+        GateState::Bounded => GateSeen::Bounded { evidence: detail },
+        GateState::OpenEnded => GateSeen::OpenEnded,
+        GateState::Absent => GateSeen::Absent { why: detail },
+        GateState::Unspecified => return Err(invalid("gate", "say bounded, open-ended or absent")),
+    };
+    Ok(LeaseRequest {
+        group: request.group.as_str().into(),
+        host: request.host.as_str().into(),
+        region: request.region.as_str().into(),
+        ttl_ms: request.ttl_ms,
+        gate,
+        holders: request.holders.iter().map(|name| name.as_str().into()).collect(),
+    })
+}
+
+fn reply(nonce: u64, word: Word) -> RenewReply {
+    RenewReply {
+        nonce,
+        word: word.word.into(),
+        why: word.why,
+        bound: word.bound,
+        holders: word.holders.into_iter().map(|host| host.0).collect(),
+        ground: word.ground.map(|token| HoldGround { epoch: token.epoch, n: token.n }),
+        ttl_ms: word.ttl_ms,
+    }
+}
+
+async fn carry(leader: &Leader, request: RenewRequest) -> Result<RenewReply, Status> {
+    let lost = |error: &dyn std::fmt::Display| {
+        nothing_done(format!("the leader {} at {} did not answer: {error}", leader.name, leader.address))
+    };
+    let endpoint = Endpoint::from_shared(format!("http://{}", leader.address)).map_err(|error| lost(&error))?;
+    let channel = endpoint.connect_timeout(FORWARD).timeout(FORWARD).connect().await.map_err(|error| lost(&error))?;
+    let mut client = LeaseClient::new(channel);
+    Ok(client.renew(RenewRequest { forwarded: true, ..request }).await?.into_inner())
+}
