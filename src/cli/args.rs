@@ -19,6 +19,9 @@ Data goes to stdout, everything else to stderr. A command that changes something
 while it tries the endpoints in turn, so that it is done once at most. The channel is plain text: use it \
 on loopback or on a trusted network only.";
 
+/// Where the options of every verb stand in its help, apart from its own.
+const ANYWHERE: &str = "Options of every verb";
+
 /// Steers the failover watchdog.
 #[derive(Debug, Parser)]
 #[command(name = "watchdogctl", version, after_help = EXIT_CODES, max_term_width = 110)]
@@ -28,6 +31,7 @@ pub struct Cli {
         long,
         short = 'e',
         global = true,
+        help_heading = ANYWHERE,
         env = "WATCHDOG_ENDPOINTS",
         hide_env_values = true,
         value_name = "HOST:PORT",
@@ -36,19 +40,19 @@ pub struct Cli {
     )]
     pub endpoint: Vec<String>,
     /// Tables for people, or JSON for programs.
-    #[arg(long, short = 'o', global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    #[arg(long, short = 'o', global = true, help_heading = ANYWHERE, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     pub output: Output,
     /// Colours.
-    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    #[arg(long, global = true, help_heading = ANYWHERE, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     pub color: Colour,
     /// Who asks; recorded in the audit.
-    #[arg(long, global = true, env = "USER", hide_env_values = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = ANYWHERE, env = "USER", hide_env_values = true, value_name = "NAME")]
     pub by: Option<String>,
     /// How long to try in all.
-    #[arg(long, global = true, default_value = "15s", value_parser = parse_duration_ms, value_name = "DURATION")]
+    #[arg(long, global = true, help_heading = ANYWHERE, default_value = "15s", value_parser = parse_duration_ms, value_name = "DURATION")]
     pub timeout: u64,
     /// Repeat an earlier request whose outcome is unknown.
-    #[arg(long, global = true, value_name = "ID")]
+    #[arg(long, global = true, help_heading = ANYWHERE, value_name = "ID")]
     pub request_id: Option<String>,
     /// What to do.
     #[command(subcommand)]

@@ -24,7 +24,7 @@ use crate::domain::policy::{ClusterPolicy, Member};
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("configuration {}: {source}; name a file that is there and readable", path.display())]
+    #[error("configuration {}: {source}", path.display())]
     Read {
         /// Which file.
         path: PathBuf,
