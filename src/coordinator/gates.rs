@@ -94,7 +94,7 @@ impl Executor {
         };
         let mut seen = GrantsSeen {
             led_ms: self.view.watched_ms,
-            last_granted_ms: self.coordinator.leases.last_granted(&self.run.group).map(|at| elapsed_ms(at)),
+            last_granted_ms: self.coordinator.leases.last_granted(&self.run.group).map(elapsed_ms),
             holds_over: false,
         };
         let holds = join_all(binding.holders.iter().map(|host| self.end_holds(host))).await;
@@ -110,10 +110,9 @@ impl Executor {
     async fn end_holds(&self, host: &HostName) -> Result<(), String> {
         let rules = self.coordinator.policy.groups.get(&self.run.group);
         let planned = rules.into_iter().flat_map(|rules| &rules.failover_plans).chain([&self.run.plan]);
-        let promotes = planned.flat_map(|plan| plan.steps().map(|(_, step)| &step.action).collect::<Vec<_>>());
+        let mut promotes = planned.flat_map(|plan| plan.steps().map(|(_, step)| &step.action).collect::<Vec<_>>());
         let action = promotes
-            .filter(|action| matches!(action, Action::Promote { guard } if &guard.host == host))
-            .next_back()
+            .rfind(|action| matches!(action, Action::Promote { guard } if &guard.host == host))
             .ok_or_else(|| format!("no plan promotes host {host}: its guard cannot be asked"))?;
         let warrant = self.warrant(&StepId::from("lapse"), 1);
         let deadline = Instant::now() + LOOK_DEADLINE;

@@ -249,11 +249,26 @@ impl Look<'_> {
             let hold_down = self.rules.hold_down_ms as f64 / 1000.0;
             return (Standing::Counting, vec![tally, format!("hold-down {waited:.1} s of {hold_down:.1} s")], None);
         }
+        if let Some(line) = self.lease_comes_back() {
+            return (Standing::Counting, vec![tally, line], None);
+        }
         let cause = if lagging { "replication lag is above its limit".to_owned() } else { tally };
         match self.obstacle() {
             Some(obstacle) => (Standing::Blocked, vec![obstacle, cause], None),
             None => self.open_failover(count, cause),
         }
+    }
+
+    /// A primary that is silent for want of a lease is no evidence: while nobody led, nobody renewed it. A new leader gives
+    /// it one TTL to be renewed and another to be seen alive.
+    fn lease_comes_back(&self) -> Option<String> {
+        let lease = self.group.lease.as_ref().filter(|lease| lease.region == self.group.serving.last)?;
+        let (watched_ms, needed_ms) = (self.view.watched_ms, lease.ttl_ms.saturating_mul(2));
+        (watched_ms < needed_ms).then(|| {
+            let seconds = |ms: u64| ms as f64 / 1000.0;
+            let (watched, needed) = (seconds(watched_ms), seconds(needed_ms));
+            format!("this leader has renewed the lease for {watched:.1} s of {needed:.1} s: its want is no evidence")
+        })
     }
 
     fn open_failover(&self, count: &Count, cause: String) -> (Standing, Vec<String>, Option<OpenIntent>) {

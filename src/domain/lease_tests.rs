@@ -1,11 +1,13 @@
 //! When a lease is granted, when silence proves something, and when it does not.
 
 use super::command::{Change, FenceProof, RejectionCode};
-use super::fixtures::{World, group, policy, region};
+use super::decide::{Decision, decide};
+use super::fixtures::{World, down_for, group, policy, region, view};
 use super::ids::{Token, UnixMs};
 use super::lease::{GateSeen, GrantsSeen, LeaseAnswer, LeaseBinding, LeaseRequest, answer, lapsed, silence_ms};
 use super::policy::Fencing;
 use super::run::{RunOutcome, StepPhase};
+use super::view::View;
 
 const TTL_MS: u64 = 2000;
 
@@ -210,6 +212,23 @@ fn a_binding_only_grows_until_it_is_unbound() {
     world.must(Change::UnbindLease { group: group(), reason: "paused".to_owned() });
     let unbind = Change::UnbindLease { group: group(), reason: "again".to_owned() };
     assert_eq!(world.rejected(unbind), RejectionCode::Illegal);
+}
+
+#[test]
+fn silence_for_want_of_a_lease_is_no_evidence() {
+    let mut world = leased();
+    let mut policy = policy();
+    policy.groups.values_mut().for_each(|rules| rules.fencing = Fencing::Lease { ttl_ms: TTL_MS });
+    let opens = |world: &World, watched_ms| {
+        let down = Some(down_for(20_000));
+        let view = View { watched_ms, ..view(&[down, down, down]) };
+        let decided = decide(&world.state, &policy, &view, world.now);
+        decided.propose.iter().any(|decision| matches!(decision, Decision::Open(_)))
+    };
+    assert!(opens(&world, 0), "unbound: nothing could stall");
+    bind(&mut world);
+    assert!(!opens(&world, 2 * TTL_MS - 1), "nobody has renewed it for long enough");
+    assert!(opens(&world, 2 * TTL_MS));
 }
 
 impl World {
