@@ -116,6 +116,13 @@ fn group_status(
             automatic: last.automatic,
         }),
         traffic_region: group.traffic.0.clone(),
+        lease: group.lease.as_ref().map(|lease| proto::LeaseBinding {
+            host: lease.host.0.clone(),
+            ttl_ms: lease.ttl_ms,
+            holders: lease.holders.iter().map(|host| host.0.clone()).collect(),
+            since_ms: ms(lease.since),
+            attestation: lease.attestation.clone(),
+        }),
     }
 }
 

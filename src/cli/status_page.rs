@@ -126,6 +126,9 @@ fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
     };
     let epoch_and_token = dim(format!("   serving epoch {}   token {}", serving.epoch, group.token));
     page.line([bold(&group.name), dim("   serving "), region, "   ".into(), mode, fencing, epoch_and_token]);
+    if group.fencing() == Fencing::Lease {
+        labelled(page, "lease", vec![lease_line(group, now_ms)]);
+    }
     if !group.traffic_region.is_empty() && group.traffic_region != serving.last {
         let text = format!("goes to {}, while the database is served from {}", group.traffic_region, serving.last);
         labelled(page, "traffic", vec![warn(text)]);
@@ -138,6 +141,15 @@ fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
         let text = format!("by {} {}, {until}: {}", pause.by, ago(pause.at_ms, now_ms), pause.reason);
         labelled(page, "paused", vec![warn(text)]);
     }
+}
+
+fn lease_line(group: &GroupStatus, now_ms: i64) -> Span {
+    let Some(lease) = &group.lease else {
+        return warn("not bound: the old primary's silence would prove nothing, its guard must confirm".to_owned());
+    };
+    let held = if lease.holders.is_empty() { String::new() } else { format!(", held by {}", lease.holders.join(", ")) };
+    let ttl_s = lease.ttl_ms as f64 / 1000.0;
+    good(format!("{} is bound to {ttl_s:.1} s since {}{held}", lease.host, ago(lease.since_ms, now_ms)))
 }
 
 /// Lines under a label; nothing where there are none.
