@@ -12,7 +12,7 @@ use watchdog::domain::ids::{ClusterName, GroupName};
 use watchdog::guard::config::{Config, ConfigError};
 use watchdog::guard::enroll::{self, EnrollError, Enrolment, LatchChoice};
 use watchdog::guard::protocol::{Answer, Refusal, Reply};
-use watchdog::guard::{handler, show};
+use watchdog::guard::{egress, handler, show};
 
 /// A client that has connected and does not ask is not waited for longer, seconds.
 const ASK_TIMEOUT_S: u64 = 30;
@@ -48,6 +48,8 @@ enum Command {
     Gate,
     /// Reads the configuration and says what is wrong with it
     Check,
+    /// Says which kinds of egress lease this host can do; needs no configuration
+    EgressProbe,
     /// Begins (or begins again) to remember a group's token
     Enroll {
         /// The group's name, as in the configuration
@@ -106,6 +108,9 @@ enum LatchArg {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if matches!(args.command, Command::EgressProbe) {
+        return egress_probe();
+    }
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(e) if matches!(args.command, Command::Ssh) => return ssh(Err(e)),
@@ -116,6 +121,7 @@ fn main() -> ExitCode {
         Command::Status { output } => status(&config, output),
         Command::Gate => gate(&config),
         Command::Check => say("the configuration is sound"),
+        Command::EgressProbe => egress_probe(),
         Command::Enroll { group, cluster, epoch, confirm, floor, latch } => {
             let latch = latch.map(|choice| match choice {
                 LatchArg::Clear => LatchChoice::Clear,
@@ -191,6 +197,10 @@ fn status(config: &Config, output: Output) -> ExitCode {
         Output::Table => say(show::in_words(config, &status).trim_end()),
         Output::Json => say(&serde_json::to_string_pretty(&status).expect("plain data always has a JSON form")),
     }
+}
+
+fn egress_probe() -> ExitCode {
+    say(&egress::probe::probe().in_words())
 }
 
 fn gate(config: &Config) -> ExitCode {

@@ -18,6 +18,13 @@ pub fn boottime_ms() -> u64 {
     s.saturating_mul(1000).saturating_add(ms)
 }
 
+/// `CLOCK_BOOTTIME`, nanoseconds.
+pub fn boottime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let s = u64::try_from(now.tv_sec).unwrap_or(0);
+    s.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// The host's own name.
 pub fn name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
