@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Coordinator;
@@ -12,7 +12,7 @@ use super::steps::{Executor, Over};
 use crate::clock::unix_now;
 use crate::domain::advance::{Hand, Move, Patience, advance, lapse_step};
 use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
-use crate::domain::run::Run;
+use crate::domain::run::{Run, StepPhase};
 use crate::domain::state::{ClusterState, GroupState};
 use crate::domain::view::View;
 
@@ -27,7 +27,7 @@ struct Held {
     run: Option<RunId>,
     token: Option<Token>,
     floor: Option<Token>,
-    busy: BTreeSet<StepId>,
+    busy: BTreeMap<StepId, AbortHandle>,
     resting: BTreeMap<StepId, Instant>,
     /// A stuck step's resource did not answer when it was last looked at.
     silent: BTreeSet<StepId>,
@@ -72,6 +72,7 @@ impl Runs {
     pub(super) async fn finished(&mut self) {
         match self.under_way.join_next().await {
             Some(Ok(over)) => self.finished = Some(over),
+            Some(Err(error)) if error.is_cancelled() => {}
             Some(Err(error)) => self.broke_off(&error),
             None => std::future::pending().await,
         }
@@ -85,6 +86,7 @@ impl Runs {
         while let Some(over) = self.under_way.try_join_next() {
             match over {
                 Ok(over) => self.take_in(over),
+                Err(error) if error.is_cancelled() => {}
                 Err(error) => self.broke_off(&error),
             }
         }
@@ -155,9 +157,17 @@ impl Runs {
             *held = Held { run: Some(run.id.clone()), ..Held::default() };
         }
         held.resting.retain(|_, until| *until > now);
+        // What was skipped is not waited for: its request is kept out by a new claim (`advance`).
+        held.busy.retain(|step, task| {
+            let is_skipped = run.phase_of(step) == StepPhase::Skipped;
+            if is_skipped {
+                task.abort();
+            }
+            !is_skipped
+        });
         let hand = Hand {
             token: held.token.filter(|token| held.floor.is_none_or(|floor| floor < *token)),
-            busy: held.busy.clone(),
+            busy: held.busy.keys().cloned().collect(),
             resting: held.resting.keys().cloned().collect(),
         };
         let fence_ms = self.coordinator.policy.groups.get(name).map_or(10_000, |rules| rules.fence_patience_ms);
@@ -177,7 +187,7 @@ impl Runs {
                 step.clone()
             }
         };
-        if held.busy.contains(&step) || held.resting.contains_key(&step) && !matches!(due, Move::GiveUp { .. }) {
+        if held.busy.contains_key(&step) || held.resting.contains_key(&step) && !matches!(due, Move::GiveUp { .. }) {
             return;
         }
         // A claim waits until nothing is under way under the old token.
@@ -185,7 +195,6 @@ impl Runs {
             return;
         }
         let was_silent = held.silent.contains(&step);
-        held.busy.insert(step);
         let executor = Executor {
             coordinator: self.coordinator.clone(),
             group: group.clone(),
@@ -195,17 +204,22 @@ impl Runs {
             view: view.clone(),
             was_silent,
         };
-        self.under_way.spawn(executor.carry_out(due));
+        let task = self.under_way.spawn(executor.carry_out(due));
+        held.busy.insert(step, task);
     }
 
     /// Raises tokens where an aborted or skipped step may still take effect.
     fn settle(&mut self, name: &GroupName, group: &GroupState) {
-        // A step that was skipped may still be on its way out of this node: its token is the one that would be raised.
+        // A step that was skipped may still be on its way out of this node.
         if self.held.get(name).is_some_and(|held| !held.busy.is_empty()) {
             return;
         }
         self.settling.retain(|(of, resource), _| of != name || group.unsettled.contains_key(resource));
         for (resource, left) in &group.unsettled {
+            // Under its own token nothing is kept out: the holder of the open run claims anew first (`advance`).
+            if group.open_run.is_some() && left.token >= group.token {
+                continue;
+            }
             let key = (name.clone(), resource.clone());
             let is_waiting = match self.settling.get(&key) {
                 Some(None) => true,

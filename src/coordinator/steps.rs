@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Coordinator, JournalError};
 use crate::clock::unix_now;
-use crate::domain::advance::{Move, backoff_ms, lapse_step};
+use crate::domain::advance::{Move, backoff_ms, lapse_step, may_be_called_off};
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::command::{Applied, Change};
 use crate::domain::decide::Holds;
@@ -316,8 +316,10 @@ impl Executor {
                 self.conclude(&step, attempt, Outcome::Done { evidence }).await
             }
             ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
-                let reason = format!("found not done: {evidence}");
-                self.report(id, attempt, Outcome::Failed { retryable: true, reason }).await;
+                if self.keeps_out(id) {
+                    let reason = format!("found not done: {evidence}");
+                    self.report(id, attempt, Outcome::Failed { retryable: true, reason }).await;
+                }
                 Rest::of(POLL)
             }
             ReadBack::InFlight { .. } => Rest::of(POLL),
@@ -329,6 +331,12 @@ impl Executor {
             }
             ReadBack::Refused { held } => self.held_higher(&step, held).await,
         }
+    }
+
+    /// Whether the token in hand keeps out the step's last request. Where it does not, "not there" may be "not yet": the
+    /// run is claimed anew (`advance`) and looked at again.
+    fn keeps_out(&self, id: &StepId) -> bool {
+        may_be_called_off(&self.run, self.run.record(id).and_then(|record| record.token))
     }
 
     /// Looks whether what keeps a stuck run is gone. A step that was never tried goes on by itself when its gates open; a
@@ -355,7 +363,7 @@ impl Executor {
                 return Rest::none();
             }
             ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
-                if record.phase.is_open_question() {
+                if record.phase.is_open_question() && self.keeps_out(id) {
                     let reason = format!("found not done: {evidence}");
                     self.report(id, record.attempts, Outcome::Failed { retryable: true, reason }).await;
                 }

@@ -75,8 +75,15 @@ pub struct Patience {
 }
 
 /// The next moves of the open run. None means: wait for what is under way.
+///
+/// A request of ours that nobody answered may still be on its way, and a token equal to its own does not keep it out:
+/// before it is read back as not done, or left alone for good, the run is claimed anew. What else is under way is waited
+/// for first; until then reading back can only find it done.
 pub fn advance(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, now: UnixMs) -> Vec<Move> {
     if hand.token.is_none() || hand.token != run.token() {
+        return vec![Move::Claim];
+    }
+    if hand.busy.is_empty() && has_loose_end(group, run) {
         return vec![Move::Claim];
     }
     match &run.phase {
@@ -117,6 +124,21 @@ fn lapse(group: &GroupState, run: &Run, hand: &Hand) -> Option<Move> {
     is_free(hand, &lapse_step()).then(|| Move::Lapse { step: step.id.clone() })
 }
 
+/// Under the present token something was begun whose end nobody knows.
+fn has_loose_end(group: &GroupState, run: &Run) -> bool {
+    let is_left = group.unsettled.values().any(|left| left.run == run.id && !may_be_called_off(run, Some(left.token)));
+    is_left
+        || run.plan.steps().filter(|(_, step)| !step.action.is_repeatable()).any(|(_, step)| {
+            let record = run.steps.get(&step.id);
+            record.is_some_and(|record| record.phase.is_open_question() && !may_be_called_off(run, record.token))
+        })
+}
+
+/// Whether the holder's token keeps out a request under `token`: only then "not there" means that it will not come.
+pub fn may_be_called_off(run: &Run, token: Option<Token>) -> bool {
+    token < run.token()
+}
+
 fn is_free(hand: &Hand, step: &StepId) -> bool {
     !hand.busy.contains(step) && !hand.resting.contains(step)
 }
@@ -132,7 +154,9 @@ fn open_questions(run: &Run, hand: &Hand, except: Option<&StepId>) -> Vec<Move> 
 
 fn open_moves(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, now: UnixMs) -> Vec<Move> {
     if run.steps.values().all(|record| record.phase.is_settled()) {
-        return vec![Move::Close { outcome: RunOutcome::Succeeded }];
+        // A step that was skipped may still be under way here: what becomes of it is this run's business.
+        let close = Move::Close { outcome: RunOutcome::Succeeded };
+        return if hand.busy.is_empty() { vec![close] } else { Vec::new() };
     }
     // Patience runs while this holder could act: not before its claim, and not while paused.
     let claimed_at = run.claims.last().map(|claim| claim.at);
@@ -196,4 +220,91 @@ fn is_last_hope(run: &Run, hand: &Hand, step: &Step) -> bool {
 pub fn backoff_ms(step: &Step, attempts: u32) -> u64 {
     let doublings = attempts.saturating_sub(1).min(20);
     step.retry.backoff_ms.saturating_mul(1 << doublings).min(step.retry.backoff_max_ms.max(step.retry.backoff_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::attempt::Outcome;
+    use crate::domain::command::{Change, RunOrder};
+    use crate::domain::fixtures::{World, group};
+    use crate::domain::run::StepPhase;
+
+    fn next(world: &World, token: Token, busy: &[&str]) -> Vec<Move> {
+        let busy = busy.iter().map(|step| StepId::from(*step)).collect();
+        let hand = Hand { token: Some(token), busy, resting: BTreeSet::new() };
+        let patience = Patience { fence_ms: u64::MAX, unknown_ms: u64::MAX };
+        advance(world.group(), world.run(), &hand, patience, world.now)
+    }
+
+    fn settle(step: &str) -> Move {
+        Move::Settle { step: StepId::from(step), attempt: 1 }
+    }
+
+    fn order(world: &mut World, order: RunOrder) {
+        let (run, reason) = (world.run().id.clone(), "a person's word".to_owned());
+        world.must(Change::Order { group: group(), run, expected_token: None, order, reason });
+    }
+
+    #[test]
+    fn an_unanswered_request_is_kept_out_by_a_new_claim_before_it_is_called_off() {
+        let (mut world, token) = World::opened("r1");
+        world.must(world.start_change("fence", token));
+        assert_eq!(next(&world, token, &["fence"]), [], "the answer is waited for");
+        let unknown = Outcome::Unknown { reason: "no answer".to_owned() };
+        world.must(world.finish_change("fence", token, unknown));
+        assert_eq!(next(&world, token, &[]), [Move::Claim], "an equal token keeps nothing out");
+        assert!(!may_be_called_off(world.run(), Some(token)));
+        let token = world.claim("r1");
+        assert_eq!(next(&world, token, &[]), [settle("fence")]);
+        assert!(may_be_called_off(world.run(), world.run().record(&"fence".into()).and_then(|fence| fence.token)));
+    }
+
+    #[test]
+    fn what_is_under_way_beside_an_unanswered_request_is_not_held_up() {
+        let (mut world, token) = World::opened("r1");
+        world.do_step("fence", token);
+        world.must(world.start_change("dns", token));
+        world.must(world.start_change("promote", token));
+        world.must(world.finish_change("dns", token, Outcome::Unknown { reason: String::new() }));
+        assert_eq!(next(&world, token, &["promote"]), [settle("dns")], "it may be found done meanwhile");
+        assert_eq!(next(&world, token, &[]), [Move::Claim]);
+    }
+
+    #[test]
+    fn an_abort_claims_before_it_looks() {
+        let (mut world, token) = World::opened("r1");
+        world.do_step("fence", token);
+        world.must(world.start_change("promote", token));
+        order(&mut world, RunOrder::Abort);
+        assert_eq!(next(&world, token, &["promote"]), []);
+        assert_eq!(next(&world, token, &[]), [Move::Claim]);
+        let token = world.claim("r1");
+        assert_eq!(next(&world, token, &[]), [Move::Abort]);
+    }
+
+    #[test]
+    fn what_an_assertion_leaves_behind_is_kept_out_before_the_run_goes_on_to_its_end() {
+        let (mut world, token) = World::opened("r1");
+        world.must(world.start_change("fence", token));
+        order(&mut world, RunOrder::AssertFence { region: "hcmc".into() });
+        let left = world.group().unsettled.values().next().map(|left| left.token);
+        assert_eq!(left, Some(token), "the token it was started under");
+        assert_eq!(next(&world, token, &[]), [Move::Claim]);
+        let token = world.claim("r1");
+        assert!(!next(&world, token, &[]).contains(&Move::Claim), "the later token keeps it out");
+    }
+
+    #[test]
+    fn a_run_is_not_closed_over_a_skipped_step_that_is_still_under_way() {
+        let (mut world, token) = World::opened("r1");
+        for step in ["fence", "dns", "promote", "services"] {
+            world.do_step(step, token);
+        }
+        world.must(world.start_change("verify", token));
+        order(&mut world, RunOrder::Skip { step: "verify".into() });
+        assert_eq!(world.run().phase_of(&"verify".into()), StepPhase::Skipped);
+        assert_eq!(next(&world, token, &["verify"]), []);
+        assert_eq!(next(&world, token, &[]), [Move::Close { outcome: RunOutcome::Succeeded }]);
+    }
 }

@@ -54,7 +54,7 @@ pub struct Pause {
 pub struct Unsettled {
     /// The run that left it.
     pub run: RunId,
-    /// The token to raise there.
+    /// The token it was started under: only a higher one keeps out what may still be on its way.
     pub token: Token,
     /// Since when.
     pub since: UnixMs,

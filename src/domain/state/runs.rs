@@ -522,9 +522,11 @@ fn succeeded(group: &mut GroupState, run: &Run, entry: Entry<'_>) {
     });
 }
 
-/// Remembers that a step may still take effect at its resource: its token is raised there before anything else is done.
+/// Remembers that a step may still take effect at its resource: a token above the one it was started under is raised there
+/// before anything else is done.
 pub(super) fn leave_unsettled(group: &mut GroupState, run: &Run, step: &Step, entry: Entry<'_>) {
-    if let (Some(resource), Some(token)) = (step.action.resource(), run.token()) {
+    let token = run.record(&step.id).and_then(|record| record.token);
+    if let (Some(resource), Some(token)) = (step.action.resource(), token) {
         let action = step.action.clone();
         let unsettled = Unsettled { run: run.id.clone(), token, since: entry.at, action, is_due: false };
         group.unsettled.insert(resource, unsettled);
