@@ -1,0 +1,117 @@
+//! The pure run machine, its claims and tokens, and leaders that freeze, die and come back, searched to the end of a
+//! stated bound. `docs/VERIFICATION.md` tells what is modelled and what was found.
+//!
+//! `MODEL_WIDE=1` searches further (`scripts/model-check`).
+
+mod cluster;
+mod command;
+mod executor;
+mod log;
+mod mutations;
+mod promises;
+mod rules;
+mod steps;
+mod watchdogs;
+mod world;
+
+use std::time::Instant;
+
+use rules::{SCOPES, Scope, WIDE};
+use stateright::{Checker, Expectation, HasDiscoveries, Model};
+use watchdogs::{Act, Watchdogs};
+
+/// What a search came to.
+struct Found {
+    states: usize,
+    depth: usize,
+    took_s: f64,
+    /// The promises seen to break.
+    broken: Vec<&'static str>,
+    /// A way there.
+    way: Vec<Act>,
+    /// Promised possibilities that were met.
+    possible: Vec<&'static str>,
+    wrong_states: Vec<String>,
+}
+
+/// Searches breadth first to the end of the bound, or until a promise is seen to break. One thread, so that the way there
+/// is the same every time.
+fn search(scope: &Scope) -> Found {
+    let began = Instant::now();
+    let model = Watchdogs::new(scope.rules);
+    let checker = model.checker().threads(1).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let mut found = Found {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        took_s: began.elapsed().as_secs_f64(),
+        broken: Vec::new(),
+        way: Vec::new(),
+        possible: Vec::new(),
+        wrong_states: checker.model().log.broken(),
+    };
+    for (promise, path) in checker.discoveries() {
+        if checker.model().property(promise).expectation == Expectation::Sometimes {
+            found.possible.push(promise);
+        } else {
+            found.broken.push(promise);
+            found.way = path.into_actions();
+        }
+    }
+    found
+}
+
+fn holds(scope: &Scope) {
+    let found = search(scope);
+    println!("{:<28} {:>9} states, depth {:>3}, {:>6.1} s", scope.name, found.states, found.depth, found.took_s);
+    let way: Vec<String> = found.way.iter().map(|act| format!("    {act:?}")).collect();
+    let (name, broken, wrong) = (scope.name, &found.broken, &found.wrong_states);
+    assert!(broken.is_empty(), "{name}: broken: {broken:?}\n{}\n{wrong:?}", way.join("\n"));
+    for wanted in promises::possible(&scope.rules) {
+        assert!(found.possible.contains(&wanted), "{}: never seen: {wanted}", scope.name);
+    }
+}
+
+fn scope(name: &str) {
+    holds(SCOPES.iter().find(|scope| scope.name == name).expect("a scope of that name"));
+}
+
+macro_rules! scopes {
+    ($($test:ident: $name:literal),+ $(,)?) => {
+        $(#[test]
+        fn $test() {
+            scope($name);
+        })+
+
+        #[test]
+        fn every_scope_has_its_test() {
+            let tested = [$($name),+];
+            assert!(SCOPES.iter().all(|scope| tested.contains(&scope.name)));
+        }
+    };
+}
+
+scopes! {
+    the_promises_hold_where_answers_are_lost: "answers are lost",
+    the_promises_hold_where_answers_are_lost_and_orders_given: "answers and orders",
+    the_promises_hold_where_hosts_fail_and_triggers_go: "hosts fail, triggers go",
+    the_promises_hold_under_operators: "operators",
+    the_promises_hold_while_paused: "paused",
+    the_promises_hold_over_two_runs: "two runs",
+    the_promises_hold_among_three_leaders: "three leaders",
+    the_promises_hold_where_late_proposals_count: "late proposals count",
+    the_promises_hold_for_the_whole_plan: "the whole plan",
+    the_promises_hold_for_dns_beside_promotion: "DNS beside promotion",
+    the_promises_hold_where_requests_arrive_twice: "requests arrive twice",
+    the_promises_hold_in_mode_none: "mode none",
+}
+
+#[test]
+fn the_promises_hold_further_out() {
+    if std::env::var_os("MODEL_WIDE").is_none() {
+        println!("not searched: set MODEL_WIDE=1 (scripts/model-check)");
+        return;
+    }
+    for scope in WIDE {
+        holds(scope);
+    }
+}
