@@ -10,10 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::asm::{self, KEY_BYTES};
 use super::kernel::{self, ARRAY, Hook, LPM_TRIE, MMAPABLE, Map, MapShape, NAME_MAX, NO_PREALLOC, Program, Word};
+use super::lock::Lock;
 use super::{EXEMPT_MAX, EgressError, Net, Scope, cgroup};
 
 const HOOKS: [Hook; 2] = [Hook::Egress, Hook::Ingress];
@@ -44,21 +43,10 @@ fn refused(what: &'static str) -> impl FnOnce(io::Error) -> EgressError {
     move |source| EgressError::Bpf { what, source }
 }
 
-/// One installs at a time; released with the value, whatever happens.
-struct Lock<'a>(&'a File);
-
-impl<'a> Lock<'a> {
-    fn take(dir: &'a File) -> Result<Self, EgressError> {
-        flock(dir, FlockOperation::LockExclusive).map_err(|e| refused("lock the cgroup's directory")(e.into()))?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Lock<'_> {
-    fn drop(&mut self) {
-        // It ends with the descriptor at the latest.
-        let _held = flock(self.0, FlockOperation::Unlock);
-    }
+/// One installs at a time.
+fn lock(path: &Path) -> Result<Lock, EgressError> {
+    // An open file of its own: it is let go of with the value, while the gate keeps the directory.
+    Lock::take(cgroup::open(path)?).map_err(refused("lock the cgroup's directory"))
 }
 
 impl Maps {
@@ -174,7 +162,7 @@ impl BpfGate {
                 .to_owned(),
         })?;
         let dir = cgroup::open(&path)?;
-        let lock = Lock::take(&dir)?;
+        let lock = lock(&path)?;
         let there = [ours(&dir, Hook::Egress, scope.port)?, ours(&dir, Hook::Ingress, scope.port)?];
         let mut adopted = None;
         for program in there.iter().flatten() {
@@ -247,7 +235,7 @@ impl BpfGate {
     }
 
     pub(super) fn remove(self) -> Result<(), EgressError> {
-        let _lock = Lock::take(&self.dir)?;
+        let _lock = lock(&self.path)?;
         for hook in HOOKS {
             for program in ours(&self.dir, hook, self.port)? {
                 program.detach(self.dir.as_fd(), hook).map_err(refused("detach the gate's program"))?;

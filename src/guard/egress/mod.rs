@@ -10,6 +10,7 @@ mod asm;
 mod bpf;
 pub mod cgroup;
 mod kernel;
+mod lock;
 mod nft;
 pub mod probe;
 mod scope;

@@ -11,11 +11,11 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use super::super::host::{boottime_ms, boottime_ns, pause};
+use super::lock::Lock;
 use super::{EgressError, Net, OPEN_ENDED, SHUT, Scope};
 
 /// Identifiers of nftables may be longer; this reads well.
@@ -40,23 +40,9 @@ fn amiss(why: impl Into<String>) -> EgressError {
 }
 
 /// One changes the table at a time; the network namespace itself is the lock.
-struct Lock(File);
-
-impl Lock {
-    fn take() -> Result<Self, EgressError> {
-        let locked = File::open("/proc/self/ns/net").and_then(|file| {
-            flock(&file, FlockOperation::LockExclusive)?;
-            Ok(Self(file))
-        });
-        locked.map_err(|e| EgressError::Nft { what: "lock the network namespace", said: e.to_string() })
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // It ends with the descriptor at the latest.
-        let _held = flock(&self.0, FlockOperation::Unlock);
-    }
+fn lock() -> Result<Lock, EgressError> {
+    let locked = File::open("/proc/self/ns/net").and_then(Lock::take);
+    locked.map_err(|e| EgressError::Nft { what: "lock the network namespace", said: e.to_string() })
 }
 
 /// Runs `nft`, without a shell, and gives what it printed.
@@ -291,7 +277,7 @@ pub(super) fn can(scope: &Scope) -> Result<(), EgressError> {
 
 impl NftGate {
     pub(super) fn install(scope: &Scope) -> Result<Self, EgressError> {
-        let _lock = Lock::take()?;
+        let _lock = lock()?;
         let table = table_of(scope);
         let mut text = rules(&table, scope);
         // A deadline that cannot be read, or is another port's, is not taken over.
@@ -314,7 +300,7 @@ impl NftGate {
     }
 
     pub(super) fn at_least(&self, until_ns: u64) -> Result<u64, EgressError> {
-        let _lock = Lock::take()?;
+        let _lock = lock()?;
         let now = deadline_in(&self.rows()?, self.port)?;
         let lease = Lease::until(until_ns);
         if lease == Lease::Shut {
@@ -324,7 +310,8 @@ impl NftGate {
     }
 
     pub(super) fn at_most(&self, until_ns: u64) -> Result<u64, EgressError> {
-        let _lock = Lock::take()?;
+        // Shutting waits for nobody that is frozen: what such a one writes when it thaws is bounded by the wall clock.
+        let _lock = if until_ns == SHUT { lock().ok() } else { Some(lock()?) };
         // What cannot be read is shut, whatever it was.
         let now = if until_ns == SHUT { OPEN_ENDED } else { deadline_in(&self.rows()?, self.port)? };
         if now <= until_ns { Ok(now) } else { self.write(&Lease::until(until_ns)) }
@@ -340,7 +327,7 @@ impl NftGate {
     }
 
     pub(super) fn remove(self) -> Result<(), EgressError> {
-        let _lock = Lock::take()?;
+        let _lock = lock()?;
         if list(&self.table)?.is_none() {
             return Ok(());
         }
