@@ -1,23 +1,19 @@
-//! What is measured: the floor, failovers with both settings, and a node at rest.
+//! What is measured: the floor, failovers with both settings, and nodes at rest.
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::client::{Client, Route};
 use super::demo::{Ending, fail_over};
 use super::folder::Folder;
 use super::measure::Times;
-use super::nodes::Node;
 use super::parts::{Lab, Options, Pace, Zone};
 use super::postgres::Postgres;
-use super::{DR, HOME, address_of, wait};
-
-/// The unit of `/proc/PID/stat` on Linux, on every architecture.
-const TICKS_PER_SECOND: f64 = 100.0;
+use super::{DR, HOME, address_of, rest, wait};
 
 /// What the bench is asked to do.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,24 +39,13 @@ struct Figures {
     default: Vec<Times>,
     fast: Vec<Times>,
     leader_killed_fast: Vec<Times>,
-    rest: Vec<Rest>,
-}
-
-/// A node at rest.
-#[derive(Debug, Serialize)]
-struct Rest {
-    node: String,
-    leads: bool,
-    resident_mb: f64,
-    /// Percent of one core.
-    cpu_percent: f64,
-    start_to_ready_ms: u64,
+    rest: rest::Figures,
 }
 
 /// Measures and prints.
 pub async fn bench(wish: &Wish) -> Result<()> {
     let mut figures =
-        Figures { floor_s: vec![], default: vec![], fast: vec![], leader_killed_fast: vec![], rest: vec![] };
+        Figures { floor_s: vec![], default: vec![], fast: vec![], leader_killed_fast: vec![], rest: <_>::default() };
     for n in 1..=wish.times {
         eprintln!("round {n} of {}", wish.times);
         figures.floor_s.push(floor_once().await?.as_secs_f64());
@@ -69,7 +54,7 @@ pub async fn bench(wish: &Wish) -> Result<()> {
         figures.leader_killed_fast.push(once(wish, Pace::Fast, Some("promote")).await?);
     }
     eprintln!("nodes at rest for {} s", wish.rest_s);
-    figures.rest = at_rest(wish).await?;
+    figures.rest = rest::at_rest(wish.dns, wish.rest_s, wish.times).await?;
     print_table(&figures);
     if let Some(parent) = wish.json.parent() {
         fs::create_dir_all(parent)?;
@@ -116,20 +101,7 @@ fn print_table(figures: &Figures) {
         row("  recovery time: fault to 1st insert there", of(|times| times.recovery_s));
         row("  fault to the run's end", of(|times| times.closed_s));
     }
-    println!(
-        "\n{:<14} {:>8} {:>14} {:>12} {:>18}",
-        "node at rest", "leads", "resident, MB", "CPU, %", "start to ready, ms"
-    );
-    for rest in &figures.rest {
-        println!(
-            "{:<14} {:>8} {:>14.1} {:>12.2} {:>18}",
-            rest.node,
-            if rest.leads { "yes" } else { "" },
-            rest.resident_mb,
-            rest.cpu_percent,
-            rest.start_to_ready_ms
-        );
-    }
+    rest::print(&figures.rest);
 }
 
 fn row(name: &str, mut values: Vec<f64>) {
@@ -137,64 +109,6 @@ fn row(name: &str, mut values: Vec<f64>) {
     if let (Some(least), Some(most)) = (values.first(), values.last()) {
         println!("{name:<44} {:>9.3} {least:>9.3} {most:>9.3}", values[values.len() / 2]);
     }
-}
-
-async fn at_rest(wish: &Wish) -> Result<Vec<Rest>> {
-    let mut lab = Lab::start(Options { zone: wish.dns, ..Options::default() }).await?;
-    lab.start_nodes().await?;
-    // The first seconds are not rest.
-    wait::pause(Duration::from_secs(5)).await;
-    let leader = lab.leader().await?;
-    let before = lab.nodes.iter().map(cpu_ticks).collect::<Result<Vec<_>>>()?;
-    let begun = Instant::now();
-    wait::pause(Duration::from_secs(wish.rest_s)).await;
-    let mut found = Vec::new();
-    for (node, before) in lab.nodes.iter().zip(before) {
-        let ticks = cpu_ticks(node)?.saturating_sub(before);
-        let seconds = ticks as f64 / TICKS_PER_SECOND;
-        found.push(Rest {
-            node: node.name.clone(),
-            leads: node.name == leader,
-            resident_mb: resident_kb(node)? as f64 / 1024.0,
-            cpu_percent: 100.0 * seconds / begun.elapsed().as_secs_f64(),
-            start_to_ready_ms: 0,
-        });
-    }
-    for (at, rest) in found.iter_mut().enumerate() {
-        rest.start_to_ready_ms = start_to_ready(&mut lab, at).await?;
-    }
-    Ok(found)
-}
-
-/// Restarts a node and waits until it answers that it is ready.
-async fn start_to_ready(lab: &mut Lab, at: usize) -> Result<u64> {
-    let Lab { nodes, folder, .. } = lab;
-    let node = &mut nodes[at];
-    node.kill()?;
-    let begun = Instant::now();
-    node.start_again(folder)?;
-    let url = format!("http://{}/readyz", node.http);
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build()?;
-    wait::until_true("the node to be ready", Duration::from_secs(20), async || {
-        client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())
-    })
-    .await?;
-    Ok(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
-}
-
-/// User and system time so far, in ticks.
-fn cpu_ticks(node: &Node) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{}/stat", node.part()?.pid))?;
-    let (_, after) = text.rsplit_once(')').context("no name in /proc/PID/stat")?;
-    let fields: Vec<&str> = after.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
-    Ok(ticks(11) + ticks(12))
-}
-
-fn resident_kb(node: &Node) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{}/status", node.part()?.pid))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 
 /// Kills the primary and promotes at once by hand: the time to the first insert on the standby's side.

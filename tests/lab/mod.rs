@@ -24,6 +24,7 @@ pub mod postgres;
 pub mod process;
 pub mod receiver;
 pub mod region;
+pub mod rest;
 pub mod route53;
 pub mod service;
 pub mod ssh;
