@@ -145,7 +145,7 @@ fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
 
 fn lease_line(group: &GroupStatus, now_ms: i64) -> Span {
     let Some(lease) = &group.lease else {
-        return warn("not bound: the old primary's silence would prove nothing, its guard must confirm".to_owned());
+        return warn("not bound: the old primary's silence would prove nothing, its guard must confirm");
     };
     let held = if lease.holders.is_empty() { String::new() } else { format!(", held by {}", lease.holders.join(", ")) };
     let ttl_s = lease.ttl_ms as f64 / 1000.0;
