@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::lease::config::Lease;
 use super::protocol::{FENCE, PROMOTE, RAISE, REJOIN, STATUS};
 use crate::domain::ids::{ClusterName, GroupName};
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub groups: Vec<GroupName>,
     /// The database of this host, if any.
     pub postgres: Option<Postgres>,
+    /// What fencing mode `lease` needs; without it the guard keeps no gate and grants no holds.
+    pub lease: Option<Lease>,
     /// Actions by name.
     #[serde(default)]
     pub action: BTreeMap<String, Action>,
@@ -213,6 +216,9 @@ impl Config {
         }
         if let Some(postgres) = &self.postgres {
             self.postgres_faults(postgres, &mut faults);
+        }
+        if let Some(lease) = &self.lease {
+            lease.faults(self.postgres_group().is_some(), &mut faults);
         }
         for (name, action) in &self.action {
             action.faults(name, &mut faults);
@@ -390,6 +396,17 @@ mod tests {
         let postgres = |body: &str| {
             format!("{HEAD}[postgres]\ndata_dir = \"/d\"\nbin_dir = \"/b\"\nsocket_dir = \"/r\"\nport = 5432\n{body}")
         };
+        let leased = |from: &str, to: &str| {
+            let lease = "[lease]\nhost = \"db-a\"\nregion = \"a\"\nttl_ms = 2000\nlisten = \"0.0.0.0:7110\"\n\
+                         nodes = [\"10.0.0.1:7101\", \"n2:7101\"]\nexempt = [\"10.2.0.0/16\"]\n\
+                         [lease.holders]\ndb-b = \"10.0.0.2:7110\"\n";
+            assert!(lease.contains(from), "{from}");
+            postgres(&lease.replace(from, to))
+        };
+        assert_eq!(
+            load(&leased("db-a", "db-a")).map(|config| config.lease.map(|l| l.renew_every_ms())).ok(),
+            Some(Some(400))
+        );
         for (text, wanted) in [
             ("cluster = \"demo\"\n".to_owned(), "state_dir"),
             (format!("{HEAD}colour = 1\n"), "colour"),
@@ -407,6 +424,24 @@ mod tests {
             (postgres("stop_timeout_s = 0\n"), "postgres.stop_timeout_s"),
             (postgres("[postgres.upstream.x]\nconninfo = \"password=x\"\n"), ".pgpass"),
             (postgres("stop_argv = []\n"), "postgres.stop_argv"),
+            (leased("2000", "2000\ncolour = 1"), "colour"),
+            (leased("2000", "100"), "lease.ttl_ms: 100 is not within"),
+            (leased("2000", "2000\nrenew_every_ms = 900"), "lease.renew_every_ms: 900 is not within"),
+            (leased("0.0.0.0:7110", "here"), "lease.listen: \"here\""),
+            (leased("10.0.0.1:7101", "10.0.0.1"), "lease.nodes: \"10.0.0.1\" has no port"),
+            (leased("n2:7101", "n2:0"), "lease.nodes: \"n2:0\" is not address:port"),
+            (leased("n2:7101", "http://n2:7"), "lease.nodes: \"http://n2:7\" is not address:port"),
+            (leased("n2:7101", "10.0.0.1:7101"), "lease.nodes: \"10.0.0.1:7101\" is there twice"),
+            (leased("db-b", "db-a"), "lease.holders: \"db-a\" is this host"),
+            (leased("10.0.0.2:7110", "10.0.0.2"), "lease.holders.db-b: \"10.0.0.2\" has no port"),
+            (leased("10.2.0.0/16", "10.2.0.0/33"), "lease.exempt: \"10.2.0.0/33\""),
+            (leased("10.2.0.0/16", "db-b"), "lease.exempt: \"db-b\""),
+            (leased("[lease]", "[lease]\ngate = \"none\""), "gate"),
+            (leased("[lease]\nhost = \"db-a\"", "[lease]\nhost = \"db/a\""), "lease.host"),
+            (
+                format!("{HEAD}{}", leased("db-a", "db-a").split_once("5432\n").map_or("", |parts| parts.1)),
+                "there is no [postgres]",
+            ),
         ] {
             let error = load(&text).expect_err(&text).to_string();
             assert!(error.contains(wanted), "{text}\n-> {error}\nwanted {wanted}");

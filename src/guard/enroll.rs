@@ -8,6 +8,7 @@ use std::path::Path;
 use super::config::Config;
 use super::host::{self, boottime_ms};
 use super::latch::{self, Latch};
+use super::lease::hold;
 use super::ledger::{self, Entry, Event};
 use super::locks;
 use super::protocol::LatchMark;
@@ -118,7 +119,12 @@ pub fn enroll(config: &Config, typed: &Enrolment) -> Result<String, EnrollError>
     }
     let token = known.into_iter().chain([Token { epoch: typed.epoch, n: typed.floor }]).max().unwrap_or_default();
     let first = before.is_none() && traces.is_empty() && !files.token().exists();
-    let latch_words = enroll_latch(&files, typed, token, first)?;
+    let mut latch_words = enroll_latch(&files, typed, token, first)?;
+    if matches!(hold::standing(&files), Err(RecordError::Damaged { .. })) {
+        let aside = move_aside(&files.hold())?;
+        let begun = hold::begin_longest(&files, token)?;
+        latch_words += &format!(" The damaged promotion hold is kept as {aside}; in its place {begun}.");
+    }
     if before.as_ref().is_some_and(|record| record.epoch == typed.epoch && record.token == token) {
         return Ok(format!("group {} is enrolled already; token {token} is held. {latch_words}", typed.group));
     }

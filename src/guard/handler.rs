@@ -252,7 +252,10 @@ fn read_back(named: &Named<'_>, context: &Context<'_>, request: &Request, in_fli
         (Some(_), Look::There(evidence)) if request.action == PROMOTE => Reply::Done { evidence, acted: false },
         (Some(in_flight), _) => Reply::InFlight { in_flight },
         (None, Look::There(evidence)) => Reply::Done { evidence, acted: false },
-        (None, Look::NotThere(evidence)) => Reply::NotDone { evidence },
+        (None, Look::NotThere(evidence)) => {
+            let held = named.not_yet(context).map(|why| format!("; {why}")).unwrap_or_default();
+            Reply::NotDone { evidence: evidence + &held }
+        }
         (None, Look::OnItsWay(evidence)) => {
             Reply::Unknown { reason: format!("it is on its way, look again: {evidence}") }
         }
@@ -357,6 +360,9 @@ fn act(
     }
     if let Some((refusal, reason)) = named.forbidden(context) {
         return Err(refuse(refusal, reason));
+    }
+    if let Some(why) = named.not_yet(context) {
+        return Ok(Reply::Failed { retryable: true, reason: format!("nothing was done: {why}") });
     }
     act_and_record(named, context, request, &mut supervisor)
 }

@@ -2,8 +2,9 @@
 //!
 //! [`protocol`] is what it is asked and what it answers; [`handler`] the order in which a request is dealt with;
 //! [`token_store`], [`latch`], [`ledger`] and [`in_flight`] what it remembers, as [`records`] under [`locks`];
-//! [`actions`] what it does, by [`exec`] and [`postgres`]; [`config`] what it may do; [`enroll`] and [`show`] what a
-//! person on the [`host`] does and sees; [`egress`] the kernel's gate in front of the database.
+//! [`actions`] what it does, by [`exec`] and [`postgres`]; [`lease`] how an old primary falls silent by itself, by
+//! [`egress`], the kernel's gate in front of the database; [`config`] what it may do; [`enroll`] and [`show`] what a
+//! person on the [`host`] does and sees.
 
 pub mod actions;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod handler;
 pub mod host;
 pub mod in_flight;
 pub mod latch;
+pub mod lease;
 pub mod ledger;
 pub mod locks;
 pub mod postgres;

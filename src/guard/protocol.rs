@@ -312,7 +312,7 @@ pub struct GroupStatus {
 pub struct HoldShown {
     /// The primary's host it was given to.
     pub host: HostName,
-    /// It lasts so long yet at most, by this host's clock, milliseconds.
+    /// It lasts so long yet at most, by this host's clock, milliseconds. `u64::MAX` where its record cannot be read.
     pub remaining_ms: u64,
 }
 
@@ -482,6 +482,15 @@ impl Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.word())
+    }
+}
+
+impl std::fmt::Display for HoldShown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.remaining_ms {
+            u64::MAX => f.write_str("the promotion hold's record cannot be read, so it stands"),
+            remaining_ms => write!(f, "the promotion hold for {} runs {remaining_ms} ms more", self.host),
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use super::config::Config;
 use super::host;
 use super::in_flight;
 use super::latch;
+use super::lease::hold;
 use super::ledger;
 use super::postgres;
-use super::protocol::{GroupStatus, PostgresStatus, Status};
+use super::protocol::{GroupStatus, HoldShown, PostgresStatus, Status};
 use super::records::RecordError;
 use super::token_store::{self, GroupFiles};
-use crate::domain::ids::GroupName;
+use crate::domain::ids::{GroupName, HostName};
 use crate::domain::stuck::UNLATCH;
 
 /// How many ledger records are shown.
@@ -50,6 +51,10 @@ fn group_status(config: &Config, group: &GroupName) -> GroupStatus {
             None
         }
     };
+    let hold = hold::standing(&files).unwrap_or_else(|e| {
+        faults.push(format!("{e}: nothing is promoted; type `watchdog-guard enroll --group {group}`"));
+        Some(HoldShown { host: HostName(String::new()), remaining_ms: u64::MAX })
+    });
     let in_flight = in_flight::look(&files).unwrap_or_else(|e| {
         faults.push(format!("{e}: what is in flight cannot be told"));
         None
@@ -63,8 +68,8 @@ fn group_status(config: &Config, group: &GroupName) -> GroupStatus {
         token: record.as_ref().map(|record| record.token),
         epoch: record.as_ref().map(|record| record.epoch),
         latch,
+        hold,
         in_flight,
-        hold: None,
         last: entries[entries.len().saturating_sub(LAST)..].iter().map(ledger::Entry::hint).collect(),
         fault: (!faults.is_empty()).then(|| faults.join("; ")),
     }
@@ -112,10 +117,12 @@ pub fn in_words(config: &Config, status: &Status) -> String {
         let latch = group.latch.as_ref().map_or("clear".to_owned(), |mark| {
             format!("SET: fenced under token {} by {}/{}", mark.token, mark.run, mark.step)
         });
+        let hold = group.hold.as_ref().map_or("none stands".to_owned(), ToString::to_string);
         let in_flight = group.in_flight.as_ref().map_or("nothing".to_owned(), ToString::to_string);
         let _infallible = writeln!(text, "\ngroup {}", group.group)
             .and_then(|()| writeln!(text, "  token      {token}"))
             .and_then(|()| writeln!(text, "  latch      {latch}"))
+            .and_then(|()| writeln!(text, "  hold       {hold}"))
             .and_then(|()| writeln!(text, "  in flight  {in_flight}"));
         for hint in &group.last {
             let _infallible = writeln!(

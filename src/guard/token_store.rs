@@ -52,6 +52,10 @@ impl GroupFiles {
     pub fn preempt(&self) -> PathBuf {
         self.dir.join("preempt.json")
     }
+    /// The promotion hold, if one was ever granted.
+    pub fn hold(&self) -> PathBuf {
+        self.dir.join("hold.json")
+    }
     /// What the last command printed.
     pub fn output(&self) -> PathBuf {
         self.dir.join("output.log")

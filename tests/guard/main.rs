@@ -6,6 +6,7 @@ mod by_hand;
 mod concurrency;
 mod crashes;
 mod database;
+mod holds;
 mod host;
 mod requests;
 mod server;

@@ -90,11 +90,11 @@ fn status(role: PostgresRole, latch: Option<LatchMark>, in_flight: Option<InFlig
         host: "db-hanoi".to_owned(),
         cluster: "demo".into(),
         groups: vec![GroupStatus {
-            hold: None,
             group: group.into(),
             token: Some(Token { epoch: 1, n: 1 }),
             epoch: Some(1),
             latch,
+            hold: None,
             in_flight,
             last: Vec::new(),
             fault: None,

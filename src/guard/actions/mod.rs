@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::config::{self, Config};
 use super::in_flight::{Supervisor, Who};
+use super::lease::hold;
 use super::ledger::{Entry, Event};
 use super::protocol::{FENCE, PROMOTE, REJOIN, Refusal};
 use super::token_store::GroupFiles;
@@ -165,6 +166,15 @@ impl Named<'_> {
             Named::Promote(_) => promote::forbidden(context),
             Named::Rejoin(..) => rejoin::forbidden(context),
             Named::Fence(_) | Named::Configured(_) => None,
+        }
+    }
+
+    /// What keeps it from acting for a while. Looked at when the action is in flight: a hold that is granted later sees
+    /// it there.
+    pub fn not_yet(&self, context: &Context<'_>) -> Option<String> {
+        match self {
+            Named::Promote(_) => hold::forbids_promotion(context.files, &context.who.group),
+            Named::Fence(_) | Named::Rejoin(..) | Named::Configured(_) => None,
         }
     }
 

@@ -1,0 +1,142 @@
+//! `[lease]` in the guard's configuration: whom to ask, for whom to hold, and which gate.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::super::config::is_name;
+use crate::domain::ids::{HostName, RegionName};
+
+/// Shorter, and an ordinary pause of a host ends the lease; milliseconds.
+pub const TTL_MS_MIN: u64 = 500;
+/// Longer, and a failover waits for it too long; also the longest hold anybody can ask for. Milliseconds.
+pub const TTL_MS_MAX: u64 = 60_000;
+/// Renewals are not sent more often, milliseconds.
+const RENEW_EVERY_MS_MIN: u64 = 50;
+
+/// What a guard in fencing mode `lease` knows.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// This host, as the cluster's configuration names it.
+    pub host: HostName,
+    /// Its region, as the cluster's configuration names it.
+    pub region: RegionName,
+    /// The gate shuts this long after the request that was granted was sent, milliseconds; the group's own counts where
+    /// it is shorter.
+    pub ttl_ms: u64,
+    /// How often a renewal is asked for, milliseconds; a fifth of the TTL where left out.
+    renew_every_ms: Option<u64>,
+    /// Where this guard grants promotion holds: `address:port`.
+    pub listen: String,
+    /// The cluster's nodes: `address:port`.
+    pub nodes: Vec<String>,
+    /// Hosts whose guards are asked for promotion holds: the cluster's name for each, and its guard's `address:port`.
+    #[serde(default)]
+    pub holders: BTreeMap<String, String>,
+    /// What the kernel enforces the lease by.
+    #[serde(default)]
+    pub gate: GateKind,
+    /// Peers that are never gated (replication, monitoring): addresses or networks (`10.2.0.0/16`).
+    #[serde(default)]
+    pub exempt: Vec<String>,
+}
+
+/// What the kernel enforces the lease by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateKind {
+    /// BPF where the kernel lets it, else nftables.
+    #[default]
+    Auto,
+    /// A BPF program on the database's cgroup.
+    Bpf,
+    /// An nftables table with a timeout.
+    Nftables,
+}
+
+impl Lease {
+    /// How often a renewal is asked for, milliseconds.
+    pub fn renew_every_ms(&self) -> u64 {
+        self.renew_every_ms.unwrap_or(self.ttl_ms / 5).max(1)
+    }
+
+    /// The hosts asked for holds.
+    pub fn holder_names(&self) -> Vec<HostName> {
+        self.holders.keys().map(|name| HostName(name.clone())).collect()
+    }
+
+    pub(in crate::guard) fn faults(&self, has_postgres: bool, faults: &mut Vec<String>) {
+        let mut fault = |key: &str, why: String| faults.push(format!("lease.{key}: {why}"));
+        if !has_postgres {
+            fault("host", "there is no [postgres] with a group of its own, so there is nothing to lease".to_owned());
+        }
+        for (key, name) in [("host", self.host.as_str()), ("region", self.region.as_str())] {
+            if !is_name(name) {
+                fault(key, format!("{name:?} is not a name (letters, digits, . _ -)"));
+            }
+        }
+        if !(TTL_MS_MIN..=TTL_MS_MAX).contains(&self.ttl_ms) {
+            fault("ttl_ms", format!("{} is not within {TTL_MS_MIN} to {TTL_MS_MAX}", self.ttl_ms));
+        } else if !(RENEW_EVERY_MS_MIN..=self.ttl_ms / 3).contains(&self.renew_every_ms()) {
+            let (is, third) = (self.renew_every_ms(), self.ttl_ms / 3);
+            fault("renew_every_ms", format!("{is} is not within {RENEW_EVERY_MS_MIN} and a third of ttl_ms ({third})"));
+        }
+        if let Err(why) = self.listen.parse::<std::net::SocketAddr>() {
+            fault("listen", format!("{:?} is not address:port ({why})", self.listen));
+        }
+        if self.nodes.is_empty() {
+            fault("nodes", "names no node: nobody could ever grant the lease".to_owned());
+        }
+        for (at, node) in self.nodes.iter().enumerate() {
+            if let Err(why) = check_address(node) {
+                fault("nodes", why);
+            }
+            if self.nodes[..at].contains(node) {
+                fault("nodes", format!("{node:?} is there twice"));
+            }
+        }
+        for (name, address) in &self.holders {
+            if !is_name(name) {
+                fault("holders", format!("{name:?} is not a name (letters, digits, . _ -)"));
+            }
+            if name == self.host.as_str() {
+                fault("holders", format!("{name:?} is this host: it cannot hold for itself"));
+            }
+            if let Err(why) = check_address(address) {
+                fault(&format!("holders.{name}"), why);
+            }
+        }
+        for network in &self.exempt {
+            if let Err(why) = check_network(network) {
+                fault("exempt", why);
+            }
+        }
+    }
+}
+
+/// `address:port` or `name:port`, as a channel can be made to it.
+fn check_address(text: &str) -> Result<(), String> {
+    let bad = |why: &str| Err(format!("{text:?} {why}"));
+    let Some((host, port)) = text.rsplit_once(':') else { return bad("has no port") };
+    if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return bad("is not address:port");
+    }
+    match tonic::transport::Endpoint::from_shared(format!("http://{text}")) {
+        Ok(endpoint) if endpoint.uri().host().is_some() && endpoint.uri().path() == "/" => Ok(()),
+        Ok(_) => bad("is not address:port"),
+        Err(why) => bad(&format!("is not address:port ({why})")),
+    }
+}
+
+fn check_network(text: &str) -> Result<(), String> {
+    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let address: IpAddr = address.parse().map_err(|_| format!("{text:?} is neither an address nor a network"))?;
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    match length.map(str::parse::<u8>) {
+        None => Ok(()),
+        Some(Ok(length)) if length <= bits => Ok(()),
+        Some(_) => Err(format!("{text:?}: what follows the slash is not a number up to {bits}")),
+    }
+}
