@@ -3,3 +3,4 @@
 
 pub mod config;
 pub mod hold;
+pub mod keeper;
