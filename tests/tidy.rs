@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("resolve", &["domain"]),
     ("config", &["domain"]),
-    ("guard", &["clock", "domain"]),
+    ("guard", &["clock", "domain", "proto"]),
     ("consensus", &["clock", "config", "domain", "proto"]),
     ("probe", &["clock", "config", "domain", "resolve"]),
     // The guard's wire format, and nothing else of it.

@@ -7,10 +7,13 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
 use watchdog::domain::ids::{ClusterName, GroupName};
 use watchdog::guard::config::{Config, ConfigError};
 use watchdog::guard::enroll::{self, EnrollError, Enrolment, LatchChoice};
+use watchdog::guard::lease::{gate, glass, serve};
 use watchdog::guard::protocol::{Answer, Refusal, Reply};
 use watchdog::guard::{egress, handler, show};
 
@@ -22,6 +25,8 @@ const CANNOT: u8 = 1;
 const GATE_LATCHED: u8 = 40;
 /// The boot gate: cannot be told.
 const GATE_CANNOT_TELL: u8 = 41;
+/// The boot gate, mode `lease`: waited for a lease in vain.
+const GATE_NO_LEASE: u8 = 42;
 
 /// Guards a host: keeps the highest fencing token, refuses lower ones, and does named actions only.
 #[derive(Parser)]
@@ -45,7 +50,34 @@ enum Command {
         output: Output,
     },
     /// The boot gate, for ExecStartPre: exit 0 where the database may start
-    Gate,
+    Gate {
+        /// In mode lease: wait so long for a lease
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+    },
+    /// Mode lease: stays, grants promotion holds, and keeps the primary's lease; ends on SIGTERM, the gate stays as it is
+    Serve {
+        /// How the log is written to standard error
+        #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+        log_format: LogFormat,
+    },
+    /// Mode lease: lets the gate stand open on your word, once the cluster does not count on it any more
+    BreakGlass {
+        #[arg(long)]
+        group: String,
+        /// This host's name, typed again
+        #[arg(long, value_name = "HOSTNAME")]
+        confirm: String,
+        /// Why; goes to the ledger
+        #[arg(long)]
+        reason: String,
+        /// Open at once, although the cluster may promote another on this host's silence: you answer for it
+        #[arg(long)]
+        i_own_the_fence: bool,
+        /// Take the word back
+        #[arg(long, conflicts_with = "i_own_the_fence")]
+        mend: bool,
+    },
     /// Reads the configuration and says what is wrong with it
     Check,
     /// Says which kinds of egress lease this host can do; needs no configuration
@@ -101,6 +133,14 @@ enum Output {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum LatchArg {
     Clear,
     Set,
@@ -119,7 +159,12 @@ fn main() -> ExitCode {
     match args.command {
         Command::Ssh => ssh(Ok(config)),
         Command::Status { output } => status(&config, output),
-        Command::Gate => gate(&config),
+        Command::Gate { wait } => gate(&config, wait),
+        Command::Serve { log_format } => serve(config, log_format),
+        Command::BreakGlass { group, confirm, reason, i_own_the_fence, mend } => {
+            let (group, own_the_fence) = (GroupName(group), i_own_the_fence);
+            by_hand(glass::break_glass(&config, &glass::Typed { group, confirm, reason, own_the_fence, mend }))
+        }
         Command::Check => say("the configuration is sound"),
         Command::EgressProbe => egress_probe(),
         Command::Enroll { group, cluster, epoch, confirm, floor, latch } => {
@@ -203,10 +248,43 @@ fn egress_probe() -> ExitCode {
     say(&egress::probe::probe().in_words())
 }
 
-fn gate(config: &Config) -> ExitCode {
-    let (code, why) = match show::gate(config) {
+fn serve(config: Config, log_format: LogFormat) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log_format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&e),
+    };
+    let ended = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let asked = stop.clone();
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            asked.cancel();
+        });
+        serve::serve(config.clone(), gate::of(&config)?, stop).await?;
+        anyhow::Ok(())
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(&*e),
+    }
+}
+
+fn gate(config: &Config, wait_s: u64) -> ExitCode {
+    let (code, why) = match show::gate(config, wait_s) {
         show::Gate::Open => return ExitCode::SUCCESS,
         show::Gate::Latched(why) => (GATE_LATCHED, why),
+        show::Gate::NoLease(why) => (GATE_NO_LEASE, why),
         show::Gate::CannotTell(why) => (GATE_CANNOT_TELL, why),
     };
     complain(&format!("the database may not start: {why}"));

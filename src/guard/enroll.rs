@@ -65,7 +65,7 @@ pub struct Enrolment {
     pub latch: Option<LatchChoice>,
 }
 
-fn confirmed(config: &Config, group: &GroupName, confirm: &str) -> Result<(), EnrollError> {
+pub(super) fn confirmed(config: &Config, group: &GroupName, confirm: &str) -> Result<(), EnrollError> {
     let host = host::name();
     if confirm != host {
         return Err(EnrollError::Refused(format!("--confirm {confirm:?} is not this host's name, {host:?}")));
@@ -76,7 +76,7 @@ fn confirmed(config: &Config, group: &GroupName, confirm: &str) -> Result<(), En
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<locks::Held, EnrollError> {
+pub(super) fn lock(path: &Path) -> Result<locks::Held, EnrollError> {
     locks::take(path, boottime_ms() + PATIENCE_MS)?.ok_or_else(|| {
         EnrollError::Refused(format!("{} is held: an action is at work, see watchdog-guard status", path.display()))
     })
@@ -230,7 +230,7 @@ pub fn set_ledger_aside(config: &Config, group: &GroupName, confirm: &str) -> Re
     Ok(format!("group {group}: the ledger is kept as {aside}; a new one is begun"))
 }
 
-fn record(files: &GroupFiles, token: Token, action: &str, detail: &str) -> Result<(), EnrollError> {
+pub(super) fn record(files: &GroupFiles, token: Token, action: &str, detail: &str) -> Result<(), EnrollError> {
     let entry = Entry {
         at: unix_now(),
         run: RunId::from("operator"),

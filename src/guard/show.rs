@@ -6,7 +6,7 @@ use super::config::Config;
 use super::host;
 use super::in_flight;
 use super::latch;
-use super::lease::hold;
+use super::lease::{boot, files, hold};
 use super::ledger;
 use super::postgres;
 use super::protocol::{GroupStatus, HoldShown, PostgresStatus, Status};
@@ -82,12 +82,21 @@ pub enum Gate {
     Open,
     /// No: latched; in words.
     Latched(String),
+    /// No: no lease lets it answer; whom it waits for, in words.
+    NoLease(String),
     /// Cannot be told, so no; in words.
     CannotTell(String),
 }
 
-/// The boot gate: asked by the database's unit before it starts. Mode `lease` will ask for a lease here as well.
-pub fn gate(config: &Config) -> Gate {
+/// The boot gate: asked by the database's unit before it starts. In mode `lease` waits for a lease, up to `wait_s` seconds.
+pub fn gate(config: &Config, wait_s: u64) -> Gate {
+    match latch_gate(config) {
+        Gate::Open => boot::waits_for(config, wait_s).map_or(Gate::Open, Gate::NoLease),
+        shut => shut,
+    }
+}
+
+fn latch_gate(config: &Config) -> Gate {
     let Some(group) = config.postgres_group() else {
         return Gate::CannotTell("the guard's configuration has no [postgres]: there is nothing to gate".to_owned());
     };
@@ -137,13 +146,18 @@ pub fn in_words(config: &Config, status: &Status) -> String {
     }
     if let Some(postgres) = &status.postgres {
         let role = postgres.role;
-        let gate = match gate(config) {
+        let gate = match gate(config, 0) {
             Gate::Open => "open: the database may start".to_owned(),
-            Gate::Latched(why) | Gate::CannotTell(why) => format!("shut: {why}"),
+            Gate::Latched(why) | Gate::NoLease(why) | Gate::CannotTell(why) => format!("shut: {why}"),
         };
         let _infallible =
             writeln!(text, "\ndatabase of group {}\n  role       {role} ({})", postgres.group, postgres.seen_by)
                 .and_then(|()| writeln!(text, "  boot gate  {gate}"));
+        if config.lease.is_some() {
+            let files = GroupFiles::new(&config.state_dir, &postgres.group);
+            let lease = files::now(&files).map_or_else(|why| format!("unknown: {why}"), |now| now.in_words());
+            let _infallible = writeln!(text, "  lease      {lease}");
+        }
     }
     text
 }

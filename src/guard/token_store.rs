@@ -56,6 +56,22 @@ impl GroupFiles {
     pub fn hold(&self) -> PathBuf {
         self.dir.join("hold.json")
     }
+    /// What the primary's guard must remember of its lease.
+    pub fn lease(&self) -> PathBuf {
+        self.dir.join("lease.json")
+    }
+    /// How the lease stands now.
+    pub fn lease_now(&self) -> PathBuf {
+        self.dir.join("lease-now.json")
+    }
+    /// Held by the resident guard.
+    pub fn lease_lock(&self) -> PathBuf {
+        self.dir.join("lease.lock")
+    }
+    /// An operator's word that the gate shall stand open.
+    pub fn glass(&self) -> PathBuf {
+        self.dir.join("break-glass.json")
+    }
     /// What the last command printed.
     pub fn output(&self) -> PathBuf {
         self.dir.join("output.log")

@@ -73,5 +73,14 @@ fn status_is_words_for_people_and_data_for_programs() {
 fn the_sample_is_sound() {
     let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster-config/guard.toml");
     let config = Config::load(&sample).unwrap();
-    assert!(config.postgres.is_some() && config.action.contains_key("start-services"));
+    assert!(config.postgres.is_some() && config.action.contains_key("start-services") && config.lease.is_none());
+    // What it shows commented out is sound as well.
+    let text = fs::read_to_string(&sample).unwrap();
+    let (before, after) = text.split_once("# [lease]\n").unwrap();
+    let (lease, rest) = after.split_once("\n\n").unwrap();
+    let lease: String = lease.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("guard.toml"), format!("{before}[lease]\n{lease}\n{rest}")).unwrap();
+    let config = Config::load(&dir.path().join("guard.toml")).unwrap();
+    assert_eq!(config.lease.map(|lease| lease.renew_every_ms()), Some(400));
 }

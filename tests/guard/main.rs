@@ -8,5 +8,6 @@ mod crashes;
 mod database;
 mod holds;
 mod host;
+mod leases;
 mod requests;
 mod server;

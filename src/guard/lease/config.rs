@@ -1,12 +1,14 @@
 //! `[lease]` in the guard's configuration: whom to ask, for whom to hold, and which gate.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
-use super::super::config::is_name;
 use crate::domain::ids::{HostName, RegionName};
+use crate::guard::config::is_name;
+use crate::guard::egress::{EXEMPT_MAX, Net};
 
 /// Shorter, and an ordinary pause of a host ends the lease; milliseconds.
 pub const TTL_MS_MIN: u64 = 500;
@@ -38,9 +40,12 @@ pub struct Lease {
     /// What the kernel enforces the lease by.
     #[serde(default)]
     pub gate: GateKind,
-    /// Peers that are never gated (replication, monitoring): addresses or networks (`10.2.0.0/16`).
-    #[serde(default)]
-    pub exempt: Vec<String>,
+    /// Peers that are never gated (the standbys): addresses or networks (`10.2.0.0/16`).
+    #[serde(default, deserialize_with = "nets")]
+    pub exempt: Vec<Net>,
+    /// The database's cgroup (version 2), for kind `bpf`: one that outlives the server's stop. Where left out it is the
+    /// running server's.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// What the kernel enforces the lease by.
@@ -108,10 +113,11 @@ impl Lease {
                 fault(&format!("holders.{name}"), why);
             }
         }
-        for network in &self.exempt {
-            if let Err(why) = check_network(network) {
-                fault("exempt", why);
-            }
+        if self.exempt.len() > EXEMPT_MAX {
+            fault("exempt", format!("names more than {EXEMPT_MAX} networks"));
+        }
+        if self.cgroup.as_ref().is_some_and(|path| !path.is_absolute()) {
+            fault("cgroup", "is not an absolute path".to_owned());
         }
     }
 }
@@ -130,13 +136,7 @@ fn check_address(text: &str) -> Result<(), String> {
     }
 }
 
-fn check_network(text: &str) -> Result<(), String> {
-    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
-    let address: IpAddr = address.parse().map_err(|_| format!("{text:?} is neither an address nor a network"))?;
-    let bits = if address.is_ipv4() { 32 } else { 128 };
-    match length.map(str::parse::<u8>) {
-        None => Ok(()),
-        Some(Ok(length)) if length <= bits => Ok(()),
-        Some(_) => Err(format!("{text:?}: what follows the slash is not a number up to {bits}")),
-    }
+fn nets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Net>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(|why| D::Error::custom(format!("lease.exempt: {why}")))).collect()
 }

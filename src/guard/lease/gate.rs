@@ -1,14 +1,30 @@
-//! What the keeper needs of a gate in the kernel; `guard/egress` is the real one.
+//! What the keeper needs of a gate in the kernel, and the real one: [`crate::guard::egress`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::config::GateKind;
+use crate::domain::ids::GroupName;
 use crate::domain::lease::GateSeen;
-use crate::guard::config::Config;
+use crate::guard::config::{Config, Postgres};
+use crate::guard::egress::{Attestation, Egress, EgressError, Kind, OPEN_ENDED, Scope, cgroup};
+use crate::guard::host::boottime_ms;
+use crate::guard::postgres;
 
-/// Why a gate did not do as it was told; in words that say what to do next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct GateError(pub String);
+const NS_PER_MS: u64 = 1_000_000;
+
+/// Why a gate did not do as it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The kernel's gate.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// Not put into the kernel by this process yet.
+    #[error("the gate of group {0} is not installed yet")]
+    NotInstalled(GroupName),
+    /// The configuration has no `[lease]` or no `[postgres]`.
+    #[error("the guard's configuration has no {0}: there is nothing to gate")]
+    Nothing(&'static str),
+}
 
 /// A gate in the host's kernel. It outlives this process. Deadlines are `CLOCK_BOOTTIME`, milliseconds.
 pub trait Gate: Send + Sync {
@@ -41,34 +57,101 @@ pub trait Gate: Send + Sync {
 }
 
 /// This host's gate.
-pub fn of(_config: &Config) -> Arc<dyn Gate> {
-    Arc::new(NoGate)
+///
+/// # Errors
+/// The configuration names nothing to gate.
+pub fn of(config: &Config) -> Result<Arc<dyn Gate>, GateError> {
+    let lease = config.lease.as_ref().ok_or(GateError::Nothing("[lease]"))?;
+    let pg = config.postgres.clone().ok_or(GateError::Nothing("[postgres]"))?;
+    let group = config.postgres_group().cloned().ok_or(GateError::Nothing("group of [postgres]"))?;
+    let scope = Scope { group, port: pg.port, exempt: lease.exempt.clone(), cgroup: lease.cgroup.clone() };
+    let kind = match lease.gate {
+        GateKind::Auto => None,
+        GateKind::Bpf => Some(Kind::Bpf),
+        GateKind::Nftables => Some(Kind::Nftables),
+    };
+    Ok(Arc::new(EgressGate { pg, scope, kind, ttl_ms: lease.ttl_ms, egress: Mutex::new(None) }))
 }
 
-/// Where no gate is built: says so, and so nothing is ever bound.
-#[derive(Debug, Clone, Copy)]
-struct NoGate;
+struct EgressGate {
+    pg: Postgres,
+    scope: Scope,
+    kind: Option<Kind>,
+    ttl_ms: u64,
+    egress: Mutex<Option<Egress>>,
+}
 
-impl NoGate {
-    fn error() -> GateError {
-        GateError("this build has no gate for the kernel: fence by mode \"confirm\"".to_owned())
+impl EgressGate {
+    fn with<T>(&self, does: impl FnOnce(&Egress) -> Result<T, EgressError>) -> Result<T, GateError> {
+        let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
+        let egress = egress.as_ref().ok_or_else(|| GateError::NotInstalled(self.scope.group.clone()))?;
+        Ok(does(egress)?)
+    }
+
+    fn attest(&self, egress: &Egress) -> Option<Result<Attestation, EgressError>> {
+        postgres::postmaster(&self.pg.data_dir).map(|pid| egress.attest(pid))
+    }
+
+    /// After a lapse no socket may deliver what it could not say in time.
+    fn reset_after_lapse(&self, egress: &Egress) -> Result<(), EgressError> {
+        match self.attest(egress) {
+            Some(Ok(seen)) if seen.deadline_ns <= seen.read_ns => egress.kill_stale_connections().map(drop),
+            _ => Ok(()),
+        }
     }
 }
 
-impl Gate for NoGate {
+impl Gate for EgressGate {
     fn install(&self) -> Result<(), GateError> {
-        Err(Self::error())
+        let mut egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
+        if egress.is_some() {
+            return Ok(());
+        }
+        let mut scope = self.scope.clone();
+        if let (None, Some(pid)) = (&scope.cgroup, postgres::postmaster(&self.pg.data_dir)) {
+            // Where it has none that can be gated, the other kind needs none.
+            scope.cgroup = cgroup::of_process(pid).ok();
+        }
+        *egress = Some(Egress::install(scope, self.kind)?);
+        Ok(())
     }
-    fn extend_until(&self, _: u64) -> Result<(), GateError> {
-        Err(Self::error())
+
+    fn extend_until(&self, until_ms: u64) -> Result<(), GateError> {
+        self.with(|egress| {
+            self.reset_after_lapse(egress)?;
+            match egress.extend(until_ms.saturating_mul(NS_PER_MS)) {
+                Ok(_) | Err(EgressError::Past { .. }) => Ok(()),
+                Err(e) => Err(e),
+            }
+        })
     }
-    fn bound_at(&self, _: u64) -> Result<(), GateError> {
-        Err(Self::error())
+
+    fn bound_at(&self, until_ms: u64) -> Result<(), GateError> {
+        self.with(|egress| egress.shorten(until_ms.saturating_mul(NS_PER_MS)).map(drop))
     }
+
     fn open(&self) -> Result<(), GateError> {
-        Err(Self::error())
+        self.with(|egress| {
+            self.reset_after_lapse(egress)?;
+            egress.open_ended()
+        })
     }
+
     fn seen(&self) -> GateSeen {
-        GateSeen::Absent { why: Self::error().0 }
+        let absent = |why: String| GateSeen::Absent { why };
+        let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(egress) = egress.as_ref() else { return absent("not installed yet".to_owned()) };
+        match self.attest(egress) {
+            None => absent("no server runs, so nothing shows that it stands behind the gate".to_owned()),
+            Some(Err(e)) => absent(e.to_string()),
+            Some(Ok(seen)) if seen.deadline_ns == OPEN_ENDED => GateSeen::OpenEnded,
+            Some(Ok(seen)) => {
+                let far_ms = (seen.deadline_ns / NS_PER_MS).saturating_sub(boottime_ms());
+                if far_ms > self.ttl_ms {
+                    return absent(format!("its deadline lies {far_ms} ms ahead, more than the TTL: {}", seen.how));
+                }
+                GateSeen::Bounded { evidence: seen.how }
+            }
+        }
     }
 }
