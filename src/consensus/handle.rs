@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{ConfirmError, LeaderHint, ProposeError, StartError, TransferError};
-use super::network::{Contact, NetworkFactory, PeerError, PeerService, Peers, Pong};
+use super::network::{Contact, Dial, NetworkFactory, PeerError, PeerService, Peers, Pong, dial_tcp};
 use super::options::{Options, Timing};
 use super::state_machine::StateMachine;
 use super::store::{Store, StoreError};
@@ -105,18 +105,22 @@ impl Drop for Inner {
 impl Consensus {
     /// Opens the store and starts Raft. Calls nobody before there is a membership.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let config = options.config().map_err(StartError::Timing)?;
-        let id = options.identity.node;
-        if !options.members.contains_key(&id) {
-            return Err(StartError::NotAMember { node: id });
-        }
+        check(&options)?;
         let (folder, identity) = (options.data_dir.clone(), options.identity.clone());
         let store = tokio::task::spawn_blocking(move || Store::open(&folder, &identity))
             .await
             .map_err(|error| StartError::Raft(error.to_string()))??;
+        let dial = dial_tcp(options.client_tls.clone());
+        Self::start_on(options, store, dial).await
+    }
+
+    /// As [`start`](Self::start), on a store that is open and over lines of the caller's.
+    pub async fn start_on(options: Options, store: Store, dial: Dial) -> Result<Self, StartError> {
+        let config = check(&options)?;
+        let id = options.identity.node;
         let machine = StateMachine::open(store.clone()).await?;
         let state = machine.subscribe();
-        let peers = Arc::new(Peers::new(options.identity.clone(), store.clone(), options.client_tls.clone()));
+        let peers = Arc::new(Peers::new(options.identity.clone(), store.clone(), dial));
         let shared = Arc::new(OnceLock::new());
         let network = NetworkFactory { peers: peers.clone(), raft: shared.clone() };
         let raft = Raft::new(id, Arc::new(config), network, store.clone(), machine)
@@ -328,6 +332,15 @@ impl Consensus {
             Err(_) => Err(late()),
         }
     }
+}
+
+/// openraft's settings, where the options make sense.
+fn check(options: &Options) -> Result<openraft::Config, StartError> {
+    let node = options.identity.node;
+    if !options.members.contains_key(&node) {
+        return Err(StartError::NotAMember { node });
+    }
+    options.config().map_err(StartError::Timing)
 }
 
 pub(super) fn hint(to: ForwardToLeader<TypeConfig>) -> LeaderHint {

@@ -14,7 +14,7 @@ mod types;
 
 pub use error::{BootstrapError, ConfirmError, LeaderHint, MembershipError, ProposeError, StartError, TransferError};
 pub use handle::{Consensus, Leadership};
-pub use network::{PeerError, PeerService, Pong};
+pub use network::{Dial, Line, LineError, PeerError, PeerService, Pong};
 pub use options::{Options, Retention, Timing};
 pub use state_machine::{SnapshotBuilder, StateMachine};
 pub use store::{MARK_FILE, STORE_FILE, Store, StoreError};

@@ -5,9 +5,9 @@ mod peers;
 mod server;
 mod wire;
 
-pub use peers::{PeerError, Pong};
+pub use peers::{Dial, Line, LineError, PeerError, Pong};
 pub use server::PeerService;
 
 pub(super) use client::NetworkFactory;
-pub(super) use peers::Peers;
+pub(super) use peers::{Peers, dial_tcp};
 pub(super) use server::Contact;

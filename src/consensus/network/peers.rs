@@ -5,8 +5,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::codegen::{StdError, http};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
+use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
 
 use super::wire;
 use crate::consensus::store::Store;
@@ -70,17 +74,35 @@ pub struct Pong {
     pub quorum: bool,
 }
 
+/// What carries calls to one address.
+pub type Line = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, LineError>;
+/// Makes a line to an address, without waiting for anybody there; or says why that is no address.
+pub type Dial = Box<dyn Fn(&str) -> Result<Line, String> + Send + Sync>;
+
+/// Why a line carried nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LineError(#[source] pub StdError);
+
+/// Lines over TCP, by TLS where a configuration is given.
+pub(crate) fn dial_tcp(tls: Option<ClientTlsConfig>) -> Dial {
+    Box::new(move |address| {
+        let channel = connect(address, tls.as_ref())?;
+        Ok(BoxCloneSyncService::new(channel.map_err(|error| LineError(error.into()))))
+    })
+}
+
 /// Connections by address.
 pub struct Peers {
     identity: Identity,
     store: Store,
-    tls: Option<ClientTlsConfig>,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    dial: Dial,
+    lines: Mutex<BTreeMap<String, Line>>,
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Identity, store: Store, tls: Option<ClientTlsConfig>) -> Self {
-        Self { identity, store, tls, channels: Mutex::new(BTreeMap::new()) }
+    pub(crate) fn new(identity: Identity, store: Store, dial: Dial) -> Self {
+        Self { identity, store, dial, lines: Mutex::new(BTreeMap::new()) }
     }
 
     /// The header of a call to `node`.
@@ -102,34 +124,18 @@ impl Peers {
     }
 
     /// A client for the node; connects when first used, and again after every failure.
-    pub(super) fn client(&self, node: NodeId, address: &str) -> Result<PeerClient<Channel>, PeerError> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(address) {
-            Some(channel) => channel.clone(),
+    pub(super) fn client(&self, node: NodeId, address: &str) -> Result<PeerClient<Line>, PeerError> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = match lines.get(address) {
+            Some(line) => line.clone(),
             None => {
-                let channel = self
-                    .connect(address)
+                let line = (self.dial)(address)
                     .map_err(|reason| PeerError::Address { node, reason: format!("address {address:?}: {reason}") })?;
-                channels.insert(address.to_owned(), channel.clone());
-                channel
+                lines.insert(address.to_owned(), line.clone());
+                line
             }
         };
-        Ok(PeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
-    }
-
-    fn connect(&self, address: &str) -> Result<Channel, String> {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| error.to_string())?;
-        if let Some(tls) = &self.tls {
-            endpoint = endpoint.tls_config(tls.clone()).map_err(|error| error.to_string())?;
-        }
-        Ok(endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .connect_lazy())
+        Ok(PeerClient::new(line).max_decoding_message_size(MAX_MESSAGE_BYTES))
     }
 
     /// Pushes what this node sees to `node`.
@@ -165,6 +171,21 @@ impl Peers {
     fn request(&self, node: NodeId, payload: Vec<u8>) -> PeerRequest {
         PeerRequest { header: Some(self.header(node)), payload, quorum_age_ms: None }
     }
+}
+
+fn connect(address: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, String> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| error.to_string())?;
+    if let Some(tls) = tls {
+        endpoint = endpoint.tls_config(tls.clone()).map_err(|error| error.to_string())?;
+    }
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .connect_lazy())
 }
 
 /// Waits for a call's answer.

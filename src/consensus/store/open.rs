@@ -38,6 +38,32 @@ impl Store {
             .map_err(|error| StoreError::open(&file, format!("cannot start its writer: {error}")))?;
         Ok(Self { id: Arc::from(id), file: Arc::new(file), cache: Arc::new(Mutex::new(cache)), requests })
     }
+
+    /// A store on what stands for a disk, and its writer, which the caller runs: `pace` is how long the disk takes before
+    /// each transaction. There is no mark: what stands for a disk forgets nothing that it synced.
+    #[cfg(feature = "simulation")]
+    pub fn open_on<D, F, P>(
+        disk: D,
+        identity: &Identity,
+        pace: F,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<D, F, P>), StoreError>
+    where
+        D: redb::StorageBackend,
+        F: FnMut() -> P + Send + 'static,
+        P: Future<Output = ()> + Send + 'static,
+    {
+        let file = std::path::PathBuf::from(STORE_FILE);
+        let length = disk.len().map_err(|error| StoreError::open(&file, error))?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let database =
+            builder.create_with_backend(disk).map_err(|error| StoreError::corrupt(&file, "file", "-", error))?;
+        let (generation, id, cache) = read_store(&database, &file, length, identity)?;
+        let writer = Writer { file: file.clone(), database, mark: None, generation };
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let store = Self { id: Arc::from(id), file: Arc::new(file), cache: Arc::new(Mutex::new(cache)), requests };
+        Ok((store, writer.run_paced(queue, pace)))
+    }
 }
 
 fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, Cache, String), StoreError> {
@@ -54,12 +80,7 @@ fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, C
         return Err(StoreError::corrupt(file, "file", "-", detail));
     }
     let database = open_database(file, length)?;
-    let generation = match read_meta::<u64>(&database, file, GENERATION)? {
-        Some(generation) => generation,
-        None if length == 0 => found_store(&database, file, identity)?,
-        None => return Err(StoreError::corrupt(file, "meta", GENERATION, "it is missing")),
-    };
-    check_identity(&database, file, identity)?;
+    let (generation, id, cache) = read_store(&database, file, length, identity)?;
     match marked {
         Some(marked) if marked > generation => {
             let detail = format!("it is at generation {generation}, but had reached {marked}: it went back in time");
@@ -71,11 +92,26 @@ fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, C
         }
         _ => {}
     }
-    let id: String = read_meta(&database, file, STORE_ID)?
-        .ok_or_else(|| StoreError::corrupt(file, "meta", STORE_ID, "it is missing"))?;
-    let cache = load(&database, file)?;
-    let mark = Mark::open(&mark_path, generation)?;
+    let mark = Some(Mark::open(&mark_path, generation)?);
     Ok((Writer { file: file.to_owned(), database, mark, generation }, cache, id))
+}
+
+/// Its generation, its id, and all it holds; founded where it is new.
+fn read_store(
+    database: &Database,
+    file: &Path,
+    length: u64,
+    identity: &Identity,
+) -> Result<(u64, String, Cache), StoreError> {
+    let generation = match read_meta::<u64>(database, file, GENERATION)? {
+        Some(generation) => generation,
+        None if length == 0 => found_store(database, file, identity)?,
+        None => return Err(StoreError::corrupt(file, "meta", GENERATION, "it is missing")),
+    };
+    check_identity(database, file, identity)?;
+    let id: String = read_meta(database, file, STORE_ID)?
+        .ok_or_else(|| StoreError::corrupt(file, "meta", STORE_ID, "it is missing"))?;
+    Ok((generation, id, load(database, file)?))
 }
 
 fn open_database(file: &Path, length: u64) -> Result<Database, StoreError> {

@@ -88,63 +88,87 @@ enum Answer {
 pub(super) struct Writer {
     pub(super) file: PathBuf,
     pub(super) database: Database,
-    pub(super) mark: Mark,
+    /// `None` where there is no folder to keep one in.
+    pub(super) mark: Option<Mark>,
     pub(super) generation: u64,
+}
+
+/// What a writer carries from one batch to the next.
+#[derive(Default)]
+struct Carry {
+    failed: Option<StoreError>,
+    committed: Option<Vec<u8>>,
+    closing: Option<Reply<()>>,
 }
 
 impl Writer {
     /// Runs until closed, or until nobody can ask any more.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut failed: Option<StoreError> = None;
-        let mut committed: Option<Vec<u8>> = None;
-        let mut closing: Option<Reply<()>> = None;
-        while closing.is_none() {
+        let mut carry = Carry::default();
+        while carry.closing.is_none() {
             let Some(first) = requests.blocking_recv() else { break };
-            let mut batch = vec![first];
-            while batch.len() < BATCH
-                && let Ok(next) = requests.try_recv()
-            {
-                batch.push(next);
-            }
-            let mut writes = Vec::new();
-            for request in batch {
-                match request {
-                    Request::Committed { payload } => committed = Some(payload),
-                    Request::Close { done } => closing = Some(done),
-                    Request::ReadSnapshot { done } => {
-                        self.write(std::mem::take(&mut writes), &mut committed, &mut failed);
-                        drop(done.send(self.guarded(|writer| writer.read_snapshot())));
-                    }
-                    write => writes.push(write),
-                }
-            }
-            self.write(writes, &mut committed, &mut failed);
+            self.take(with_queued(first, &mut requests), &mut carry);
         }
-        if failed.is_none()
-            && let Some(payload) = committed
+        self.end(carry);
+    }
+
+    /// As [`run`](Self::run), without a thread: `pace` is how long the disk takes before each transaction.
+    #[cfg(feature = "simulation")]
+    pub(super) async fn run_paced<P>(mut self, mut requests: mpsc::Receiver<Request>, mut pace: impl FnMut() -> P)
+    where
+        P: Future<Output = ()>,
+    {
+        let mut carry = Carry::default();
+        while carry.closing.is_none() {
+            let Some(first) = requests.recv().await else { break };
+            pace().await;
+            self.take(with_queued(first, &mut requests), &mut carry);
+        }
+        self.end(carry);
+    }
+
+    fn take(&mut self, batch: Vec<Request>, carry: &mut Carry) {
+        let mut writes = Vec::new();
+        for request in batch {
+            match request {
+                Request::Committed { payload } => carry.committed = Some(payload),
+                Request::Close { done } => carry.closing = Some(done),
+                Request::ReadSnapshot { done } => {
+                    self.write(std::mem::take(&mut writes), carry);
+                    drop(done.send(self.guarded(|writer| writer.read_snapshot())));
+                }
+                write => writes.push(write),
+            }
+        }
+        self.write(writes, carry);
+    }
+
+    fn end(mut self, mut carry: Carry) {
+        if carry.failed.is_none()
+            && let Some(payload) = carry.committed
         {
-            failed = self.guarded(|writer| writer.commit(&[], Some(&payload))).err();
+            carry.failed = self.guarded(|writer| writer.commit(&[], Some(&payload))).err();
         }
         // Dropping the database writes to it, which on a broken disk may go wrong in any way.
         drop(catch_unwind(AssertUnwindSafe(|| drop(self.database))));
-        if let Some(done) = closing {
-            drop(done.send(failed.map_or(Ok(()), Err)));
+        if let Some(done) = carry.closing {
+            drop(done.send(carry.failed.map_or(Ok(()), Err)));
         }
     }
 
-    fn write(&mut self, writes: Vec<Request>, committed: &mut Option<Vec<u8>>, failed: &mut Option<StoreError>) {
+    fn write(&mut self, writes: Vec<Request>, carry: &mut Carry) {
         if writes.is_empty() {
             return;
         }
-        let result = match failed {
+        let result = match &carry.failed {
             Some(error) => Err(error.clone()),
-            None => self.guarded(|writer| writer.commit(&writes, committed.as_deref())),
+            None => self.guarded(|writer| writer.commit(&writes, carry.committed.as_deref())),
         };
         match &result {
-            Ok(()) => *committed = None,
+            Ok(()) => carry.committed = None,
             Err(error) => {
                 tracing::error!(%error, "the store takes no more writes");
-                *failed = Some(error.clone());
+                carry.failed = Some(error.clone());
             }
         }
         for answer in writes.into_iter().filter_map(answer) {
@@ -170,7 +194,7 @@ impl Writer {
             TransactError::Redb(error) => StoreError::write(&self.file, error),
         })?;
         self.generation = next;
-        self.mark.write(next)
+        self.mark.as_ref().map_or(Ok(()), |mark| mark.write(next))
     }
 
     fn transact(&self, writes: &[Request], committed: Option<&[u8]>, generation: u64) -> Result<(), TransactError> {
@@ -220,6 +244,17 @@ impl Writer {
     fn read_snapshot(&self) -> Result<Option<RawSnapshot>, StoreError> {
         read_snapshot(&self.database, &self.file)
     }
+}
+
+/// The first request and all that wait behind it, up to a batch.
+fn with_queued(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Request> {
+    let mut batch = vec![first];
+    while batch.len() < BATCH
+        && let Ok(next) = requests.try_recv()
+    {
+        batch.push(next);
+    }
+    batch
 }
 
 /// Begins a transaction that is on the disk when its commit returns. Two phases, so that a torn primary is an error and
