@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::Actuator;
-use super::ssh::{AskError, GuardChannels, Settings, excerpt};
+use super::ssh::{Ask, AskError, GuardChannels, Settings, excerpt};
 use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use crate::domain::ids::ClusterName;
 use crate::domain::plan::{Action, GuardEndpoint};
@@ -42,10 +42,16 @@ impl Frame {
 type Host = (String, String);
 
 /// Carries out [`Action::Fence`], [`Action::Promote`] and [`Action::Guarded`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct GuardedActuator {
-    channels: GuardChannels,
+    channels: Box<dyn Ask>,
     frames: Mutex<BTreeMap<Host, Frame>>,
+}
+
+impl Default for GuardedActuator {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
 }
 
 /// The guard, the action's name and its parameters; `None` for an action that is not a guard's.
@@ -65,7 +71,12 @@ fn not_a_guards(action: &Action) -> String {
 impl GuardedActuator {
     /// No session yet.
     pub fn new(settings: Settings) -> Self {
-        Self { channels: GuardChannels::new(settings), frames: Mutex::default() }
+        Self::over(Box::new(GuardChannels::new(settings)))
+    }
+
+    /// Over another way to the guards than SSH.
+    pub fn over(channels: Box<dyn Ask>) -> Self {
+        Self { channels, frames: Mutex::default() }
     }
 
     /// Connects ahead of time and learns the guard's time, so that the next action costs one exchange.

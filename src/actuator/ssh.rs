@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -63,6 +64,23 @@ impl Default for Settings {
             idle_close: Duration::from_secs(120),
             answer_bytes_max: crate::guard::protocol::ANSWER_BYTES_MAX,
         }
+    }
+}
+
+/// One line to a host's guard, one line back.
+#[async_trait]
+pub trait Ask: std::fmt::Debug + Send + Sync {
+    /// Sends one line and reads one back, without its newline.
+    ///
+    /// # Errors
+    /// Tells whether the request may have been sent. Dropping the future abandons it at once.
+    async fn ask(&self, endpoint: &GuardEndpoint, line: String, deadline: Instant) -> Result<Vec<u8>, AskError>;
+}
+
+#[async_trait]
+impl Ask for GuardChannels {
+    async fn ask(&self, endpoint: &GuardEndpoint, line: String, deadline: Instant) -> Result<Vec<u8>, AskError> {
+        GuardChannels::ask(self, endpoint, line, deadline).await
     }
 }
 

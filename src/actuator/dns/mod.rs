@@ -10,7 +10,7 @@ mod route53;
 mod route53_text;
 pub mod token_record;
 mod wire;
-mod zone;
+pub mod zone;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -104,6 +104,35 @@ impl Actuator for DnsActuator {
                 Ok(zone) => read_back(zone, warrant, &wanted, deadline).await,
                 Err(trouble) => ReadBack::Unknown { reason: trouble.reason },
             },
+        }
+    }
+}
+
+/// The same at whatever it opens as the zone: what the simulation acts through.
+#[cfg(feature = "simulation")]
+pub struct ZoneActuator<F>(pub F);
+
+#[cfg(feature = "simulation")]
+#[async_trait]
+impl<Z: Zone, F: Fn() -> Z + Send + Sync> Actuator for ZoneActuator<F> {
+    async fn raise(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Raised {
+        match parts(warrant, action) {
+            Ok((_, wanted)) => raise((self.0)(), warrant, &Wanted { records: &[], ..wanted }, deadline).await,
+            Err(reason) => Raised::Unknown { reason },
+        }
+    }
+
+    async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
+        match parts(warrant, action) {
+            Ok((_, wanted)) => execute((self.0)(), warrant, &wanted, deadline).await,
+            Err(reason) => Outcome::Failed { retryable: false, reason },
+        }
+    }
+
+    async fn read_back(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ReadBack {
+        match parts(warrant, action) {
+            Ok((_, wanted)) => read_back((self.0)(), warrant, &wanted, deadline).await,
+            Err(reason) => ReadBack::Unknown { reason },
         }
     }
 }

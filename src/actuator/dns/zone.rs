@@ -11,7 +11,7 @@ use crate::resolve::canonical_name;
 
 /// What is to be changed or looked at.
 #[derive(Debug)]
-pub(super) struct Wanted<'a> {
+pub struct Wanted<'a> {
     /// The token record's name, canonical.
     pub token_record: String,
     /// The records as they shall be; none where only the token is raised.
@@ -22,7 +22,7 @@ pub(super) struct Wanted<'a> {
 
 /// A record set as the provider shows it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Present {
+pub struct Present {
     /// Canonical name.
     pub name: String,
     /// Type.
@@ -35,7 +35,7 @@ pub(super) struct Present {
 
 /// What the provider shows at one moment, with its own form of it for the compare-and-swap.
 #[derive(Debug)]
-pub(super) struct Seen<R> {
+pub struct Seen<R> {
     /// The token record's texts, each with its strings joined.
     pub texts: Vec<String>,
     /// The address and alias record sets at the wanted names.
@@ -46,7 +46,7 @@ pub(super) struct Seen<R> {
 
 /// Nothing was sent that could change anything.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub struct Trouble {
     /// Trying again may help.
     pub retryable: bool,
     /// What went wrong and what to do next.
@@ -55,7 +55,7 @@ pub(super) struct Trouble {
 
 /// The swap did not happen, or nobody knows.
 #[derive(Debug)]
-pub(super) enum SwapTrouble {
+pub enum SwapTrouble {
     /// What was read is no longer what is there: another was faster. Nothing was changed.
     Lost,
     /// Nothing was changed.
@@ -66,7 +66,7 @@ pub(super) enum SwapTrouble {
 
 /// How far an accepted change has come.
 #[derive(Debug)]
-pub(super) enum Settled {
+pub enum Settled {
     /// Every server of the provider answers it; the words say how that is known.
     Yes(String),
     /// Not everywhere yet.
@@ -75,7 +75,7 @@ pub(super) enum Settled {
 
 /// A provider's side of one zone, for one attempt.
 #[async_trait]
-pub(super) trait Zone: Send {
+pub trait Zone: Send {
     /// The provider's own form of what it showed.
     type Raw: Send + Sync;
 
