@@ -25,7 +25,7 @@ use crate::actuator::Actuator;
 use crate::clock::unix_now;
 use crate::domain::command::{Applied, Change, Command};
 use crate::domain::decide::{Decision, Decisions, Explanation, OpenIntent, Standing, decide};
-use crate::domain::ids::{NodeId, Principal, RunId};
+use crate::domain::ids::{NodeId, Principal, RunId, UnixMs};
 use crate::domain::policy::ClusterPolicy;
 use crate::domain::quorum::Count;
 use crate::domain::run::Cause;
@@ -207,7 +207,7 @@ impl Coordinator {
         let now = unix_now();
         tracing::warn!(group = %intent.group, kind = %intent.kind, to = %intent.plan.to, reason = %intent.reason, "opening a run");
         Change::OpenRun {
-            run: RunId(uuid::Uuid::now_v7().to_string()),
+            run: run_id(now),
             group: intent.group,
             kind: intent.kind,
             drill: false,
@@ -219,7 +219,7 @@ impl Coordinator {
                 automatic: true,
                 reason: intent.reason,
                 evidence: intent.evidence,
-                fault_at: Some(crate::domain::ids::UnixMs(now.0.saturating_sub(intent.fault_age_ms))),
+                fault_at: Some(UnixMs(now.0.saturating_sub(intent.fault_age_ms))),
                 expected_loss_ms: intent.expected_loss_ms,
             },
             plan: intent.plan,
@@ -264,6 +264,13 @@ impl Coordinator {
         }
         Ok(applied)
     }
+}
+
+/// UUIDv7 of our own clock's time.
+fn run_id(now: UnixMs) -> RunId {
+    let nanos = u32::try_from(now.0 % 1000).unwrap_or(0) * 1_000_000;
+    let at = uuid::Timestamp::from_unix(uuid::NoContext, now.0 / 1000, nanos);
+    RunId(uuid::Uuid::new_v7(at).to_string())
 }
 
 /// A quorum sees it down, and only time is missing.

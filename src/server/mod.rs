@@ -4,7 +4,7 @@
 mod actuators;
 mod backend;
 mod http;
-mod journal;
+pub mod journal;
 mod leases;
 mod pager;
 
@@ -240,14 +240,20 @@ fn observer(config: &Config, own: &NodeConfig, consensus: &Consensus) -> Result<
     Observer::of_config(config, own, unix_now(), &serving, peers)
 }
 
-async fn take_in(mut received: mpsc::Receiver<Report>, sightings: Arc<Sightings>) {
+/// Takes in what other nodes push.
+pub async fn take_in(mut received: mpsc::Receiver<Report>, sightings: Arc<Sightings>) {
     while let Some(report) = received.recv().await {
         sightings.receive(report);
     }
 }
 
 /// Every report goes to the leader, and a new leader gets the newest at once.
-async fn push(consensus: Consensus, own: NodeId, mut reports: watch::Receiver<Arc<Report>>, sightings: Arc<Sightings>) {
+pub async fn push(
+    consensus: Consensus,
+    own: NodeId,
+    mut reports: watch::Receiver<Arc<Report>>,
+    sightings: Arc<Sightings>,
+) {
     let mut leadership = consensus.leadership();
     loop {
         let report = reports.borrow_and_update().clone();
