@@ -422,7 +422,11 @@ impl Executor {
     pub(super) async fn give_up(&self, id: &StepId, reason: String) -> Rest {
         tracing::error!(run = %self.run.id, step = %id, "stuck: {reason}");
         let (group, run) = (self.run.group.clone(), self.run.id.clone());
-        self.propose(Change::MarkStuck { group, run, token: self.token, step: id.clone(), reason }).await;
+        let marked = self.propose(Change::MarkStuck { group, run, token: self.token, step: id.clone(), reason }).await;
+        if !marked {
+            // No rest holds up a call for a person: what could not be committed would be due again at once.
+            tokio::time::sleep(RECHECK).await;
+        }
         Rest::of(RECHECK)
     }
 
