@@ -15,6 +15,7 @@ use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::command::{Applied, Change};
 use crate::domain::decide::Holds;
 use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
+use crate::domain::mutation::{Mutation, is_out};
 use crate::domain::plan::{Action, Step};
 use crate::domain::run::{Run, RunOutcome, RunPhase, StepPhase};
 use crate::domain::state::GroupState;
@@ -158,7 +159,9 @@ impl Executor {
             Action::Promote { .. } if !self.can_judge_loss() => return Rest::of(RECHECK),
             _ => {}
         }
-        if let Err(error) = self.coordinator.journal.confirm().await {
+        if !is_out(Mutation::StartWithoutConfirming)
+            && let Err(error) = self.coordinator.journal.confirm().await
+        {
             tracing::warn!(run = %self.run.id, step = %id, %error, "not started: leadership is not confirmed");
             return Rest::of(RECHECK);
         }
@@ -183,7 +186,7 @@ impl Executor {
                 loss_limit_ms: gate.limit_ms,
             })
             .await;
-        if !started {
+        if !started && !is_out(Mutation::ActBeforeCommit) {
             return Rest::of(RECHECK);
         }
         let warrant = self.warrant(id, attempt);
@@ -304,7 +307,7 @@ impl Executor {
             tracing::warn!(run = %self.run.id, step = %id, %error, "not read back: leadership is not confirmed");
             return Rest::of(RECHECK);
         }
-        if step.action.is_repeatable() {
+        if step.action.is_repeatable() || is_out(Mutation::RepeatInsteadOfReadingBack) {
             let reason = "interrupted; it may be repeated".to_owned();
             self.report(id, attempt, Outcome::Failed { retryable: true, reason }).await;
             return Rest::none();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::ids::{StepId, Token, UnixMs};
+use super::mutation::{Mutation, is_out};
 use super::plan::{Action, Step};
 use super::policy::Fencing;
 use super::run::{Run, RunOutcome, RunPhase, StepPhase, StepRecord};
@@ -98,7 +99,7 @@ pub fn advance(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, n
             }
             moves
         }
-        RunPhase::Open if group.pause.is_some() => open_questions(run, hand, None),
+        RunPhase::Open if group.pause.is_some() && !is_out(Mutation::NoPauseGate) => open_questions(run, hand, None),
         RunPhase::Open => {
             let mut moves = open_moves(group, run, hand, patience, now);
             moves.extend(lapse(group, run, hand));

@@ -7,6 +7,7 @@ use super::alarms;
 use super::command::GroupSpec;
 use super::ids::{GroupName, RegionName, TargetName, Token, UnixMs};
 use super::loss::{self, Loss};
+use super::mutation::{Mutation, is_out};
 use super::page::Page;
 use super::plan::Plan;
 use super::policy::{ClusterPolicy, GroupPolicy, LagAction, Need, Trigger};
@@ -244,7 +245,7 @@ impl Look<'_> {
             }
             return (Standing::Counting, lines, None);
         }
-        if !lagging && count.agreed_ms < self.rules.hold_down_ms {
+        if !lagging && count.agreed_ms < self.rules.hold_down_ms && !is_out(Mutation::NoHoldDown) {
             let waited = count.agreed_ms as f64 / 1000.0;
             let hold_down = self.rules.hold_down_ms as f64 / 1000.0;
             return (Standing::Counting, vec![tally, format!("hold-down {waited:.1} s of {hold_down:.1} s")], None);
@@ -310,7 +311,7 @@ impl Look<'_> {
 
     /// What keeps a due failover from opening.
     fn obstacle(&self) -> Option<String> {
-        if let Some(pause) = &self.group.pause {
+        if let Some(pause) = self.group.pause.as_ref().filter(|_| !is_out(Mutation::NoPauseGate)) {
             return Some(format!("paused by {}: {}", pause.by, pause.reason));
         }
         if self.rules.shadow {
@@ -330,6 +331,9 @@ impl Look<'_> {
 
     /// What has been done lately, and must not be done or undone again by itself so soon.
     fn past_obstacle(&self) -> Option<String> {
+        if is_out(Mutation::NoCooldown) {
+            return None;
+        }
         let cooldown_ms = self.rules.cooldown_ms;
         let left_ms = |since: UnixMs| since.plus(cooldown_ms).since(self.now);
         if let Some(last) = self.group.last_failover.as_ref().filter(|last| last.automatic) {
@@ -398,7 +402,7 @@ impl Look<'_> {
 /// P5 in words, where it forbids promoting.
 pub fn loss_obstacle(rules: &GroupPolicy, loss: Option<&Loss>, to: &RegionName) -> Option<String> {
     let loss = loss?;
-    if loss.is_within(rules.rpo_limit_ms) {
+    if loss.is_within(rules.rpo_limit_ms) || is_out(Mutation::NoLossGate) {
         return None;
     }
     let limit_s = rules.rpo_limit_ms as f64 / 1000.0;

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod invariants;
 pub mod lease;
 pub mod loss;
+pub mod mutation;
 pub mod observation;
 pub mod page;
 pub mod plan;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ConfigDigest, GroupName, NodeId, Principal, RegionName, RunId, StepId, Token, UnixMs};
+use super::mutation::{Mutation, is_out};
 use super::plan::{Action, Plan, Step};
 use super::policy::Fencing;
 
@@ -363,6 +364,9 @@ impl Run {
     /// Whether `stage` may begin: every blocking step before it is settled; the last stage waits for all before it.
     pub fn stage_is_due(&self, stage: usize) -> bool {
         let is_last = stage + 1 == self.plan.stages.len();
+        if is_out(Mutation::NoFenceProof) {
+            return true;
+        }
         self.plan
             .steps()
             .filter(|(n, step)| *n < stage && (step.blocking || is_last))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::{GroupName, NodeId, TargetName};
+use super::mutation::{Mutation, is_out};
 use super::observation::{Observation, Report};
 
 /// A node's newest report and how long ago it came, by the leader's monotonic clock.
@@ -29,10 +30,14 @@ pub struct View {
     pub clock_agrees: bool,
 }
 
+/// Who reported within this is present, milliseconds: a majority of those is *not* what counts.
+const PRESENT_MS: u64 = 2000;
+
 impl View {
     /// A strict majority of all voters.
     pub fn majority(&self) -> usize {
-        self.voters.len() / 2 + 1
+        let all = if is_out(Mutation::MajorityOfPresent) { self.fresh(PRESENT_MS).count() } else { self.voters.len() };
+        all / 2 + 1
     }
 
     /// Voters whose report is no older than `ttl_ms`.

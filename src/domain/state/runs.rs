@@ -10,6 +10,7 @@ use super::{
 use crate::domain::attempt::Outcome;
 use crate::domain::command::{Change, FenceProof, Rejection, RejectionCode};
 use crate::domain::ids::{GroupName, RegionName, RunId, StepId, Token};
+use crate::domain::mutation::{Mutation, is_out};
 use crate::domain::plan::{Action, Plan, Step};
 use crate::domain::policy::Fencing;
 use crate::domain::run::{Claim, Run, RunEvent, RunKind, RunOutcome, RunPhase, StepEvent, StepPhase, StepRecord};
@@ -68,7 +69,7 @@ impl GroupState {
     pub(super) fn held_run(&mut self, (name, id, token): Holder<'_>) -> Result<&mut Run, Rejection> {
         let run = self.run_mut(name, id)?;
         match run.token() {
-            Some(current) if current == token => Ok(run),
+            Some(current) if current == token || is_out(Mutation::AnyTokenHolds) => Ok(run),
             Some(current) => reject(
                 RejectionCode::Stale,
                 format!("token {token} of run {id} is stale: the run was claimed anew under {current}"),
@@ -106,7 +107,7 @@ impl ClusterState {
             return reject(RejectionCode::Illegal, format!("run id {id} was used before"));
         }
         let at_once = group.last_failover.as_ref().is_some_and(|last| last.serving_epoch == group.serving.epoch);
-        if *kind == RunKind::Failover && cause.automatic && at_once {
+        if *kind == RunKind::Failover && cause.automatic && at_once && !is_out(Mutation::NoCooldown) {
             let message = format!("a failover already completed in serving epoch {}", group.serving.epoch);
             return reject(RejectionCode::AlreadyFailedOver, message);
         }
@@ -162,7 +163,8 @@ impl ClusterState {
             return reject(RejectionCode::Invalid, message);
         }
         let n_of = |token: Token| if token.epoch == epoch { token.n } else { 0 };
-        let Some(n) = n_of(last).max(n_of(floor)).checked_add(1) else {
+        let step = if is_out(Mutation::ClaimDoesNotRaise) && last.n > 0 { 0 } else { 1 };
+        let Some(n) = n_of(last).max(n_of(floor)).checked_add(step) else {
             return reject(
                 RejectionCode::Invalid,
                 format!("there is no token above {floor}: raise the cluster's epoch"),
@@ -193,7 +195,7 @@ impl ClusterState {
             return reject(RejectionCode::Invalid, "not a StepStarted");
         };
         let group = self.group_mut(name)?;
-        if let Some(pause) = &group.pause {
+        if let Some(pause) = group.pause.as_ref().filter(|_| !is_out(Mutation::NoPauseGate)) {
             let message = format!("group {name} is paused by {}: {}", pause.by, pause.reason);
             return reject(RejectionCode::Paused, message);
         }
@@ -369,7 +371,7 @@ fn may_open(
     expected_token: Token,
     expected_serving_epoch: u64,
 ) -> Result<(), Rejection> {
-    if let Some(open) = &group.open_run {
+    if let Some(open) = group.open_run.as_ref().filter(|_| !is_out(Mutation::ManyOpenRuns)) {
         return reject(RejectionCode::RunOpen, format!("run {} is open in group {name}; one at a time", open.id));
     }
     if group.token != expected_token || group.serving.epoch != expected_serving_epoch {
@@ -379,7 +381,7 @@ fn may_open(
         );
         return reject(RejectionCode::Stale, message);
     }
-    if let Some(pause) = &group.pause {
+    if let Some(pause) = group.pause.as_ref().filter(|_| !is_out(Mutation::NoPauseGate)) {
         let message = format!("group {name} is paused by {}: {}; resume it first", pause.by, pause.reason);
         return reject(RejectionCode::Paused, message);
     }
@@ -433,6 +435,7 @@ fn may_promote(
         reject(RejectionCode::NoFenceProof, format!("no fence proof for the old primary in {}: {why}", run.from()))
     };
     match proof {
+        None if is_out(Mutation::NoFenceProof) => {}
         None => return missing("none was given"),
         Some(FenceProof::Guard { token: read_under, .. }) => {
             if *read_under != token {
@@ -458,7 +461,7 @@ fn may_promote(
         }
         Some(FenceProof::Asserted | FenceProof::Standing) => {}
     }
-    if run.loss_acceptance.is_some() {
+    if run.loss_acceptance.is_some() || is_out(Mutation::NoLossGate) {
         return Ok(());
     }
     match (expected_loss_ms, loss_limit_ms) {

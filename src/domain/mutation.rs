@@ -1,0 +1,56 @@
+//! Gates that can be taken out one at a time, so that the simulation can show that it notices. In builds without the
+//! feature `simulation` none can be, and asking costs nothing.
+
+/// What is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// The fence is not read back again before promoting: that its step is done is taken for proof.
+    PromoteWithoutReread,
+    /// Steps start without a quorum round (ReadIndex).
+    StartWithoutConfirming,
+    /// Effects are asked for before `StepStarted` is known to be committed.
+    ActBeforeCommit,
+    /// What may have happened is not read back after a take-over: it is called failed, and done again.
+    RepeatInsteadOfReadingBack,
+    /// The log takes any token for the holder's.
+    AnyTokenHolds,
+    /// A promotion needs no fence proof.
+    NoFenceProof,
+    /// What a promotion would lose is not judged.
+    NoLossGate,
+    /// A pause stops nothing.
+    NoPauseGate,
+    /// A claim issues the token that is there already.
+    ClaimDoesNotRaise,
+    /// A failover opens at the first moment of agreement.
+    NoHoldDown,
+    /// A majority of those who report is enough.
+    MajorityOfPresent,
+    /// A second run may open beside the first.
+    ManyOpenRuns,
+    /// A failover may follow another at once.
+    NoCooldown,
+}
+
+#[cfg(feature = "simulation")]
+thread_local! {
+    static TAKEN_OUT: std::cell::Cell<Option<Mutation>> = const { std::cell::Cell::new(None) };
+}
+
+/// Takes a gate out, on this thread.
+#[cfg(feature = "simulation")]
+pub fn take_out(mutation: Option<Mutation>) {
+    TAKEN_OUT.set(mutation);
+}
+
+/// Whether the gate is taken out.
+#[cfg(feature = "simulation")]
+pub fn is_out(mutation: Mutation) -> bool {
+    TAKEN_OUT.get() == Some(mutation)
+}
+
+/// Whether the gate is taken out: never.
+#[cfg(not(feature = "simulation"))]
+pub const fn is_out(_: Mutation) -> bool {
+    false
+}
