@@ -1,0 +1,276 @@
+//! The guard of a model host: it speaks the real protocol, in the real guard's order (`src/guard/handler.rs`): refuse a
+//! lower token, refuse what is late, raise, then the action lock, then act, then answer.
+
+use watchdog::domain::ids::{Token, UnixMs};
+use watchdog::guard::protocol::{
+    Answer, FENCE, GroupStatus, InFlight, LatchMark, PROMOTE, PostgresStatus, RAISE, Refusal, Reply, Request, STATUS,
+    Status,
+};
+
+use crate::host::{Host, Kind, Line, Work, duration, tick};
+use crate::mutation::{Mutant, is_in};
+use crate::world::{Asker, World};
+
+type Back = Asker<Vec<u8>>;
+
+/// A request has reached the host.
+pub fn receive(world: &mut World, at: usize, line: String, asker: Back) {
+    let host = &mut world.hosts[at];
+    if !host.on {
+        return;
+    }
+    if host.mood.hangs {
+        host.held_up.push((line, asker));
+        return;
+    }
+    tick(world);
+    let request: Request = match serde_json::from_str(&line) {
+        Ok(request) => request,
+        Err(error) => {
+            world.broken("P12", format!("the node sent what is no request: {error}"));
+            return;
+        }
+    };
+    handle(world, at, request, asker);
+}
+
+/// What waited while the guard hung is read now.
+pub fn recover(world: &mut World, at: usize) {
+    world.hosts[at].mood.hangs = false;
+    for (line, asker) in std::mem::take(&mut world.hosts[at].held_up) {
+        receive(world, at, line, asker);
+    }
+}
+
+fn reply(world: &mut World, at: usize, asker: Back, reply: Reply, is_of_action: bool) {
+    let now = world.now();
+    let host = &world.hosts[at];
+    if is_of_action && host.mood.is_mute {
+        return;
+    }
+    let answer = Answer {
+        guard_version: "model".to_owned(),
+        boot_nonce: host.boot_nonce(),
+        boottime_ms: host.boottime_ms(now),
+        reply,
+    };
+    let bytes = serde_json::to_vec(&answer).expect("an answer is JSON");
+    asker.answer(world, bytes);
+}
+
+fn refused(refusal: Refusal, reason: &str, held: Option<Token>) -> Reply {
+    Reply::Refused { refusal, reason: reason.to_owned(), held }
+}
+
+fn handle(world: &mut World, at: usize, request: Request, asker: Back) {
+    if request.action == STATUS {
+        let status = Reply::Status(status(&world.hosts[at], &request));
+        return reply(world, at, asker, status, false);
+    }
+    let (Some(token), Some(run)) = (request.token, request.run.clone()) else {
+        return world.broken("P12", "a request without token or run");
+    };
+    if let Err(no) = raise(world, at, &request, token) {
+        return reply(world, at, asker, *no, false);
+    }
+    let host = &mut world.hosts[at];
+    if let Some(work) = &mut host.work
+        && work.what.action != PROMOTE
+        && token > work.what.token
+        && (request.abort || work.what.run != run)
+    {
+        work.preempted = true;
+    }
+    let in_flight = host.work.as_ref().map(|work| work.what.clone());
+    if request.action == RAISE {
+        return reply(world, at, asker, Reply::Raised { held: token, in_flight }, false);
+    }
+    if request.read_back {
+        let seen = read_back(world, at, &request, in_flight);
+        if request.action == FENCE && matches!(seen, Reply::Done { .. }) {
+            world.hosts[at].fence_seen = Some(token);
+        }
+        return reply(world, at, asker, seen, false);
+    }
+    if let Some(at_work) = in_flight {
+        if at_work.action == PROMOTE && at_work.run != run {
+            return reply(world, at, asker, Reply::InFlight { in_flight: at_work }, true);
+        }
+        world.hosts[at].waiting.push_back((request, asker));
+        return;
+    }
+    begin(world, at, request, asker);
+}
+
+fn in_time(world: &World, at: usize, request: &Request) -> Result<(), Box<Reply>> {
+    let host = &world.hosts[at];
+    if request.boot_nonce.as_ref().is_some_and(|nonce| *nonce != host.boot_nonce()) {
+        return Err(Box::new(refused(Refusal::AnotherBoot, "the host was booted since", None)));
+    }
+    let now_ms = host.boottime_ms(world.now());
+    if request.not_after_boottime_ms.is_some_and(|not_after| now_ms > not_after) && !is_in(Mutant::GuardIgnoresDeadline)
+    {
+        return Err(Box::new(refused(Refusal::Expired, "the deadline has passed", None)));
+    }
+    Ok(())
+}
+
+fn raise(world: &mut World, at: usize, request: &Request, token: Token) -> Result<(), Box<Reply>> {
+    let held = world.hosts[at].token;
+    if token < held && !is_in(Mutant::HostTakesLowerTokens) {
+        let text = format!("{}: {} refused, {held} is held", world.hosts[at].name, token);
+        world.note(text);
+        return Err(Box::new(refused(Refusal::LowerToken, "a higher token is held here", Some(held))));
+    }
+    in_time(world, at, request)?;
+    let host = &mut world.hosts[at];
+    host.token = token.max(held);
+    host.highest = host.highest.max(token);
+    if token > held {
+        let text = format!("{}: token {token} raised", host.name);
+        world.note(text);
+    }
+    Ok(())
+}
+
+fn status(host: &Host, request: &Request) -> Status {
+    let group = crate::site::group();
+    Status {
+        host: host.name.clone(),
+        cluster: request.cluster.clone(),
+        groups: vec![GroupStatus {
+            group: group.clone(),
+            token: Some(host.token),
+            epoch: Some(host.token.epoch),
+            latch: host.latch.clone(),
+            hold: None,
+            in_flight: host.work.as_ref().map(|work| work.what.clone()),
+            last: Vec::new(),
+            fault: None,
+        }],
+        postgres: Some(PostgresStatus { group, role: host.role(), seen_by: "model".to_owned() }),
+    }
+}
+
+/// Is the effect there?
+fn look(host: &Host, request: &Request) -> Result<String, String> {
+    use watchdog::guard::protocol::PostgresRole::{InRecovery, Stopped, Writable};
+    match (request.action.as_str(), host.role()) {
+        (FENCE, Writable) => Err("the server takes writes".to_owned()),
+        (FENCE, _) if host.latch.is_none() => Err("not latched".to_owned()),
+        (FENCE, role) => Ok(format!("{role:?} and latched")),
+        (PROMOTE, Writable) => Ok("in production".to_owned()),
+        (PROMOTE, role @ (InRecovery | Stopped)) => Err(format!("{role:?}")),
+        _ => {
+            let of_step =
+                |line: &&Line| Some(&line.run) == request.run.as_ref() && Some(&line.step) == request.step.as_ref();
+            match host.ledger.iter().rev().find(of_step) {
+                None => Err("no record of this step".to_owned()),
+                Some(_) if host.services => Ok("services run".to_owned()),
+                Some(_) => Err("services do not run".to_owned()),
+            }
+        }
+    }
+}
+
+fn read_back(world: &World, at: usize, request: &Request, in_flight: Option<InFlight>) -> Reply {
+    let host = &world.hosts[at];
+    let may_bring = |work: &InFlight| {
+        work.action == request.action
+            || (Some(&work.run) == request.run.as_ref() && Some(&work.step) == request.step.as_ref())
+    };
+    match (in_flight.filter(may_bring), look(host, request)) {
+        (Some(_), Ok(evidence)) if request.action == PROMOTE => Reply::Done { evidence, acted: false },
+        (Some(in_flight), _) => Reply::InFlight { in_flight },
+        (None, Ok(evidence)) => Reply::Done { evidence, acted: false },
+        (None, Err(evidence)) => Reply::NotDone { evidence },
+    }
+}
+
+/// The action lock is free.
+fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
+    let now = world.now();
+    let (Some(token), Some(run), Some(step)) = (request.token, request.run.clone(), request.step.clone()) else {
+        return;
+    };
+    let held = world.hosts[at].token;
+    if token < held && !is_in(Mutant::HostTakesLowerTokens) {
+        return reply(world, at, asker, refused(Refusal::LowerToken, "a higher token is held here", Some(held)), true);
+    }
+    if let Err(no) = in_time(world, at, &request) {
+        return reply(world, at, asker, *no, true);
+    }
+    let host = &world.hosts[at];
+    if let Ok(evidence) = look(host, &request) {
+        return reply(world, at, asker, Reply::Done { evidence, acted: false }, true);
+    }
+    if request.action == PROMOTE {
+        if host.latch.is_some() {
+            return reply(world, at, asker, refused(Refusal::Latched, "this host is latched", None), true);
+        }
+        if !host.database.running || host.database.kind == Kind::Primary {
+            let reason = "there is no running standby to promote".to_owned();
+            return reply(world, at, asker, Reply::Failed { retryable: true, reason }, true);
+        }
+    }
+    if host.mood.fails {
+        let reason = "the action's command failed".to_owned();
+        return reply(world, at, asker, Reply::Failed { retryable: true, reason }, true);
+    }
+    let what = InFlight {
+        run: run.clone(),
+        step: step.clone(),
+        attempt: request.attempt.unwrap_or(0),
+        action: request.action.clone(),
+        token,
+        guard_pid: 1,
+        process_group: None,
+        since_boottime_ms: host.boottime_ms(now),
+        orphaned: false,
+    };
+    crate::promises::effect_begins(world, at, &what);
+    let host = &mut world.hosts[at];
+    host.ledger.push(Line { run: run.clone(), step: step.clone(), event: "started", token });
+    if request.action == FENCE {
+        host.latch = Some(LatchMark { token, run, step, at: UnixMs(now) });
+    }
+    let serial = host.next_serial();
+    let text = format!("{}: {} begins under {token} (attempt {})", host.name, request.action, what.attempt);
+    host.work = Some(Work { serial, what, preempted: false, asker: Some(asker) });
+    world.note(text);
+    let takes = duration(world, at, &request.action);
+    world.later(takes, move |world| end(world, at, serial));
+}
+
+/// What was at work has come to its end, unless the power failed under it.
+fn end(world: &mut World, at: usize, serial: u64) {
+    tick(world);
+    if world.hosts[at].work.as_ref().is_none_or(|work| work.serial != serial) {
+        return;
+    }
+    let Some(mut work) = world.hosts[at].work.take() else { return };
+    let what = work.what.clone();
+    let event = if work.preempted { "preempted" } else { "done" };
+    let host = &mut world.hosts[at];
+    host.ledger.push(Line { run: what.run.clone(), step: what.step.clone(), event, token: what.token });
+    let answer = if work.preempted {
+        Reply::Unknown { reason: "ended by a later token".to_owned() }
+    } else {
+        match what.action.as_str() {
+            FENCE => host.database.running = false,
+            PROMOTE => host.database.kind = Kind::Primary,
+            _ => host.services = host.on,
+        }
+        Reply::Done { evidence: format!("{} done", what.action), acted: true }
+    };
+    let text = format!("{}: {} {event} under {}", host.name, what.action, what.token);
+    world.note(text);
+    crate::promises::effect_ends(world, at, &what, !work.preempted);
+    if let Some(asker) = work.asker.take() {
+        reply(world, at, asker, answer, true);
+    }
+    while world.hosts[at].work.is_none() {
+        let Some((request, asker)) = world.hosts[at].waiting.pop_front() else { return };
+        begin(world, at, request, asker);
+    }
+}

@@ -1,0 +1,253 @@
+//! A host that is acted upon: its database, its services, and what its guard keeps. Positions in the log are the
+//! world's milliseconds at the last write, so that what is missing at the standby is counted in lost time at once.
+
+use std::collections::VecDeque;
+
+use watchdog::domain::ids::{RunId, StepId, Token};
+use watchdog::guard::protocol::{InFlight, LatchMark, PostgresRole, Request};
+
+use crate::world::{Asker, MS, SECOND, World};
+
+/// What the data directory makes of the server that runs on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Primary,
+    Standby,
+}
+
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub kind: Kind,
+    pub running: bool,
+    /// The last write it has.
+    pub lsn: u64,
+    /// A standby that has fallen so far behind, milliseconds.
+    pub lag_ms: u64,
+    /// The way from the primary is cut.
+    pub is_cut_off: bool,
+    /// Tokens in the table `watchdog_token`.
+    pub token: Token,
+}
+
+/// One line of the guard's ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub run: RunId,
+    pub step: StepId,
+    pub event: &'static str,
+    pub token: Token,
+}
+
+/// What is at work under the action lock.
+pub struct Work {
+    pub serial: u64,
+    pub what: InFlight,
+    /// It was told to end.
+    pub preempted: bool,
+    pub asker: Option<Asker<Vec<u8>>>,
+}
+
+/// How the guard behaves now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mood {
+    /// What it begins takes so much longer, microseconds.
+    pub slow: u64,
+    /// Its answers to actions do not arrive.
+    pub is_mute: bool,
+    /// Actions fail.
+    pub fails: bool,
+    /// Requests wait until it is well again.
+    pub hangs: bool,
+}
+
+pub struct Host {
+    pub name: String,
+    pub region: String,
+    pub on: bool,
+    pub boots: u64,
+    pub booted_at: u64,
+    /// The token store, durable.
+    pub token: Token,
+    /// Durable.
+    pub latch: Option<LatchMark>,
+    /// Durable.
+    pub ledger: Vec<Line>,
+    pub work: Option<Work>,
+    /// Wait for the action lock.
+    pub waiting: VecDeque<(Request, Asker<Vec<u8>>)>,
+    /// Came while it hung.
+    pub held_up: Vec<(String, Asker<Vec<u8>>)>,
+    pub database: Database,
+    pub services: bool,
+    pub mood: Mood,
+    /// The last token under which the fence was read back and found to hold.
+    pub fence_seen: Option<Token>,
+    /// People cleared the latch, after that.
+    pub is_unlatched: bool,
+    /// The highest token that was ever made to be remembered here: what the promises are checked against.
+    pub highest: Token,
+    serial: u64,
+}
+
+impl Host {
+    pub fn new(name: &str, region: &str, kind: Kind) -> Self {
+        let database = Database { kind, running: true, lsn: 0, lag_ms: 0, is_cut_off: false, token: Token::default() };
+        Self {
+            name: name.to_owned(),
+            region: region.to_owned(),
+            on: true,
+            boots: 1,
+            booted_at: 0,
+            token: Token { epoch: 1, n: 0 },
+            latch: None,
+            ledger: Vec::new(),
+            work: None,
+            waiting: VecDeque::new(),
+            held_up: Vec::new(),
+            database,
+            services: kind == Kind::Primary,
+            mood: Mood::default(),
+            fence_seen: None,
+            is_unlatched: false,
+            highest: Token::default(),
+            serial: 0,
+        }
+    }
+
+    /// By its own clock since it was booted, milliseconds; never 0.
+    pub fn boottime_ms(&self, now: u64) -> u64 {
+        (now - self.booted_at) / MS + 1
+    }
+
+    pub fn boot_nonce(&self) -> String {
+        format!("boot-{}", self.boots)
+    }
+
+    pub fn takes_writes(&self) -> bool {
+        self.on && self.database.running && self.database.kind == Kind::Primary
+    }
+
+    pub fn role(&self) -> PostgresRole {
+        match (self.database.running, self.database.kind) {
+            (false, _) => PostgresRole::Stopped,
+            (true, Kind::Standby) => PostgresRole::InRecovery,
+            (true, Kind::Primary) => PostgresRole::Writable,
+        }
+    }
+
+    pub fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// The server starts, unless the boot gate finds the latch.
+    fn start_database(&mut self) {
+        if self.on && self.latch.is_none() {
+            self.database.running = true;
+        }
+    }
+}
+
+/// The databases as of now: the primary writes, its standby receives.
+pub fn tick(world: &mut World) {
+    let now_ms = world.now() / MS;
+    for host in &mut world.hosts {
+        if host.takes_writes() {
+            host.database.lsn = now_ms;
+        }
+    }
+    let position = |host: &Host| host.takes_writes().then_some(host.database.lsn);
+    let primary = world.hosts.iter().filter_map(position).max();
+    let Some(primary) = primary else { return };
+    for host in &mut world.hosts {
+        let standby = &mut host.database;
+        if host.on && standby.running && standby.kind == Kind::Standby && !standby.is_cut_off {
+            standby.lsn = standby.lsn.max(primary.saturating_sub(50 + standby.lag_ms));
+        }
+    }
+}
+
+/// Power fails: nothing of what was at work is left, or a promotion that had got far enough.
+pub fn power_off(world: &mut World, at: usize) {
+    tick(world);
+    let host = &mut world.hosts[at];
+    host.on = false;
+    host.database.running = false;
+    host.services = false;
+    host.waiting.clear();
+    host.held_up.clear();
+    host.work = None;
+    let name = host.name.clone();
+    world.note(format!("{name}: power fails"));
+}
+
+pub fn power_on(world: &mut World, at: usize) {
+    let now = world.now();
+    let host = &mut world.hosts[at];
+    if host.on {
+        return;
+    }
+    host.on = true;
+    host.boots += 1;
+    host.booted_at = now;
+    host.start_database();
+    let text = format!("{}: powered on, database {:?}", host.name, host.role());
+    world.note(text);
+}
+
+/// The database's processes die.
+pub fn kill_database(world: &mut World, at: usize) {
+    tick(world);
+    let host = &mut world.hosts[at];
+    host.database.running = false;
+    host.services = false;
+    let text = format!("{}: the database is killed", host.name);
+    world.note(text);
+}
+
+/// Whoever looks after the host starts it again; the boot gate decides.
+pub fn start_database(world: &mut World, at: usize) {
+    let host = &mut world.hosts[at];
+    host.start_database();
+    let text = format!("{}: the database is told to start: {:?}", host.name, host.role());
+    world.note(text);
+}
+
+/// People make a standby of a fenced old primary, once the other side serves.
+pub fn rejoin(world: &mut World, at: usize) {
+    tick(world);
+    let serves = world.hosts[1 - at].takes_writes();
+    let host = &mut world.hosts[at];
+    if !serves || !host.on || host.latch.is_none() || host.takes_writes() {
+        return;
+    }
+    host.latch = None;
+    host.database.kind = Kind::Standby;
+    host.database.running = true;
+    let text = format!("{}: rejoined by hand, as a standby", host.name);
+    world.note(text);
+}
+
+/// People clear the latch and start the old primary again, whatever is under way.
+pub fn unlatch(world: &mut World, at: usize) {
+    let host = &mut world.hosts[at];
+    if !host.on || host.latch.is_none() {
+        return;
+    }
+    host.latch = None;
+    host.is_unlatched = true;
+    host.start_database();
+    let text = format!("{}: unlatched and started by hand", host.name);
+    world.note(text);
+}
+
+/// How long an action takes, microseconds.
+pub fn duration(world: &mut World, at: usize, action: &str) -> u64 {
+    let slow = world.hosts[at].mood.slow;
+    let mut chance = crate::chance::Chance::new(world.seed, &format!("{at}-{action}-{}", world.now()));
+    slow + match action {
+        "fence" => chance.between(50 * MS, 500 * MS),
+        "promote" => chance.between(80 * MS, SECOND),
+        _ => chance.between(50 * MS, 800 * MS),
+    }
+}

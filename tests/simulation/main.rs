@@ -1,0 +1,109 @@
+//! The deterministic simulation: the real domain, coordinator, Raft, store, probes and actuators on virtual clocks, disks
+//! and a virtual network, with model hosts, zone and pager, and with everything going wrong. See docs/VERIFICATION.md.
+//!
+//! One schedule is one process: tokio seeds its own choices from a counter of the process, and only a fresh one makes a
+//! schedule repeatable.
+
+mod acting;
+mod chance;
+mod children;
+mod disk;
+mod drive;
+mod faults;
+mod guard;
+mod host;
+mod mutation;
+mod node;
+mod pager;
+mod promises;
+mod rest;
+mod schedule;
+mod seeing;
+mod site;
+mod wire;
+mod world;
+mod zone;
+
+use children::{Asked, Told, ask, of_environment};
+use mutation::ALL;
+
+/// Schedules in an ordinary run of the tests; `SCHEDULES=…` asks for more, `scripts/simulate --minutes N` for as many as
+/// there is time for.
+const SCHEDULES: u64 = 300;
+/// A mutant that so many schedules do not notice is not noticed.
+const SCHEDULES_FOR_MUTANT: u64 = 400;
+/// Schedules that once showed a defect of the product, and what it was.
+const REGRESSIONS: &[(u64, &str)] =
+    &[(14, "a leader that could not commit that its run is stuck tried again without any wait")];
+
+/// What one process does for the tests below.
+#[test]
+#[ignore = "asked for by the other tests, each in a process of its own"]
+fn child() {
+    children::child();
+}
+
+#[test]
+fn every_promise_is_kept_in_every_schedule() {
+    if let Some(asked) = children::one_seed() {
+        let told = ask(&asked);
+        println!("{}", told.text);
+        assert!(told.is_well(), "seed {} breaks a promise, see above", asked.seed);
+        return;
+    }
+    let first = of_environment("FIRST_SEED").unwrap_or(1);
+    let until = of_environment("SECONDS").map(|s| std::time::Instant::now() + std::time::Duration::from_secs(s));
+    let count = of_environment("SCHEDULES").unwrap_or(if until.is_some() { u64::MAX / 2 } else { SCHEDULES });
+    let started = std::time::Instant::now();
+    let mut figures = children::Figures::default();
+    let failed = children::first_that(first..first + count, None, &mut figures, |told| {
+        !told.is_well() || until.is_some_and(|until| std::time::Instant::now() > until)
+    });
+    println!("{figures}, {:.1} s of real time", started.elapsed().as_secs_f64());
+    if let Some(told) = failed.filter(|told| !told.is_well()) {
+        panic!("{}\nSEED={} cargo test --test simulation replays it", told.text, told.seed);
+    }
+}
+
+#[test]
+fn what_once_went_wrong_goes_well() {
+    for (seed, what) in REGRESSIONS {
+        let told = ask(&Asked { seed: *seed, mutant: None });
+        assert!(told.is_well(), "again, {what}:\n{}", told.text);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_schedule() {
+    for seed in [4, 9, 22] {
+        let asked = Asked { seed, mutant: None };
+        let (one, other) = (ask(&asked), ask(&asked));
+        assert!(!one.hash.is_empty(), "{}", one.text);
+        assert_eq!(one.hash, other.hash, "seed {seed}");
+    }
+}
+
+#[test]
+fn every_gate_that_is_taken_out_is_missed() {
+    if children::one_seed().is_some() {
+        return;
+    }
+    let mut unnoticed = Vec::new();
+    println!("| taken out | noticed as | by seed | schedules |");
+    println!("|---|---|---|---|");
+    for (name, _, what) in ALL {
+        let mut figures = children::Figures::default();
+        let found = children::first_that(1..SCHEDULES_FOR_MUTANT + 1, Some(name), &mut figures, |told| !told.is_well());
+        match found {
+            Some(Told { seed, broken, .. }) => {
+                println!(
+                    "| {what} | {} | {seed} | {} |",
+                    broken.first().map_or("-", String::as_str),
+                    figures.schedules
+                );
+            }
+            None => unnoticed.push(*name),
+        }
+    }
+    assert!(unnoticed.is_empty(), "nobody misses: {}", unnoticed.join(", "));
+}

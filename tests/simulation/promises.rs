@@ -1,0 +1,436 @@
+//! What is promised (README), checked from outside: against the committed log, the resources as they are, and what every
+//! node knows. A broken promise is named, and ends the schedule.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use watchdog::domain::attempt::{Outcome, Warrant};
+use watchdog::domain::command::{Applied, Change, Command, FenceProof};
+use watchdog::domain::ids::{NodeId, RunId, Token};
+use watchdog::domain::invariants::{violations, violations_between};
+use watchdog::domain::observation::{Report, Verdict};
+use watchdog::domain::plan::Action;
+use watchdog::domain::policy::{ClusterPolicy, Fencing};
+use watchdog::domain::run::{RunKind, RunOutcome, StepPhase};
+use watchdog::domain::state::{ClusterState, GroupState};
+use watchdog::guard::protocol::{FENCE, InFlight, PROMOTE};
+
+use crate::site;
+use crate::world::{MS, SECOND, World, of_unix};
+
+/// The reference's states of so many entries back are kept, to compare nodes that lag with.
+const STATES_KEPT: usize = 400;
+
+/// A `down` of the serving region's trigger that a node reported: when, and since when it said so.
+#[derive(Debug, Clone, Copy)]
+struct Down {
+    reported: u64,
+    since: u64,
+}
+
+/// What is known from outside.
+pub struct Promises {
+    policy: Arc<ClusterPolicy>,
+    pub broken: Vec<(u64, String)>,
+    /// What applying the committed commands gives.
+    pub reference: Arc<ClusterState>,
+    states: VecDeque<Arc<ClusterState>>,
+    /// P1: automatic failovers that completed, by the serving epoch they were opened in.
+    completed: BTreeMap<u64, RunId>,
+    last_completed: Option<u64>,
+    /// P1: the open run.
+    open: Option<RunId>,
+    /// P3: the last token that was issued.
+    issued: Token,
+    /// P9: paused, as the log has it, and until when by true time.
+    paused: Option<Option<u64>>,
+    /// Promotions that ended, by run: P6.
+    promoted: BTreeMap<RunId, u32>,
+    /// Runs whose operator said that the old primary is silent, or who need no proof.
+    asserted: BTreeSet<RunId>,
+    /// Runs whose operator took the loss.
+    accepted: BTreeSet<RunId>,
+    downs: BTreeMap<(NodeId, String), VecDeque<Down>>,
+    /// How wrong each node's wall clock is: true times are told from what they wrote.
+    pub wall_ms: BTreeMap<u64, i64>,
+    /// Commands so far, for figures.
+    pub commands: u64,
+    pub runs_opened: u64,
+}
+
+impl Promises {
+    pub fn new(policy: Arc<ClusterPolicy>) -> Self {
+        Self {
+            policy,
+            broken: Vec::new(),
+            reference: Arc::default(),
+            states: VecDeque::new(),
+            completed: BTreeMap::new(),
+            last_completed: None,
+            open: None,
+            issued: Token::default(),
+            paused: None,
+            promoted: BTreeMap::new(),
+            asserted: BTreeSet::new(),
+            accepted: BTreeSet::new(),
+            downs: BTreeMap::new(),
+            wall_ms: BTreeMap::new(),
+            commands: 0,
+            runs_opened: 0,
+        }
+    }
+
+    pub fn group(&self) -> Option<&GroupState> {
+        self.reference.group(&site::group())
+    }
+
+    fn true_time(&self, command: &Command) -> u64 {
+        of_unix(command.at, self.wall_ms.get(&command.node.0).copied().unwrap_or(0))
+    }
+}
+
+/// A node's newest report, as it made it.
+pub fn reported(world: &mut World, report: &Report) {
+    let now = world.now();
+    for seen in &report.observations {
+        if seen.verdict == Verdict::Down && !report.isolated {
+            let downs = world.promises.downs.entry((report.node, seen.target.0.clone())).or_default();
+            downs.push_back(Down { reported: now, since: now.saturating_sub(seen.held_ms * MS) });
+            while downs.len() > 200 {
+                downs.pop_front();
+            }
+        }
+    }
+}
+
+/// The next committed command, in the log's order.
+pub fn committed(world: &mut World, index: u64, command: &Command) {
+    let before = world.promises.reference.clone();
+    let mut after = (*before).clone();
+    let applied = after.apply(index, command);
+    world.promises.commands += 1;
+    for wrong in violations(&after).into_iter().chain(violations_between(&before, &after)) {
+        world.broken("invariants", wrong);
+    }
+    world.note(format!("log {index}: {}", in_words(command, &applied)));
+    world.promises.reference = Arc::new(after);
+    let latest = world.promises.reference.clone();
+    world.promises.states.push_back(latest);
+    if world.promises.states.len() > STATES_KEPT {
+        world.promises.states.pop_front();
+    }
+    if matches!(applied, Applied::Done { .. }) {
+        judge(world, command, &applied, &before);
+    }
+}
+
+fn in_words(command: &Command, applied: &Applied) -> String {
+    let what = match &command.change {
+        Change::StepStarted { step, token, attempt, .. } => format!("StepStarted {step} {token} #{attempt}"),
+        Change::StepFinished { step, token, attempt, outcome, .. } => {
+            format!("StepFinished {step} {token} #{attempt} {outcome:?}")
+        }
+        Change::MarkStuck { step, reason, .. } => format!("MarkStuck {step}: {reason}"),
+        Change::CloseRun { outcome, reason, .. } => format!("CloseRun {outcome} {reason}"),
+        Change::Order { order, .. } => format!("Order {order:?}"),
+        Change::Pause { until, .. } => format!("Pause until {until:?}"),
+        Change::Resume { expired, .. } => format!("Resume expired {expired:?}"),
+        Change::Tell { page } => format!("Tell {}", page.key),
+        Change::Told { seq, .. } => format!("Told {seq}"),
+        Change::OpenRun { cause, kind, .. } => format!("OpenRun {kind}: {}", cause.reason),
+        other => other.name().to_owned(),
+    };
+    let outcome = match applied {
+        Applied::Done { token: Some(token), .. } => format!("done, token {token}"),
+        Applied::Rejected(rejection) => format!("rejected: {}", rejection.message),
+        _ => "done".to_owned(),
+    };
+    format!("{what} by {} -> {outcome}", command.by)
+}
+
+/// What the log may and may not take.
+fn judge(world: &mut World, command: &Command, applied: &Applied, before: &ClusterState) {
+    let promises = &mut world.promises;
+    match &command.change {
+        Change::OpenRun { .. } => judge_opening(world, command, before),
+        Change::ClaimRun { .. } => {
+            if let Applied::Done { token: Some(token), .. } = applied {
+                let last = std::mem::replace(&mut promises.issued, *token);
+                if *token <= last {
+                    world.broken("P3", format!("token {token} was issued after {last}"));
+                }
+            }
+        }
+        Change::StepStarted { .. } => judge_start(world, command, before),
+        Change::StepFinished { run, step, outcome: Outcome::Failed { .. }, .. } => {
+            let is_sticky = |event: &str| event == "done" && matches!(step.as_str(), "fence" | "promote");
+            let there = |host: &crate::host::Host| {
+                let ledger = host.ledger.iter();
+                ledger.filter(|line| &line.run == run && &line.step == step).any(|line| is_sticky(line.event))
+            };
+            let found = world.hosts.iter().find(|host| there(host) && !host.is_unlatched);
+            if let Some(host) = found {
+                let text = format!("{step} is called failed, but its effect is there at {}", host.name);
+                world.broken("P6", text);
+            }
+        }
+        Change::CloseRun { run, outcome, .. } => {
+            promises.open = None;
+            let closed = before.group(&site::group()).and_then(|group| group.open_run.as_ref());
+            if *outcome == RunOutcome::Succeeded
+                && let Some(closed) = closed.filter(|closed| closed.cause.automatic && closed.moves_serving())
+            {
+                let epoch = closed.serving_epoch;
+                let earlier = promises.completed.insert(epoch, run.clone());
+                let now = world.now();
+                world.promises.last_completed = Some(now);
+                if let Some(earlier) = earlier {
+                    world.broken("P1", format!("{earlier} and {run} both completed in serving epoch {epoch}"));
+                }
+            }
+        }
+        Change::Pause { until, .. } => {
+            let wrong = promises.wall_ms.get(&command.node.0).copied().unwrap_or(0);
+            promises.paused = Some(until.map(|until| of_unix(until, wrong)));
+        }
+        Change::Resume { expired, .. } => {
+            let was = promises.paused.take().flatten();
+            let now = world.now();
+            if let (Some(_), Some(until)) = (expired, was)
+                && now + 6 * SECOND < until
+            {
+                world.broken("P9", format!("a pause expired {} ms early", (until - now) / MS));
+            }
+        }
+        Change::Order { run, order, .. } => {
+            use watchdog::domain::command::RunOrder;
+            match order {
+                RunOrder::AssertFence { .. } => drop(promises.asserted.insert(run.clone())),
+                RunOrder::AcceptLoss => drop(promises.accepted.insert(run.clone())),
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+fn judge_opening(world: &mut World, command: &Command, before: &ClusterState) {
+    let Change::OpenRun { run, kind, cause, fence_assertion, loss_acceptance, .. } = &command.change else { return };
+    let promises = &mut world.promises;
+    promises.runs_opened += 1;
+    let policy = promises.policy.clone();
+    let Some(rules) = policy.groups.get(&site::group()) else { return };
+    let Some(group) = before.group(&site::group()) else { return };
+    if fence_assertion.is_some() || matches!(group.fencing, Fencing::None { .. }) {
+        promises.asserted.insert(run.clone());
+    }
+    if loss_acceptance.is_some() {
+        promises.accepted.insert(run.clone());
+    }
+    if let Some(open) = promises.open.replace(run.clone()) {
+        world.broken("P1", format!("{run} was opened while {open} was open"));
+    }
+    if world.promises.paused.is_some() {
+        world.broken("P9", format!("{run} was opened while paused"));
+    }
+    if !cause.automatic || *kind != RunKind::Failover {
+        return;
+    }
+    let decided = world.promises.true_time(command);
+    let here = &group.serving.last;
+    let trigger = format!("{here}-db");
+    let since = |downs: &VecDeque<Down>| {
+        // Evidence is what had been reported by then, and not too long before.
+        let fresh = |down: &&Down| {
+            down.reported <= decided + SECOND && down.reported + rules.observation_ttl_ms * MS + SECOND >= decided
+        };
+        downs.iter().filter(fresh).map(|down| down.since).min()
+    };
+    let mut votes = 0;
+    let mut outside = false;
+    let hold_down = rules.hold_down_ms * MS;
+    for (node, member) in &policy.members {
+        let downs = world.promises.downs.get(&(*node, trigger.clone()));
+        let Some(since) = downs.and_then(since) else { continue };
+        // A clock may be wrong by some parts in a thousand.
+        if since + hold_down - hold_down / 50 <= decided + 50 * MS {
+            votes += 1;
+            outside |= &member.region != here;
+        }
+    }
+    let needed = policy.members.len() / 2 + 1;
+    if votes < needed || !outside {
+        let how = if outside { "" } else { ", none outside" };
+        let text = format!("{run} was opened with {votes} of {needed} votes that had lasted{how}");
+        world.broken("P8 votes and hold-down", text);
+    }
+    if let Some(last) = world.promises.last_completed
+        && decided + 6 * SECOND < last + rules.cooldown_ms * MS
+    {
+        let text = format!("{run} was opened {} ms after the last failover", decided.saturating_sub(last) / MS);
+        world.broken("P1 cooldown", text);
+    }
+}
+
+fn judge_start(world: &mut World, command: &Command, before: &ClusterState) {
+    let Change::StepStarted { run: id, step, token, fence_proof, expected_loss_ms, loss_limit_ms, .. } =
+        &command.change
+    else {
+        return;
+    };
+    if world.promises.paused.is_some() {
+        world.broken("P9", format!("{step} was started while paused"));
+    }
+    if *token != world.promises.issued {
+        let newest = world.promises.issued;
+        world.broken("P3", format!("{step} was started under {token}, the newest token is {newest}"));
+    }
+    let run = before.group(&site::group()).and_then(|group| group.open_run.as_ref());
+    let Some(planned) = run.and_then(|run| run.plan.step(step)) else { return };
+    if !matches!(planned.action, Action::Promote { .. }) {
+        return;
+    }
+    let is_proved = match fence_proof {
+        Some(FenceProof::Guard { token: read, .. }) => read == token,
+        Some(FenceProof::Asserted | FenceProof::Standing) => world.promises.asserted.contains(id),
+        Some(FenceProof::LeaseExpired { .. }) | None => false,
+    };
+    if !is_proved {
+        world.broken("P4", format!("{step} was started with {fence_proof:?}"));
+    }
+    let is_small = matches!((expected_loss_ms, loss_limit_ms), (Some(loss), Some(limit)) if loss <= limit);
+    if !is_small && !world.promises.accepted.contains(id) {
+        world.broken("P5", format!("{step} was started with an expected loss of {expected_loss_ms:?} ms"));
+    }
+}
+
+/// A node shows a state: it must be the one that the same commands give everywhere.
+pub fn agrees(world: &mut World, node: u64, state: &ClusterState) {
+    let index = state.applied_index;
+    let same = world.promises.states.iter().rev().find(|known| known.applied_index == index).cloned();
+    match same {
+        Some(known) if *known == *state => {}
+        Some(_) => world.broken("agreement", format!("node {node} has another state at {index}")),
+        // Older than what is kept, or nothing applied yet.
+        None => {}
+    }
+}
+
+/// P2, as an attempt leaves its node: the intent is committed under this token, as this node knows it.
+pub fn attempt_is_sent(world: &mut World, node: u64, warrant: &Warrant, action: &Action, state: &ClusterState) {
+    let verb = action.verb();
+    world.note(format!("node {node}: sends {verb} #{} under {}", warrant.attempt, warrant.token));
+    let run = state.group(&warrant.group).and_then(|group| group.open_run.as_ref());
+    let record = run.filter(|run| run.id == warrant.run).and_then(|run| run.record(&warrant.step));
+    let is_committed = record.is_some_and(|record| {
+        record.attempts == warrant.attempt
+            && record.token == Some(warrant.token)
+            && matches!(record.phase, StepPhase::Started | StepPhase::Skipped)
+    });
+    let is_overtaken = run.is_none_or(|run| run.id != warrant.run || run.token() > Some(warrant.token));
+    if !is_committed && !is_overtaken {
+        world.broken("P2", format!("node {node} acts on {verb} #{} without a committed StepStarted", warrant.attempt));
+    }
+}
+
+/// P2: a token that is raised was issued.
+pub fn raise_is_sent(world: &mut World, node: u64, warrant: &Warrant, state: &ClusterState) {
+    let last = state.group(&warrant.group).map_or(Token::default(), |group| group.token);
+    if warrant.token > last || warrant.token.n == 0 {
+        world.broken("P2", format!("node {node} raises {}, but {last} is the last it saw issued", warrant.token));
+    }
+}
+
+/// P8: the intent to start a step is proposed only after a quorum round of its own, begun in this leadership.
+pub fn start_is_proposed(world: &mut World, node: u64, rounds: u64, starts: u64) {
+    if rounds <= starts {
+        let text = format!("node {node} proposes its start no. {} after {rounds} quorum rounds", starts + 1);
+        world.broken("P8", text);
+    }
+}
+
+/// An effect begins at a host.
+pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
+    let (name, highest) = (world.hosts[at].name.clone(), world.hosts[at].highest);
+    if what.token < highest {
+        world.broken("P3", format!("{name}: {} begins under {}, {highest} was raised", what.action, what.token));
+    }
+    let group = world.promises.group();
+    let run = group.and_then(|group| group.open_run.as_ref().filter(|run| run.id == what.run));
+    let started = run.and_then(|run| run.record(&what.step)).is_some_and(|record| record.attempts >= what.attempt);
+    let known = group.is_some_and(|group| group.history.iter().any(|run| run.id == what.run));
+    if !started && !known {
+        world.broken("P2", format!("{name}: {} #{} begins, but was never committed", what.action, what.attempt));
+    }
+    if what.action == PROMOTE {
+        let old = &world.hosts[1 - at];
+        let is_silent = !old.takes_writes() && old.latch.is_some() || old.is_unlatched;
+        let is_seen = old.fence_seen == Some(what.token);
+        if !is_seen && !world.promises.asserted.contains(&what.run) {
+            let text =
+                format!("{name} is promoted under {}, the fence was last seen under {:?}", what.token, old.fence_seen);
+            return world.broken("P4", text);
+        }
+        if !is_silent && !world.promises.asserted.contains(&what.run) {
+            let text =
+                format!("{name} is promoted while {} is {:?}, latch {:?}", old.name, old.role(), old.latch.is_some());
+            world.broken("P4", text);
+        }
+        judge_loss(world, at, what);
+    }
+    if what.action != FENCE && what.action != PROMOTE && world.hosts[at].services {
+        world.broken("P6", format!("{name}: {} begins though services run", what.action));
+    }
+}
+
+/// P5 against the truth: what the standby lacks of what the old primary took.
+fn judge_loss(world: &mut World, at: usize, what: &InFlight) {
+    let group = world.promises.group();
+    let run = group.and_then(|group| group.open_run.as_ref()).filter(|run| run.id == what.run);
+    if run.is_none_or(|run| run.kind != RunKind::Failover || !run.cause.automatic)
+        || world.promises.accepted.contains(&what.run)
+    {
+        return;
+    }
+    let limit_ms = world.promises.policy.groups.get(&site::group()).map_or(0, |rules| rules.rpo_limit_ms);
+    let lost_ms = world.hosts[1 - at].database.lsn.saturating_sub(world.hosts[at].database.lsn);
+    if lost_ms > limit_ms + limit_ms / 50 {
+        world.broken("P5", format!("a promotion loses {lost_ms} ms of writes, the limit is {limit_ms} ms"));
+    }
+}
+
+/// An effect has come to its end at a host.
+pub fn effect_ends(world: &mut World, at: usize, what: &InFlight, took_effect: bool) {
+    if what.action != PROMOTE || !took_effect {
+        return;
+    }
+    let count = world.promises.promoted.entry(what.run.clone()).or_default();
+    *count += 1;
+    if *count > 1 {
+        let text = format!("{} was promoted {count} times in one run", world.hosts[at].name);
+        world.broken("P6", text);
+    }
+}
+
+/// The zone takes a change.
+pub fn zone_changes(world: &mut World, token: Token, run: &RunId, value: Option<&str>) {
+    let highest = world.zone.highest;
+    if token < highest {
+        world.broken("P3", format!("the zone takes a change under {token}, {highest} was raised"));
+    }
+    let again = world.zone.changes.iter().filter(|(of, to)| *of == run.0 && Some(to.as_str()) == value).count();
+    if value.is_some_and(|value| value != world.zone.value) && again > 0 {
+        world.broken("P6", format!("the name was moved again by {run}"));
+    }
+}
+
+/// What is true at every moment, whoever did what.
+pub fn always(world: &mut World) {
+    let writing: Vec<String> =
+        world.hosts.iter().filter(|host| host.takes_writes()).map(|host| host.name.clone()).collect();
+    // What people start by hand, beside what they were told, is theirs to answer for.
+    let by_hand = world.hosts.iter().any(|host| host.is_unlatched) || !world.promises.asserted.is_empty();
+    if writing.len() > 1 && !by_hand {
+        world.broken("P4", format!("{} take writes side by side", writing.join(" and ")));
+    }
+}
