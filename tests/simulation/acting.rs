@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use watchdog::actuator::Actuator;
 use watchdog::actuator::dns::ZoneActuator;
@@ -112,6 +112,18 @@ impl Hands {
         }
     }
 
+    /// Where the schedule says so, the node freezes here, and goes on with what it had in hand when it wakes.
+    async fn caught(&self, verb: &str) {
+        let waking = Arc::new(Notify::new());
+        {
+            let mut world = self.shared.lock();
+            let Some(at) = world.catches.iter().position(|(wanted, ..)| wanted == verb) else { return };
+            let (_, lasts, counts) = world.catches.remove(at);
+            world.caught.push((self.node, lasts, counts, waking.clone()));
+        }
+        waking.notified().await;
+    }
+
     async fn verify(&self, warrant: &Warrant, deadline: Instant) -> Outcome {
         let token = warrant.token;
         let at = site::VALUES.iter().position(|value| *value == self.shared.lock().zone.value).unwrap_or(0);
@@ -152,6 +164,7 @@ impl Actuator for Hands {
 
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
         promises::attempt_is_sent(&mut self.shared.lock(), self.node, warrant, action, &self.state.borrow());
+        self.caught(action.verb()).await;
         match self.of(action) {
             Some(actuator) => actuator.execute(warrant, action, deadline).await,
             None => self.verify(warrant, deadline).await,

@@ -1,9 +1,12 @@
 //! One schedule, from its seed to its end: the loop that lets the nodes run, does what was planned, and looks whether
 //! every promise is kept.
 
+use std::sync::Arc;
+
 use futures::FutureExt;
 use openraft::{EntryPayload, RaftLogReader};
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
 use crate::chance::{Chance, seed_the_system};
 use crate::faults;
@@ -27,6 +30,12 @@ const RESTS_FOR: u64 = 2 * SECOND;
 pub enum Due {
     Begin(usize),
     End(usize),
+    /// A machine wakes, and goes on with the attempt it had in hand.
+    Wake {
+        machine: usize,
+        counts: bool,
+        waking: Arc<Notify>,
+    },
 }
 
 pub struct Simulation {
@@ -152,7 +161,19 @@ impl Simulation {
         }
         self.now = until;
         self.kit.shared.lock().at = until;
+        self.freeze_who_is_caught();
         self.look_at_everything();
+    }
+
+    fn freeze_who_is_caught(&mut self) {
+        let caught = std::mem::take(&mut self.kit.shared.lock().caught);
+        for (node, lasts, counts, waking) in caught {
+            let machine = usize::try_from(node).unwrap_or(1) - 1;
+            self.kit.shared.lock().note(format!("--- node {node} freezes with an attempt in hand"));
+            let now = self.now;
+            self.machines[machine].frozen_at.get_or_insert(now);
+            self.due.push((now + lasts, Due::Wake { machine, counts, waking }));
+        }
     }
 
     fn begin_what_is_due(&mut self) {
@@ -169,6 +190,12 @@ impl Simulation {
                 Due::Begin(at) if !self.is_mended => faults::begin(self, at),
                 Due::Begin(_) => {}
                 Due::End(at) => faults::end(self, at),
+                Due::Wake { machine, counts, waking } => {
+                    let world = &self.kit.shared;
+                    world.lock().note(format!("--- node {} wakes", machine + 1));
+                    self.machines[machine].thaw(now, counts);
+                    waking.notify_one();
+                }
             }
         }
         for machine in &mut self.machines {

@@ -22,7 +22,9 @@ pub fn begin(simulation: &mut Simulation, nth: usize) {
     let whom = struck.map_or(String::new(), |at| format!(" (node {})", at + 1));
     simulation.kit.shared.lock().note(format!("--- {:?}{whom}", planned.fault));
     strike(simulation, planned.fault, struck, planned.lasts);
-    if let Some(lasts) = planned.lasts {
+    if let Some(lasts) = planned.lasts
+        && !matches!(planned.fault, Fault::Catch { .. })
+    {
         simulation.due.push((simulation.now + lasts, Due::End(nth)));
     }
 }
@@ -75,6 +77,10 @@ fn strike(simulation: &mut Simulation, fault: Fault, struck: Option<usize>, last
         }
         Fault::ClockRate { ppm, .. } => simulation.machines[at].fast_ppm = ppm,
         Fault::Operator(order) => operate(simulation, order),
+        Fault::Catch { verb, counts } => {
+            let catch = (verb.to_owned(), lasts.unwrap_or(3 * SECOND), counts);
+            simulation.kit.shared.lock().catches.push(catch);
+        }
         _ => strike_world(simulation, fault, struck),
     }
 }
@@ -213,6 +219,7 @@ pub fn mend(simulation: &mut Simulation) {
     let mut world = simulation.kit.shared.lock();
     let world = &mut *world;
     world.cut.clear();
+    world.catches.clear();
     world.weather = world::Weather::default();
     world.provider_down = false;
     connect_databases(world);

@@ -8,6 +8,7 @@ use watchdog::domain::ids::StepId;
 use watchdog::domain::page::Delivery;
 use watchdog::domain::run::{Run, RunPhase};
 use watchdog::domain::state::GroupState;
+use watchdog::guard::protocol::PostgresRole;
 
 use crate::drive::Simulation;
 use crate::faults::{is_silent, leader, operate};
@@ -102,6 +103,21 @@ fn look_at_run(simulation: &mut Simulation, run: &Run) -> Option<String> {
     simulation.rest.called = Some((step.clone(), since));
     if now < since + CALLED {
         return Some(format!("stuck at {step}, and nobody has come yet: {reason}"));
+    }
+    if reason.starts_with("no standby") {
+        // True where the host that is to be promoted has none.
+        let world = simulation.kit.shared.lock();
+        let stands = |host: &crate::host::Host| {
+            host.region == run.to().as_str()
+                && host.on
+                && host.role() == PostgresRole::InRecovery
+                && host.latch.is_none()
+        };
+        if !world.hosts.iter().any(stands) {
+            drop(world);
+            simulation.rest.state = "stuck for want of a standby".to_owned();
+            return None;
+        }
     }
     if step.as_str() == "fence" {
         if is_silent(simulation, run.from().as_str()) {

@@ -37,6 +37,11 @@ pub enum Fault {
         who: Who,
         counts: bool,
     },
+    /// Whoever is about to send an attempt of that kind is frozen with it in hand.
+    Catch {
+        verb: &'static str,
+        counts: bool,
+    },
     /// Nothing gets to it or from it; or only one of the two.
     CutNode {
         who: Who,
@@ -157,6 +162,12 @@ pub fn draw(chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
         }
         85..92 => lost(Fault::GuardHangs { host: 0 }, Some(chance.between(2, 14) * SECOND)),
         _ => {}
+    }
+    if chance.percent(30) {
+        let verb = *chance.pick(&["fence", "dns", "promote", "start-services"]);
+        let fault = Fault::Catch { verb, counts: chance.percent(50) };
+        let lasts = Some(chance.between(2500, 4800) * MS);
+        planned.push(Planned { when: When::At(FORMED), fault, lasts });
     }
     if chance.percent(15) {
         // A second disaster, once the first was survived and its victim made a standby.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use watchdog::domain::ids::UnixMs;
 
@@ -164,6 +164,10 @@ pub struct World {
     pub promises: Promises,
     /// What happened, in order.
     pub trace: Vec<(u64, String)>,
+    /// Who is about to send such an attempt is to be frozen: what, for how long, and whether its clock counts that.
+    pub catches: Vec<(String, u64, bool)>,
+    /// Who was caught so, and what wakes the attempt again.
+    pub caught: Vec<(u64, u64, bool, Arc<Notify>)>,
     /// What happens is printed as it happens.
     pub is_loud: bool,
     /// The name server and receivers answer nobody.
@@ -186,6 +190,8 @@ impl World {
             pager: Pager::default(),
             promises,
             trace: Vec::new(),
+            catches: Vec::new(),
+            caught: Vec::new(),
             is_loud: std::env::var_os("LOUD").is_some(),
             provider_down: false,
         }
