@@ -79,6 +79,18 @@ fn verify_there(world: &mut World, asker: Asker<Verified>, token: Token) {
     asker.answer(world, found);
 }
 
+/// Where the schedule says so, the node freezes here, and goes on with what it had in hand when it wakes.
+pub async fn caught(shared: &Shared, node: u64, verb: &str) {
+    let waking = Arc::new(Notify::new());
+    {
+        let mut world = shared.lock();
+        let Some(at) = world.catches.iter().position(|(wanted, ..)| wanted == verb) else { return };
+        let (_, lasts, counts) = world.catches.remove(at);
+        world.caught.push((node, lasts, counts, waking.clone()));
+    }
+    waking.notified().await;
+}
+
 type Zones = ZoneActuator<Box<dyn Fn() -> crate::zone::ZoneClient + Send + Sync>>;
 
 /// Every kind of actuator the plan needs, and a look at each attempt before it sets out.
@@ -110,18 +122,6 @@ impl Hands {
             Action::Fence { .. } | Action::Promote { .. } | Action::Guarded { .. } => Some(&self.guarded),
             Action::Verify { .. } => None,
         }
-    }
-
-    /// Where the schedule says so, the node freezes here, and goes on with what it had in hand when it wakes.
-    async fn caught(&self, verb: &str) {
-        let waking = Arc::new(Notify::new());
-        {
-            let mut world = self.shared.lock();
-            let Some(at) = world.catches.iter().position(|(wanted, ..)| wanted == verb) else { return };
-            let (_, lasts, counts) = world.catches.remove(at);
-            world.caught.push((self.node, lasts, counts, waking.clone()));
-        }
-        waking.notified().await;
     }
 
     async fn verify(&self, warrant: &Warrant, deadline: Instant) -> Outcome {
@@ -164,7 +164,7 @@ impl Actuator for Hands {
 
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
         promises::attempt_is_sent(&mut self.shared.lock(), self.node, warrant, action, &self.state.borrow());
-        self.caught(action.verb()).await;
+        caught(&self.shared, self.node, action.verb()).await;
         match self.of(action) {
             Some(actuator) => actuator.execute(warrant, action, deadline).await,
             None => self.verify(warrant, deadline).await,

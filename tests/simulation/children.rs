@@ -144,7 +144,7 @@ pub fn first_that(
 pub fn child() {
     let Some(seed) = of_environment("CHILD_SEED") else { return };
     let name = std::env::var("CHILD_MUTANT").unwrap_or_default();
-    let mutant = ALL.iter().find(|(known, ..)| *known == name).map(|(_, mutant, _)| *mutant);
+    let mutant = ALL.iter().find(|(known, ..)| *known == name).map(|(_, mutant, ..)| *mutant);
     let (done, ended) = channel();
     // A thread that has hashed nothing yet: whatever it hashes follows from the seed.
     std::thread::spawn(move || drop(done.send(drive::run(seed, mutant))));

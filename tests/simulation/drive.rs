@@ -279,6 +279,9 @@ impl Simulation {
     fn see_landmark(&mut self, index: u64, line: &str) {
         let prefix = format!("log {index}: ");
         let Some(what) = line.strip_prefix(&prefix) else { return };
+        if what.starts_with("ClaimRun") {
+            faults::operate(self, schedule::Order::Late);
+        }
         for (at, one) in self.planned.iter().enumerate() {
             if let When::After(landmark, after) = one.when
                 && self.waiting[at]

@@ -297,6 +297,13 @@ fn change_of(simulation: &Simulation, group: &GroupState, order: Order, wall_ms:
             of_run(RunOrder::Skip { step })
         }
         Order::AcceptLoss => of_run(RunOrder::AcceptLoss),
+        Order::Late => {
+            let run = run?;
+            let token = run.claims.iter().rev().nth(1)?.token;
+            let (_, step) = run.plan.steps().next()?;
+            let reason = "this comes late".to_owned();
+            Some(Change::MarkStuck { group: name, run: run.id.clone(), token, step: step.id.clone(), reason })
+        }
         Order::Failover { accept_loss } => forced(&simulation.kit.policy, group, now, accept_loss),
     }
 }

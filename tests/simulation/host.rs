@@ -140,10 +140,11 @@ impl Host {
         self.serial
     }
 
-    /// The server starts, unless the boot gate finds the latch.
+    /// The server starts, unless the boot gate finds the latch; and with a primary its services.
     fn start_database(&mut self) {
         if self.on && self.latch.is_none() {
             self.database.running = true;
+            self.services = self.database.kind == Kind::Primary;
         }
     }
 }

@@ -31,7 +31,7 @@ use mutation::ALL;
 /// there is time for.
 const SCHEDULES: u64 = 300;
 /// A mutant that so many schedules do not notice is not noticed.
-const SCHEDULES_FOR_MUTANT: u64 = 400;
+const SCHEDULES_FOR_MUTANT: u64 = 60;
 /// Schedules that once showed a defect of the product, and what it was.
 const REGRESSIONS: &[(u64, &str)] =
     &[(14, "a leader that could not commit that its run is stuck tried again without any wait")];
@@ -52,7 +52,8 @@ fn every_promise_is_kept_in_every_schedule() {
         return;
     }
     let first = of_environment("FIRST_SEED").unwrap_or(1);
-    let until = of_environment("SECONDS").map(|s| std::time::Instant::now() + std::time::Duration::from_secs(s));
+    let until =
+        of_environment("SIMULATE_SECONDS").map(|s| std::time::Instant::now() + std::time::Duration::from_secs(s));
     let count = of_environment("SCHEDULES").unwrap_or(if until.is_some() { u64::MAX / 2 } else { SCHEDULES });
     let started = std::time::Instant::now();
     let mut figures = children::Figures::default();
@@ -83,18 +84,22 @@ fn the_same_seed_gives_the_same_schedule() {
     }
 }
 
+/// The seed that is known to notice each mutant comes first; as the product changes, others take its place.
 #[test]
-#[ignore = "takes long: `scripts/simulate --mutations`"]
 fn every_gate_that_is_taken_out_is_missed() {
     if children::one_seed().is_some() {
         return;
     }
+    let most = of_environment("SCHEDULES").unwrap_or(SCHEDULES_FOR_MUTANT);
     let mut unnoticed = Vec::new();
     println!("| taken out | noticed as | by seed | schedules |");
-    println!("|---|---|---|---|");
-    for (name, _, what) in ALL {
+    println!("|---|---|---|---:|");
+    let is_wide = of_environment("SCHEDULES").is_some();
+    // Seed 0: so rare that only a long search finds it.
+    for (name, _, known, what) in ALL.iter().filter(|(_, _, known, _)| is_wide || *known > 0) {
         let mut figures = children::Figures::default();
-        let found = children::first_that(1..SCHEDULES_FOR_MUTANT + 1, Some(name), &mut figures, |told| !told.is_well());
+        let mut search = |seeds| children::first_that(seeds, Some(*name), &mut figures, |told| !told.is_well());
+        let found = search(*known..known + 1).or_else(|| search(1..most + 1));
         match found {
             Some(Told { seed, broken, .. }) => {
                 println!(

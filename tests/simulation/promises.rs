@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use watchdog::domain::attempt::{Outcome, Warrant};
 use watchdog::domain::command::{Applied, Change, Command, FenceProof};
-use watchdog::domain::ids::{NodeId, RunId, Token};
+use watchdog::domain::ids::{NodeId, RunId, StepId, Token};
 use watchdog::domain::invariants::{violations, violations_between};
 use watchdog::domain::observation::{Report, Verdict};
 use watchdog::domain::plan::Action;
@@ -44,6 +44,8 @@ pub struct Promises {
     issued: Token,
     /// P9: paused, as the log has it, and until when by true time.
     paused: Option<Option<u64>>,
+    /// When each attempt's start was committed: P8.
+    started: BTreeMap<(RunId, StepId, u32), u64>,
     /// Promotions that ended, by run: P6.
     promoted: BTreeMap<RunId, u32>,
     /// Runs whose operator said that the old primary is silent, or who need no proof.
@@ -70,6 +72,7 @@ impl Promises {
             open: None,
             issued: Token::default(),
             paused: None,
+            started: BTreeMap::new(),
             promoted: BTreeMap::new(),
             asserted: BTreeSet::new(),
             accepted: BTreeSet::new(),
@@ -189,6 +192,13 @@ fn judge(world: &mut World, command: &Command, applied: &Applied, before: &Clust
                 }
             }
         }
+        Change::MarkStuck { token, .. } | Change::Unstick { token, .. } if *token != promises.issued => {
+            let newest = promises.issued;
+            world.broken(
+                "P3",
+                format!("{} under {token} was taken, the newest token is {newest}", command.change.name()),
+            );
+        }
         Change::Pause { until, .. } => {
             let wrong = promises.wall_ms.get(&command.node.0).copied().unwrap_or(0);
             promises.paused = Some(until.map(|until| of_unix(until, wrong)));
@@ -273,11 +283,13 @@ fn judge_opening(world: &mut World, command: &Command, before: &ClusterState) {
 }
 
 fn judge_start(world: &mut World, command: &Command, before: &ClusterState) {
-    let Change::StepStarted { run: id, step, token, fence_proof, expected_loss_ms, loss_limit_ms, .. } =
+    let Change::StepStarted { run: id, step, attempt, token, fence_proof, expected_loss_ms, loss_limit_ms, .. } =
         &command.change
     else {
         return;
     };
+    let now = world.now();
+    world.promises.started.insert((id.clone(), step.clone(), *attempt), now);
     if world.promises.paused.is_some() {
         world.broken("P9", format!("{step} was started while paused"));
     }
@@ -362,6 +374,13 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
     if !started && !known {
         world.broken("P2", format!("{name}: {} #{} begins, but was never committed", what.action, what.attempt));
     }
+    // An attempt never outlives its quorum check by more than its deadline: a leader that slept is late everywhere.
+    let start = world.promises.started.get(&(what.run.clone(), what.step.clone(), what.attempt)).copied();
+    let allowed = run_deadline(&world.promises, &what.run, &what.step).saturating_add(SECOND);
+    let now = world.now();
+    if let Some(late) = start.map(|start| now - start).filter(|late| *late > allowed) {
+        world.broken("P8", format!("{name}: {} begins {} ms after its start was committed", what.action, late / MS));
+    }
     if what.action == PROMOTE {
         let old = &world.hosts[1 - at];
         let is_silent = !old.takes_writes() && old.latch.is_some() || old.is_unlatched;
@@ -378,9 +397,17 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
         }
         judge_loss(world, at, what);
     }
-    if what.action != FENCE && what.action != PROMOTE && world.hosts[at].services {
-        world.broken("P6", format!("{name}: {} begins though services run", what.action));
+    let host = &world.hosts[at];
+    let is_done = |line: &crate::host::Line| line.run == what.run && line.step == what.step && line.event == "done";
+    if what.action != FENCE && what.action != PROMOTE && host.services && host.ledger.iter().any(is_done) {
+        world.broken("P6", format!("{name}: {} begins again though it was done and holds", what.action));
     }
+}
+
+fn run_deadline(promises: &Promises, run: &RunId, step: &StepId) -> u64 {
+    let group = promises.group();
+    let open = group.and_then(|group| group.open_run.as_ref()).filter(|open| &open.id == run);
+    open.and_then(|open| open.plan.step(step)).map_or(u64::MAX, |step| step.deadline_ms * MS)
 }
 
 /// P5 against the truth: what the standby lacks of what the old primary took.

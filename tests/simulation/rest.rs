@@ -119,6 +119,14 @@ fn look_at_run(simulation: &mut Simulation, run: &Run) -> Option<String> {
             return None;
         }
     }
+    let is_unfenced = {
+        let world = simulation.kit.shared.lock();
+        world.hosts.iter().any(|host| host.region == run.from().as_str() && host.is_unlatched && host.latch.is_none())
+    };
+    if step.as_str() == "promote" && is_unfenced {
+        simulation.rest.state = "stuck since people took the fence away".to_owned();
+        return None;
+    }
     if step.as_str() == "fence" {
         if is_silent(simulation, run.from().as_str()) {
             if simulation.kit.shared.lock().seed.is_multiple_of(2) {

@@ -17,14 +17,20 @@ pub enum Who {
 /// What an operator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    Pause { for_ms: Option<u64> },
+    Pause {
+        for_ms: Option<u64>,
+    },
     Resume,
     Abort,
     AssertFence,
     Retry,
     Skip,
     AcceptLoss,
-    Failover { accept_loss: bool },
+    Failover {
+        accept_loss: bool,
+    },
+    /// Nobody's order: a command of the claim before the present one comes late, past every check but the log's own.
+    Late,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +170,7 @@ pub fn draw(chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
         _ => {}
     }
     if chance.percent(30) {
-        let verb = *chance.pick(&["fence", "dns", "promote", "start-services"]);
+        let verb = *chance.pick(&["fence", "dns", "swap", "promote", "start-services"]);
         let fault = Fault::Catch { verb, counts: chance.percent(50) };
         let lasts = Some(chance.between(2500, 4800) * MS);
         planned.push(Planned { when: When::At(FORMED), fault, lasts });

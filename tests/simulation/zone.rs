@@ -7,6 +7,7 @@ use watchdog::actuator::dns::zone::{Present, Seen, Settled, SwapTrouble, Trouble
 use watchdog::domain::ids::Token;
 use watchdog::domain::plan::RecordKind;
 
+use crate::acting::caught;
 use crate::mutation::{Mutant, is_in};
 use crate::world::{Asker, Place, Shared, World, ask};
 
@@ -94,6 +95,8 @@ impl Zone for ZoneClient {
             value: wanted.records.first().map(|record| record.value.clone()),
             text: wanted.token.to_string(),
         };
+        // Between reading and writing.
+        caught(&self.shared, self.node, "swap").await;
         let answer = ask(&self.shared, self.node, Place::Zone, move |world, asker| swap_there(world, asker, swap));
         match timeout_at(deadline, answer).await {
             Ok(Ok(true)) => Ok(()),
