@@ -142,10 +142,12 @@ tables! {
         name: String,
         /// Where it serves from when all is well.
         home: String,
-        /// `confirm` or `none`.
+        /// `confirm`, `lease` or `none`.
         fencing: String,
         /// Who asserts that two primaries do no harm, and when.
         fencing_none_asserted_by: String,
+        /// Mode `lease`: how long one renewal lasts.
+        lease_ttl_ms: u64,
         /// Decide, record and page only.
         shadow: bool,
         /// How long a trigger must last.

@@ -233,6 +233,32 @@ fn fencing_none_needs_a_name_and_drops_the_fence() {
 }
 
 #[test]
+fn fencing_lease_needs_a_quorum_elsewhere_a_canary_and_patience() {
+    let lease = ("fencing = \"confirm\"", "fencing = \"lease\"\nlease_ttl_ms = 1500");
+    let hcmc = ("conninfo = \"host=10.1.0.21 user=w\"", "conninfo = \"host=10.1.0.21 user=w\"\ncanary = true");
+    let hanoi = ("conninfo = \"host=10.2.0.21 user=w\"", "conninfo = \"host=10.2.0.21 user=w\"\ncanary = true");
+    let text = changed(&[lease, hcmc, hanoi]);
+    let policy = sound(&text).0.policy();
+    assert_eq!(policy.groups.values().next().unwrap().fencing, Fencing::Lease { ttl_ms: 1500 });
+    assert_error(
+        &changed(&[lease, hcmc]),
+        "group[g].region[hanoi].trigger.targets",
+        "needs a postgres target with canary",
+    );
+    let hasty = text.replacen("hold_down_ms = 3000", "hold_down_ms = 3000\nfence_patience_s = 1", 1);
+    assert_error(&hasty, "group[g].fence_patience_s", "before silence is proved (1800 ms)");
+    let host = text.replacen("database_host = \"db-hanoi\"", "", 1);
+    assert_error(&host, "group[g].region[hanoi].database_host", "kept by the guard");
+    let odd = changed(&[("hold_down_ms = 3000", "hold_down_ms = 3000\nlease_ttl_ms = 1500")]);
+    assert_error(&odd, "group[g].lease_ttl_ms", "means nothing without");
+    let brief = changed(&[("fencing = \"confirm\"", "fencing = \"lease\"\nlease_ttl_ms = 10")]);
+    assert_error(&brief, "group[g].lease_ttl_ms", "500");
+    let two_places = text.replacen("name = \"n3\"\nregion = \"danang\"", "name = \"n3\"\nregion = \"hcmc\"", 1);
+    let accepted = two_places.replacen("[cluster]", "[cluster]\naccept_no_automatic_failover_from = [\"hcmc\"]", 1);
+    assert_error(&accepted, "group[g].fencing", "no quorum remains");
+}
+
+#[test]
 fn a_group_without_a_database_moves_its_names_only() {
     let text = changed(&[
         ("database_host = \"db-hcmc\"\n", ""),

@@ -118,9 +118,8 @@ impl Judge<'_> {
         let asserted = value.fencing_none_asserted_by.as_deref().map(str::trim).filter(|who| !who.is_empty());
         match value.fencing.as_deref() {
             Some("lease") => {
-                let todo = "use \"confirm\": promotion waits for the old primary's guard, or for an operator's word";
-                self.report.error(place, "fencing", "fencing \"lease\" is not built yet", todo);
-                None
+                let ttl_ms = self.number(place, "lease_ttl_ms", value.lease_ttl_ms, 2000, 500..=30_000);
+                Some(Fencing::Lease { ttl_ms })
             }
             Some("none") => {
                 let Some(asserted_by) = asserted else {

@@ -13,6 +13,7 @@ mod cluster;
 mod fields;
 mod group;
 mod layout;
+mod lease;
 mod parts;
 mod plan;
 mod record;
@@ -34,6 +35,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let groups = judge.groups(raw, &timing);
     judge.shared(raw, &groups);
     let no_automatic_failover_from = judge.layout(raw, &nodes);
+    judge.leases(raw, &groups, &no_automatic_failover_from);
     Some(Config {
         cluster: ClusterName(cluster?),
         epoch,

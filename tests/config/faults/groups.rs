@@ -5,7 +5,6 @@ use super::{Case, case};
 /// Groups, triggers, stages and steps.
 pub const GROUPS: &[Case] = &[
     case("home = \"hcmc\"", "home = \"hue\"", "group[g].home", "hue", "not among the group's regions"),
-    case("fencing = \"confirm\"", "fencing = \"lease\"", "group[g].fencing", "lease", "not built yet"),
     case("fencing = \"confirm\"", "fencing = \"maybe\"", "group[g].fencing", "maybe", "choose \"confirm\" or \"none\""),
     case("fencing = \"confirm\"", "fencing = \"none\"", "group[g].fencing", "\"none\"", "needs a person's word"),
     case(
