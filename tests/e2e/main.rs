@@ -5,6 +5,7 @@ mod lab;
 
 mod failover;
 mod killed;
+mod lease;
 mod partition;
 mod parts;
 mod refusals;

@@ -33,6 +33,10 @@ pub fn nodes(lab: &Lab, sites: &[Site]) -> Result<String> {
     }
     text += &outside(lab)?;
     text += &group(lab);
+    if lab.options.lease {
+        let lease = format!("fencing = \"lease\"\nlease_ttl_ms = {}", super::lease::TTL_MS);
+        text = text.replace("fencing = \"confirm\"", &lease).replace("expect_role =", "canary = true\nexpect_role =");
+    }
     for (old, new) in &lab.options.changes {
         ensure!(text.contains(old.as_str()), "the nodes' configuration has no {old:?}");
         text = text.replace(old, new);

@@ -13,10 +13,11 @@ use super::config;
 use super::dns::Bind;
 use super::door::Door;
 use super::folder::{Folder, binaries};
+use super::lease;
 use super::links::Links;
 use super::nodes::{Node, Site, name_at};
 use super::postgres::Postgres;
-use super::process::{MARK, run_async};
+use super::process::{MARK, Part, run_async};
 use super::receiver::Receivers;
 use super::region::{Service, guard_config};
 use super::route53::Route53;
@@ -56,6 +57,8 @@ pub struct Options {
     pub trips: bool,
     /// Put relays between the nodes, so that links can be cut.
     pub links: bool,
+    /// Fence by lease: each database in a cgroup behind its kernel gate, each guard resident.
+    pub lease: bool,
     /// Say on standard output what is being started.
     pub speak: bool,
     /// Lines to replace in the nodes' configuration: `(old, new)`.
@@ -104,6 +107,8 @@ pub struct Lab {
     pub services: BTreeMap<String, Service>,
     /// The zone.
     pub dns: Dns,
+    /// The resident guards by region, where leases were asked for.
+    pub guards: BTreeMap<String, Part>,
     /// Before the zone, where trips were asked for.
     pub dns_door: Option<Door>,
     /// Between the nodes, where links were asked for.
@@ -129,9 +134,9 @@ impl Lab {
         let begun = Instant::now();
         let mut folder = Folder::create(options.folder.as_deref())?;
         let port = folder.port(&[address_of(HOME), address_of(DR)])?;
-        let primary = Postgres::primary(&folder, HOME, port).await?;
+        let primary = Postgres::primary(&folder, HOME, port, options.lease).await?;
         say(&format!("PostgreSQL in {HOME:<8} {}:{port}  primary", primary.address));
-        let standby = Postgres::standby(&folder, DR, &primary).await?;
+        let standby = Postgres::standby(&folder, DR, &primary, options.lease).await?;
         say(&format!("PostgreSQL in {DR:<8} {}:{port}  standby, streaming", standby.address));
         let key = Key::make(&folder, "etc/id_ed25519")?;
         let mut hosts = BTreeMap::new();
@@ -174,6 +179,7 @@ impl Lab {
             hosts,
             services,
             dns,
+            guards: BTreeMap::new(),
             dns_door,
             links: Links::default(),
             receivers,
@@ -197,6 +203,9 @@ impl Lab {
             sites.push(Site { name: site, listen, dialled, http });
         }
         let text = config::nodes(self, &sites)?;
+        if self.options.lease {
+            self.guards = lease::start_guards(&mut self.folder, &sites)?;
+        }
         let file = self.folder.write("etc/watchdog.toml", &text)?;
         for site in sites {
             let node = Node::start(&self.folder, &site, &file)?;

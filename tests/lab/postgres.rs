@@ -11,6 +11,7 @@ use rustix::process::{Signal, getuid};
 use tokio_postgres::{Client, NoTls};
 
 use super::folder::Folder;
+use super::lease::Cgroup;
 use super::process::{Part, is_running, run, run_async, send};
 use super::{address_of, wait};
 
@@ -32,12 +33,16 @@ pub struct Postgres {
     /// Where PostgreSQL's programs are.
     pub bin: PathBuf,
     part: Option<Part>,
+    /// After the part: removed once nothing runs in it.
+    cgroup: Option<Cgroup>,
 }
 
 impl Postgres {
     /// A fresh primary with the application's tables, running.
-    pub async fn primary(folder: &Folder, site: &str, port: u16) -> Result<Self> {
-        let mut server = Self::at(folder, site, port)?;
+    ///
+    /// `is_gated`: in a cgroup of its own, for the lease's gate.
+    pub async fn primary(folder: &Folder, site: &str, port: u16, is_gated: bool) -> Result<Self> {
+        let mut server = Self::at(folder, site, port, is_gated)?;
         let mut initdb = server.command("initdb");
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync", "-D"]);
         initdb.arg(&server.data);
@@ -69,9 +74,10 @@ impl Postgres {
     }
 
     /// A standby of `primary`, streaming.
-    pub async fn standby(folder: &Folder, site: &str, primary: &Postgres) -> Result<Self> {
-        let mut server = Self::at(folder, site, primary.port)?;
-        let source = format!("host={} port={} user=replicator application_name={site}", primary.address, primary.port);
+    pub async fn standby(folder: &Folder, site: &str, primary: &Postgres, is_gated: bool) -> Result<Self> {
+        let mut server = Self::at(folder, site, primary.port, is_gated)?;
+        let host = if is_gated { primary.sockets.display().to_string() } else { primary.address.to_string() };
+        let source = format!("host={host} port={} user=replicator application_name={site}", primary.port);
         let mut copy = server.command("pg_basebackup");
         copy.args([
             "--write-recovery-conf",
@@ -94,7 +100,7 @@ impl Postgres {
         Ok(server)
     }
 
-    fn at(folder: &Folder, site: &str, port: u16) -> Result<Self> {
+    fn at(folder: &Folder, site: &str, port: u16, is_gated: bool) -> Result<Self> {
         let parent = folder.path.join("pg");
         let data = parent.join(site);
         let sockets = folder.path.join("run").join(site);
@@ -105,7 +111,9 @@ impl Postgres {
             }
         }
         run(Command::new("chmod").arg("0700").arg(&data))?;
-        Ok(Self { site: site.to_owned(), address: address_of(site), port, data, sockets, bin: programs()?, part: None })
+        let cgroup = is_gated.then(|| Cgroup::new(folder, site)).transpose()?;
+        let (site, address) = (site.to_owned(), address_of(site));
+        Ok(Self { site, address, port, data, sockets, bin: programs()?, part: None, cgroup })
     }
 
     /// One of PostgreSQL's programs, as the user that may run it.
@@ -127,6 +135,9 @@ impl Postgres {
     pub async fn start(&mut self, folder: &Folder) -> Result<()> {
         let mut command = self.command("postgres");
         command.arg("-D").arg(&self.data).args(self.options());
+        if let Some(cgroup) = &self.cgroup {
+            command = cgroup.around(&command);
+        }
         let part = Part::start(folder, &format!("postgres-{}", self.site), command)?;
         wait::until(&format!("PostgreSQL in {} to answer", self.site), Duration::from_secs(30), async || {
             part.check_running()?;

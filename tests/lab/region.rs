@@ -74,6 +74,22 @@ impl Service {
         wait::until_blocking("the service to end", Duration::from_secs(5), || (!process::is_running(pid)).then_some(()))
     }
 
+    /// SIGSTOP.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = running(&self.pid_file).with_context(|| format!("no service runs in {}", self.site))?;
+        process::send(pid, signal);
+        Ok(())
+    }
+
     /// Whether its process lives.
     pub fn is_running(&self) -> bool {
         running(&self.pid_file).is_some()

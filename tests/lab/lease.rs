@@ -1,0 +1,103 @@
+//! Mode `lease` in a lab: a cgroup for each database, so that its kernel gate meets nobody else, and the resident guards.
+//!
+//! The standby follows its primary through the Unix socket: on loopback a replica's address is everybody's, and could
+//! not be exempted from the gate.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::folder::{Folder, binaries};
+use super::nodes::Site;
+use super::process::{Part, kill_all};
+use super::{DR, HOME, address_of};
+
+/// How long one renewal lasts in a lab, milliseconds.
+pub const TTL_MS: u64 = 1000;
+
+/// A cgroup of the lab's own, removed with everything in it.
+pub struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// A fresh one. An error where this machine has no cgroup v2 that may be written.
+    pub fn new(folder: &Folder, site: &str) -> Result<Self> {
+        let mount = watchdog::guard::egress::cgroup::mount().context("cgroup v2 is not mounted here")?;
+        let lab = folder.path.file_name().context("the lab's folder has no name")?.to_string_lossy().into_owned();
+        let path = mount.join(format!("{lab}-{site}"));
+        fs::create_dir(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// The same command, run inside.
+    pub fn around(&self, command: &Command) -> Command {
+        let mut inside = Command::new("/bin/sh");
+        inside.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.0);
+        inside.arg(command.get_program()).args(command.get_args());
+        if let Some(dir) = command.get_current_dir() {
+            inside.current_dir(dir);
+        }
+        inside
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            let inside = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+            kill_all(&inside.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>());
+            if fs::remove_dir(&self.0).is_ok() || !self.0.exists() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+/// Whether this machine lets a lab gate a database: it needs BPF on a cgroup.
+pub fn can() -> bool {
+    let can = watchdog::guard::egress::probe::probe();
+    let is_able = can.can(watchdog::guard::egress::Kind::Bpf);
+    if !is_able {
+        println!("NOT TRIED, this machine cannot: {}", can.in_words());
+    }
+    is_able
+}
+
+/// Appends `[lease]` to both guards' configurations and starts them.
+pub fn start_guards(folder: &mut Folder, sites: &[Site]) -> Result<BTreeMap<String, Part>> {
+    let mut listens = BTreeMap::new();
+    for site in [HOME, DR] {
+        let at = address_of(site);
+        listens.insert(site, SocketAddr::new(at, folder.port(&[at])?));
+    }
+    let nodes: Vec<String> = sites.iter().map(|site| format!("\"{}\"", site.listen)).collect();
+    let mut guards = BTreeMap::new();
+    for (site, other) in [(HOME, DR), (DR, HOME)] {
+        let config = folder.path.join(site).join("guard.toml");
+        let mut text = String::new();
+        write!(
+            text,
+            "\n[lease]\nhost = \"db-{site}\"\nregion = \"{site}\"\nttl_ms = {TTL_MS}\nlisten = \"{}\"\nnodes = [{}]\n\
+             holders = {{ db-{other} = \"{}\" }}\ngate = \"bpf\"\n",
+            listens[site],
+            nodes.join(", "),
+            listens[other]
+        )?;
+        File::options().append(true).open(&config)?.write_all(text.as_bytes())?;
+        guards.insert(site.to_owned(), serve(folder, site, &config)?);
+    }
+    Ok(guards)
+}
+
+/// Starts the resident guard of a region.
+pub fn serve(folder: &Folder, site: &str, config: &Path) -> Result<Part> {
+    let mut command = Command::new(binaries()?.guard);
+    command.arg("--config").arg(config).arg("serve");
+    Part::start(folder, &format!("guard-serve-{site}"), command)
+}
