@@ -37,6 +37,8 @@ pub struct Word {
     pub ground: Option<Token>,
     /// The group's TTL, milliseconds; 0 where it has none.
     pub ttl_ms: u64,
+    /// To be echoed by the next request.
+    pub challenge: u64,
 }
 
 /// What a leader must be able to do for the service.
@@ -46,7 +48,9 @@ pub trait LeaseDesk: Send + Sync + 'static {
     fn cluster(&self) -> (ClusterName, u64);
 
     /// Answers as the leader, after a quorum round that begins now. An error: this node cannot, nothing was granted.
-    async fn renew(&self, request: LeaseRequest) -> Result<Word, String>;
+    ///
+    /// `challenge`: that which the request echoes; the desk says by it whether the request may bind.
+    async fn renew(&self, request: LeaseRequest, challenge: u64) -> Result<Word, String>;
 }
 
 /// The service over one node.
@@ -65,7 +69,7 @@ impl LeaseService {
         let asked = check(&request, self.desk.cluster())?;
         let standing = self.backend.standing().borrow().clone();
         if standing.is_leader() {
-            let word = self.desk.renew(asked).await.map_err(nothing_done)?;
+            let word = self.desk.renew(asked, request.challenge).await.map_err(nothing_done)?;
             return Ok(reply(request.nonce, word));
         }
         match standing.leader {
@@ -122,6 +126,7 @@ fn check(request: &RenewRequest, (cluster, epoch): (ClusterName, u64)) -> Result
         ttl_ms: request.ttl_ms,
         gate,
         holders: request.holders.iter().map(|name| name.as_str().into()).collect(),
+        may_bind: false,
     })
 }
 
@@ -134,6 +139,7 @@ fn reply(nonce: u64, word: Word) -> RenewReply {
         holders: word.holders.into_iter().map(|host| host.0).collect(),
         ground: word.ground.map(|token| HoldGround { epoch: token.epoch, n: token.n }),
         ttl_ms: word.ttl_ms,
+        challenge: word.challenge,
     }
 }
 

@@ -104,7 +104,7 @@ impl Executor {
         };
         let mut seen = GrantsSeen {
             led_ms: self.view.watched_ms,
-            last_granted_ms: self.coordinator.leases.last_granted(&self.run.group).map(elapsed_ms),
+            last_granted_ms: self.coordinator.leases.last_granted(&self.run.group, self.run.from()).map(elapsed_ms),
             holds_over: false,
         };
         let holds = join_all(binding.holders.iter().map(|host| self.end_holds(host))).await;

@@ -172,7 +172,7 @@ impl Executor {
         };
         if !matches!(step.action, Action::Verify { .. }) && self.run.moves_serving() {
             // Before the proposal, whatever becomes of it: it may be committed although this node never hears so.
-            self.coordinator.leases.stop(&self.run.group);
+            self.coordinator.leases.stop(&self.run.group, self.run.from());
         }
         let started = self
             .propose(Change::StepStarted {

@@ -62,8 +62,11 @@ pub struct LeaseRequest {
     pub ttl_ms: u64,
     /// How its gate stands.
     pub gate: GateSeen,
-    /// Standby guards that granted their hold within the last TTL.
+    /// Standby guards that granted their hold within the last TTL, and all that the binding names.
     pub holders: Vec<HostName>,
+    /// It was sent after every answer after which the gate could stand open: what it attests is still so. A request that
+    /// was held up on its way may be granted, but binds nothing.
+    pub may_bind: bool,
 }
 
 /// What the leader answers, and what it must commit first.
@@ -99,10 +102,7 @@ pub fn answer(state: &ClusterState, request: &LeaseRequest, is_stopped: bool, no
     let Some(group) = state.group(&request.group) else {
         return LeaseAnswer::Denied { why: format!("there is no group {}", request.group) };
     };
-    let Fencing::Lease { ttl_ms } = &group.fencing else {
-        let why = format!("the group's fencing mode is {}", group.fencing.word());
-        return LeaseAnswer::OpenEnded { unbind: group.lease.is_some(), why };
-    };
+    // First of all: a run may count on the silence of a region that does not serve, whatever the mode is by now.
     if group.serving.region.as_ref() != Some(&request.region) {
         let serving = group.serving.region.as_ref().map_or("nobody", RegionName::as_str);
         return LeaseAnswer::Denied { why: format!("{serving} serves, not {}", request.region) };
@@ -110,6 +110,10 @@ pub fn answer(state: &ClusterState, request: &LeaseRequest, is_stopped: bool, no
     if is_stopped {
         return LeaseAnswer::Denied { why: format!("a fence of {} was ordered", request.region) };
     }
+    let Fencing::Lease { ttl_ms } = &group.fencing else {
+        let why = format!("the group's fencing mode is {}", group.fencing.word());
+        return LeaseAnswer::OpenEnded { unbind: group.lease.is_some(), why };
+    };
     if let Some(bound) = group.lease.as_ref().filter(|bound| bound.host != request.host) {
         return LeaseAnswer::Denied { why: format!("the lease of {} is bound to host {}", request.region, bound.host) };
     }
@@ -133,7 +137,7 @@ fn grant(group: &GroupState, request: &LeaseRequest, ttl_ms: u64, now: UnixMs) -
             holders.extend(request.holders.iter().filter(|host| !holders.contains(host)).cloned().collect::<Vec<_>>());
             holders.sort();
             let grown = bound.as_ref().is_none_or(|bound| bound.holders != holders || bound.ttl_ms != ttl_ms);
-            let bind = (!is_so && grown).then(|| LeaseBinding {
+            let bind = (!is_so && grown && request.may_bind).then(|| LeaseBinding {
                 region: request.region.clone(),
                 host: request.host.clone(),
                 ttl_ms,

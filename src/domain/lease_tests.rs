@@ -23,6 +23,7 @@ fn request(gate: GateSeen) -> LeaseRequest {
         ttl_ms: TTL_MS,
         gate,
         holders: vec!["db-hanoi".into()],
+        may_bind: true,
     }
 }
 
@@ -100,6 +101,9 @@ fn the_answer_to_each_request() {
     assert_eq!(open, LeaseAnswer::Granted { bind: None }, "first the gate must be bounded");
     let first = answer(&unbound, &request(bounded()), false, now);
     assert!(matches!(&first, LeaseAnswer::Granted { bind: Some(to) } if to.holders == binding().holders), "{first:?}");
+    let held_up = LeaseRequest { may_bind: false, ..request(bounded()) };
+    let late = answer(&unbound, &held_up, false, now);
+    assert_eq!(late, LeaseAnswer::Granted { bind: None }, "its gate may have been opened since");
     let again = answer(&bound.state, &request(bounded()), false, now);
     assert_eq!(again, LeaseAnswer::Granted { bind: None }, "nothing new to commit");
     for gate in [GateSeen::OpenEnded, GateSeen::Absent { why: "detached".to_owned() }] {
@@ -129,6 +133,23 @@ fn nothing_is_granted_once_the_fence_is_committed() {
     assert!(matches!(answer(&world.state, &request(bounded()), false, UnixMs(5)), LeaseAnswer::Granted { .. }));
     world.must(world.start_change("fence", token));
     assert!(matches!(answer(&world.state, &request(bounded()), false, UnixMs(5)), LeaseAnswer::Denied { .. }));
+}
+
+#[test]
+fn a_region_that_does_not_serve_is_denied_in_every_mode() {
+    let (mut world, token) = opened(true);
+    world.must(world.start_change("fence", token));
+    let adopt = Change::AdoptConfig {
+        cluster: policy().cluster,
+        epoch: 1,
+        digest: super::fixtures::digest(),
+        groups: super::decide::specs(&policy()),
+        receivers: policy().receivers,
+    };
+    world.must(adopt);
+    assert_eq!(world.group().fencing, Fencing::Confirm);
+    let denied = answer(&world.state, &request(bounded()), false, UnixMs(5));
+    assert!(matches!(denied, LeaseAnswer::Denied { .. }), "a run may count on its silence: {denied:?}");
 }
 
 #[test]

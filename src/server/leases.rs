@@ -1,8 +1,10 @@
 //! The leader's answers to primaries' guards: a quorum round, the state, and what must be committed before the answer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
@@ -10,33 +12,99 @@ use crate::api::lease::{LeaseDesk, Word};
 use crate::clock::unix_now;
 use crate::consensus::Consensus;
 use crate::coordinator::Leases;
-use crate::domain::command::{Applied, Change, Command};
+use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
 use crate::domain::ids::{ClusterName, GroupName, NodeId, Principal};
-use crate::domain::lease::{LeaseAnswer, LeaseRequest, answer};
+use crate::domain::lease::{GateSeen, LeaseAnswer, LeaseRequest, answer};
 use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::proto::LeaseWord;
 
 /// This node's desk.
 pub struct Desk {
-    pub consensus: Consensus,
-    pub policy: Arc<ClusterPolicy>,
-    pub node: NodeId,
-    pub name: Principal,
-    pub leases: Arc<Leases>,
+    consensus: Consensus,
+    policy: Arc<ClusterPolicy>,
+    node: NodeId,
+    name: Principal,
+    leases: Arc<Leases>,
+    /// Requests take turns: what one of them commits, the next one's answer knows.
+    turn: Mutex<Turn>,
+}
+
+/// What holds within one term.
+#[derive(Debug, Default)]
+struct Turn {
+    term: u64,
+    challenges: BTreeMap<GroupName, u64>,
+    /// Groups with a binding that was proposed and never heard of: it may still be committed.
+    unheard: BTreeSet<GroupName>,
+}
+
+impl Turn {
+    fn challenge(&mut self, group: &GroupName) -> u64 {
+        *self.challenges.entry(group.clone()).or_insert_with(rand::random)
+    }
+
+    /// Whatever was sent before now binds nothing any more.
+    fn draw_anew(&mut self, group: &GroupName) {
+        self.challenges.insert(group.clone(), rand::random());
+    }
+}
+
+/// How a commit ended.
+enum Committed {
+    Done,
+    /// Certainly not in force.
+    Rejected(Rejection),
+    /// It may still come.
+    Unheard(String),
 }
 
 impl Desk {
-    async fn commit(&self, change: Change) -> Result<(), String> {
+    pub fn new(
+        consensus: Consensus,
+        policy: Arc<ClusterPolicy>,
+        node: NodeId,
+        name: Principal,
+        leases: Arc<Leases>,
+    ) -> Self {
+        Self { consensus, policy, node, name, leases, turn: Mutex::default() }
+    }
+
+    async fn commit(&self, change: Change) -> Committed {
         let what = change.name();
         let command = Command { node: self.node, at: unix_now(), by: self.name.clone(), request_id: None, change };
         match self.consensus.propose(command, PROPOSE_TIMEOUT).await {
-            Ok(Applied::Rejected(rejection)) => Err(format!("{what} was rejected: {}", rejection.message)),
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!("{what} was not committed: {error}")),
+            Ok(Applied::Rejected(rejection)) => Committed::Rejected(rejection),
+            Ok(_) => Committed::Done,
+            Err(error) => Committed::Unheard(format!("{what} was not heard of: {error}")),
         }
     }
 
-    fn word(&self, group: &GroupName, word: LeaseWord, why: String) -> Word {
+    /// After this is committed, or certainly needless, silence proves nothing. An error: nobody may rely on that.
+    async fn unbind(&self, turn: &mut Turn, group: &GroupName, reason: &str) -> Result<(), String> {
+        match self.commit(Change::UnbindLease { group: group.clone(), reason: reason.to_owned() }).await {
+            Committed::Rejected(rejection) if rejection.code == RejectionCode::RunOpen => Err(rejection.message),
+            // Rejected: it was not bound, and the log has passed every earlier binding.
+            Committed::Done | Committed::Rejected(_) => {
+                turn.unheard.remove(group);
+                Ok(())
+            }
+            Committed::Unheard(why) => Err(why),
+        }
+    }
+
+    async fn bind(&self, turn: &mut Turn, group: &GroupName, binding: crate::domain::lease::LeaseBinding) {
+        let host = binding.host.clone();
+        match self.commit(Change::BindLease { group: group.clone(), binding }).await {
+            Committed::Done => tracing::info!(%group, %host, "the lease is bound: its silence counts from here on"),
+            Committed::Rejected(why) => tracing::warn!(%group, %host, "the lease is not bound: {}", why.message),
+            Committed::Unheard(why) => {
+                turn.unheard.insert(group.clone());
+                tracing::warn!(%group, %host, "{why}");
+            }
+        }
+    }
+
+    fn word(&self, turn: &mut Turn, group: &GroupName, word: LeaseWord, why: String) -> Word {
         let state = self.consensus.state().borrow().clone();
         let shown = state.group(group);
         let lease = shown.and_then(|group| group.lease.clone());
@@ -51,6 +119,7 @@ impl Desk {
                 Some(Fencing::Lease { ttl_ms }) => *ttl_ms,
                 _ => 0,
             },
+            challenge: turn.challenge(group),
         }
     }
 }
@@ -61,40 +130,50 @@ impl LeaseDesk for Desk {
         (self.policy.cluster.clone(), self.policy.epoch)
     }
 
-    async fn renew(&self, request: LeaseRequest) -> Result<Word, String> {
+    async fn renew(&self, request: LeaseRequest, challenge: u64) -> Result<Word, String> {
         let arrived = Instant::now();
+        let mut turn = self.turn.lock().await;
         // Begins after the arrival, and waits until everything committed before is applied here.
         self.consensus.confirm_leadership(CONFIRM_TIMEOUT).await.map_err(|error| error.to_string())?;
-        let group = &request.group;
+        let term = self.consensus.leadership().borrow().term;
+        if turn.term != term {
+            *turn = Turn { term, ..Turn::default() };
+        }
+        let (group, region) = (request.group.clone(), request.region.clone());
+        if turn.unheard.contains(&group) {
+            self.unbind(&mut turn, &group, "a binding was proposed and never heard of").await?;
+        }
+        let request = LeaseRequest { may_bind: turn.challenge(&group) == challenge, ..request };
+        if !matches!(request.gate, GateSeen::Bounded { .. }) {
+            turn.draw_anew(&group);
+        }
         let state = self.consensus.state().borrow().clone();
-        let denied = |why: String| Ok(self.word(group, LeaseWord::Denied, why));
-        match answer(&state, &request, self.leases.is_stopped(group), unix_now()) {
+        let (word, why) = match answer(&state, &request, self.leases.is_stopped(&group, &region), unix_now()) {
             LeaseAnswer::Granted { bind } => {
                 if let Some(binding) = bind {
-                    let host = binding.host.clone();
-                    match self.commit(Change::BindLease { group: group.clone(), binding }).await {
-                        Ok(()) => tracing::info!(%group, %host, "the lease is bound: its silence counts from here on"),
-                        Err(why) => tracing::warn!(%group, %host, "the lease is not bound: {why}"),
-                    }
+                    self.bind(&mut turn, &group, binding).await;
                 }
-                if !self.leases.grant(group, arrived) {
-                    return denied("a fence was ordered".to_owned());
+                if self.leases.grant(&group, &region, arrived) {
+                    (LeaseWord::Granted, String::new())
+                } else {
+                    (LeaseWord::Denied, "a fence was ordered".to_owned())
                 }
-                Ok(self.word(group, LeaseWord::Granted, String::new()))
             }
             LeaseAnswer::OpenEnded { unbind, why } => {
+                turn.draw_anew(&group);
                 if unbind {
-                    self.commit(Change::UnbindLease { group: group.clone(), reason: why.clone() }).await?;
+                    self.unbind(&mut turn, &group, &why).await?;
                     tracing::warn!(%group, "the lease is unbound: {why}");
                 }
-                Ok(self.word(group, LeaseWord::OpenEnded, why))
+                (LeaseWord::OpenEnded, why)
             }
             LeaseAnswer::Unreliable { why } => {
-                self.commit(Change::UnbindLease { group: group.clone(), reason: why.clone() }).await?;
+                self.unbind(&mut turn, &group, &why).await?;
                 tracing::error!(%group, "the lease is unbound, promotion needs other proof from here on: {why}");
-                denied(why)
+                (LeaseWord::Denied, why)
             }
-            LeaseAnswer::Denied { why } => denied(why),
-        }
+            LeaseAnswer::Denied { why } => (LeaseWord::Denied, why),
+        };
+        Ok(self.word(&mut turn, &group, word, why))
     }
 }

@@ -159,13 +159,8 @@ async fn serve(
         looks,
         last_rejection: std::sync::Mutex::default(),
     });
-    let desk = leases::Desk {
-        consensus: consensus.clone(),
-        policy: policy.clone(),
-        node: own.id,
-        name: Principal(format!("node:{}", own.name)),
-        leases,
-    };
+    let name = Principal(format!("node:{}", own.name));
+    let desk = leases::Desk::new(consensus.clone(), policy.clone(), own.id, name, leases);
     let receivers = pager::receivers(config)?;
     let dispatcher = Dispatcher::new(&config.cluster, &receivers)
         .map_err(|(receiver, source)| ServerError::Receiver { receiver, source })?;

@@ -106,6 +106,7 @@ impl Lease for Served {
             holders: holders.clone().unwrap_or_default(),
             ground: Some(HoldGround { epoch: 1, n: 3 }),
             ttl_ms: TTL_MS,
+            challenge: 0,
         };
         Ok(Response::new(reply))
     }

@@ -10,13 +10,14 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::folder::{Folder, binaries};
 use super::nodes::Site;
 use super::process::{Part, kill_all};
-use super::{DR, HOME, address_of};
+use super::{DR, HOME, address_of, wait};
 
 /// How long one renewal lasts in a lab, milliseconds.
 pub const TTL_MS: u64 = 1000;
@@ -48,13 +49,13 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for _ in 0..200 {
+        let emptied = || {
             let inside = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
             kill_all(&inside.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>());
-            if fs::remove_dir(&self.0).is_ok() || !self.0.exists() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            (fs::remove_dir(&self.0).is_ok() || !self.0.exists()).then_some(())
+        };
+        if let Err(error) = wait::until_blocking("the cgroup to be empty", Duration::from_secs(5), emptied) {
+            eprintln!("left behind: {}: {error:#}", self.0.display());
         }
     }
 }

@@ -95,7 +95,7 @@ impl Site {
 }
 
 enum Came {
-    Answer { nonce: u64, said: Result<Said, String>, from: String },
+    Answer { nonce: u64, said: Result<(Said, u64), String>, from: String },
     Held { nonce: u64, granted: Result<(), String>, from: String },
 }
 
@@ -109,6 +109,8 @@ struct Primary {
     calls: JoinSet<()>,
     /// What each source last failed with.
     faults: BTreeMap<String, String>,
+    /// The newest answered request and its answer's challenge. Echoed by requests whose gate is looked at afterwards.
+    challenge: (u64, u64),
     /// The gate's or disk's last fault, so that it is logged once.
     last_fault: String,
     installed: bool,
@@ -144,8 +146,19 @@ pub async fn keep(site: Arc<Site>, stop: CancellationToken) -> Result<(), ServeE
     let (send, mut came) = mpsc::channel(ANSWERS_MAX);
     let (calls, faults, last_fault) = (JoinSet::new(), BTreeMap::new(), String::new());
     let every = Duration::from_millis(lease.renew_every_ms());
-    let mut primary =
-        Primary { site, keeper, epoch: None, nodes, holders, send, calls, faults, last_fault, installed: false };
+    let mut primary = Primary {
+        site,
+        keeper,
+        epoch: None,
+        nodes,
+        holders,
+        send,
+        calls,
+        faults,
+        challenge: (0, 0),
+        last_fault,
+        installed: false,
+    };
     primary.act(first).await;
     let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -214,7 +227,10 @@ impl Primary {
         let actions = match came {
             Came::Answer { nonce, said, from } => {
                 let said = self.note(from, said);
-                self.keeper.answered(boottime_ms(), nonce, said.as_ref())
+                if let Some((_, challenge)) = &said {
+                    self.challenge = self.challenge.max((nonce, *challenge));
+                }
+                self.keeper.answered(boottime_ms(), nonce, said.as_ref().map(|(said, _)| said))
             }
             Came::Held { nonce, granted, from } => {
                 let granted = self.note(from, granted).is_some();
@@ -309,6 +325,8 @@ impl Primary {
             holders: holders.into_iter().map(|host| host.0).collect(),
             nonce,
             forwarded: false,
+            // Looks and answers are taken one at a time: this was known before the gate was looked at.
+            challenge: self.challenge.1,
         };
         let send = self.send.clone();
         self.calls.spawn(async move {
@@ -352,7 +370,7 @@ impl Primary {
 }
 
 /// A leader's answer as the keeper takes it.
-fn read(reply: RenewReply, nonce: u64) -> Result<Said, String> {
+fn read(reply: RenewReply, nonce: u64) -> Result<(Said, u64), String> {
     if reply.nonce != nonce {
         return Err("the answer is not to this request".to_owned());
     }
@@ -362,12 +380,13 @@ fn read(reply: RenewReply, nonce: u64) -> Result<Said, String> {
         LeaseWord::Denied => Word::Denied,
         LeaseWord::Unspecified => return Err(format!("an answer this guard does not know ({})", reply.word)),
     };
-    Ok(Said {
+    let said = Said {
         word,
         why: reply.why,
         bound: reply.bound,
         holders: reply.holders.into_iter().map(HostName).collect(),
         ground: reply.ground.map(|ground| Token { epoch: ground.epoch, n: ground.n }),
         ttl_ms: reply.ttl_ms,
-    })
+    };
+    Ok((said, reply.challenge))
 }
