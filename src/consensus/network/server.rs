@@ -100,6 +100,7 @@ impl Peer for PeerService {
         let (from, message) = self.check(request).await?;
         let request: AppendEntriesRequest<TypeConfig> = wire::decode(&message.payload)?;
         wire::check_vote(from, &request.vote)?;
+        wire::check_append(&request)?;
         let answer = self.raft.append_entries(request).await.map_err(|error| stopped(&error))?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.contact.heard(message.quorum_age_ms.map(Duration::from_millis));

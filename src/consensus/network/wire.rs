@@ -1,11 +1,13 @@
 //! What goes between nodes: who speaks to whom, and how payloads are written.
 
+use openraft::entry::RaftEntry;
+use openraft::raft::AppendEntriesRequest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
 use crate::consensus::store::Store;
-use crate::consensus::types::{Identity, SnapshotMeta, Vote};
+use crate::consensus::types::{Identity, SnapshotMeta, TypeConfig, Vote};
 use crate::domain::ids::NodeId;
 use crate::proto::Header;
 
@@ -91,6 +93,40 @@ pub(super) fn check_vote(from: NodeId, vote: &Vote) -> Result<(), Status> {
     Err(Status::invalid_argument(text))
 }
 
+/// What openraft takes for granted of a leader, and panics or errs without: one entry after the other, none of a later
+/// term than its leader's, no position that cannot be counted on from.
+pub(super) fn check_append(request: &AppendEntriesRequest<TypeConfig>) -> Result<(), Status> {
+    let wrong = |what: String| {
+        tracing::warn!("refused a call between nodes: {what}");
+        Err(Status::invalid_argument(what))
+    };
+    let term = request.vote.leader_id.term;
+    let mut last = request.prev_log_id;
+    for entry in &request.entries {
+        let log_id = entry.log_id();
+        let next = last.map_or(Some(0), |last| last.index.checked_add(1));
+        if Some(log_id.index) != next {
+            return wrong(format!("payload.entries: entry {} does not follow {last:?}", log_id.index));
+        }
+        if last.is_some_and(|last| last.committed_leader_id().term > log_id.committed_leader_id().term) {
+            return wrong(format!("payload.entries: entry {} is of an earlier term than {last:?}", log_id.index));
+        }
+        last = Some(log_id);
+    }
+    for (field, log_id) in
+        [("entries", last), ("prev_log_id", request.prev_log_id), ("leader_commit", request.leader_commit)]
+    {
+        let Some(log_id) = log_id else { continue };
+        if log_id.committed_leader_id().term > term {
+            return wrong(format!("payload.{field}: {log_id} is of a later term than its leader, {term}"));
+        }
+        if log_id.index == u64::MAX {
+            return wrong(format!("payload.{field}: nothing can follow {log_id}"));
+        }
+    }
+    Ok(())
+}
+
 /// A payload as JSON.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Status> {
     serde_json::to_vec(value).map_err(|error| Status::internal(format!("payload: cannot be written as JSON: {error}")))
@@ -131,6 +167,38 @@ mod tests {
             let status = check(&own, "own", &header).unwrap_err();
             assert_eq!(status.code(), Code::FailedPrecondition, "{field}");
             assert!(status.message().starts_with(field), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_append_that_openraft_would_panic_on_is_refused_by_its_field() {
+        let append = |prev: &str, entries: &[(u64, u64)], commit: &str| {
+            let entry = |(term, index): &(u64, u64)| {
+                format!(r#"{{"log_id":{{"leader_id":{term},"index":{index}}},"payload":"Blank"}}"#)
+            };
+            let entries = entries.iter().map(entry).collect::<Vec<_>>().join(",");
+            let vote = r#"{"leader_id":{"term":2,"voted_for":2},"committed":true}"#;
+            let text =
+                format!(r#"{{"vote":{vote},"prev_log_id":{prev},"entries":[{entries}],"leader_commit":{commit}}}"#);
+            check_append(&decode(text.as_bytes()).unwrap())
+        };
+        let at = |term: u64, index: u64| format!(r#"{{"leader_id":{term},"index":{index}}}"#);
+        assert!(append("null", &[(1, 0), (2, 1)], &at(2, 9)).is_ok());
+        assert!(append(&at(1, 3), &[(2, 4)], "null").is_ok());
+        assert!(append(&at(2, 3), &[], &at(2, 3)).is_ok());
+        for (prev, entries, commit, field) in [
+            ("null".to_owned(), vec![(2, 1)], "null".to_owned(), "payload.entries: entry 1 does not follow"),
+            (at(1, 3), vec![(2, 4), (2, 6)], "null".to_owned(), "payload.entries: entry 6 does not follow"),
+            (at(1, 3), vec![(2, 4), (1, 5)], "null".to_owned(), "payload.entries: entry 5 is of an earlier term"),
+            (at(1, 3), vec![(255, 4)], "null".to_owned(), "payload.entries: "),
+            (at(3, 3), vec![], "null".to_owned(), "payload.entries: "),
+            (at(2, u64::MAX), vec![(2, 0)], "null".to_owned(), "payload.entries: entry 0 does not follow"),
+            (at(2, 3), vec![], at(9, 3), "payload.leader_commit: "),
+            (at(2, 3), vec![], at(2, u64::MAX), "payload.leader_commit: nothing can follow"),
+        ] {
+            let refused = append(&prev, &entries, &commit).unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().starts_with(field), "{refused} for {field}");
         }
     }
 }
