@@ -156,11 +156,7 @@ impl GuardedActuator {
             // Whatever cut the session may have been a boot.
             frames.remove(&host);
         })?;
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|e| {
-            let shown = excerpt(&bytes);
-            let what = format!("guard of host {} answered what is no answer of a guard ({e})", endpoint.host);
-            AskError::Lost { reason: format!("{what}: {shown}; is its forced command watchdog-guard of this version?") }
-        })?;
+        let answer = read_answer(endpoint.host.as_str(), &bytes).map_err(|reason| AskError::Lost { reason })?;
         let Answer { boot_nonce, boottime_ms, reply, .. } = answer;
         frames.insert(host, Frame { boot_nonce, boottime_ms, at: Instant::now() });
         Ok(reply)
@@ -274,6 +270,19 @@ impl GuardedActuator {
             },
         }
     }
+}
+
+/// A guard's answer from what came back of the session to `host`.
+///
+/// # Errors
+/// What is wrong with it, with the beginning of what was read.
+pub fn read_answer(host: &str, bytes: &[u8]) -> Result<Answer, String> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        // The parser's words repeat what was read as it stands, however long.
+        let (why, shown) = (excerpt(e.to_string().as_bytes()), excerpt(bytes));
+        let what = format!("guard of host {host} answered what is no answer of a guard ({why}): {shown}");
+        format!("{what}; is its forced command watchdog-guard of this version?")
+    })
 }
 
 /// What a guard shows of the warrant's group.
@@ -417,5 +426,31 @@ impl Actuator for GuardedActuator {
             }
             (_, seen) => seen,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_to_the_last_key_or_not_at_all() {
+        let answer = |reply: &str| {
+            let text = format!(r#"{{"guard_version":"0","boot_nonce":"b","boottime_ms":1,"reply":{reply}}}"#);
+            read_answer("db-hcmc", text.as_bytes())
+        };
+        assert!(answer(r#"{"kind":"raised","held":{"epoch":1,"n":7}}"#).is_ok());
+        for reply in [
+            // Overheard, each of these would read as something safer than was said.
+            r#"{"kind":"raised","held":{"epoch":1,"n":7},"inflight":{}}"#,
+            r#"{"kind":"raised","held":{"epoch":1,"n":7,"m":1}}"#,
+            r#"{"kind":"done","evidence":"","acted":true,"but":"not yet"}"#,
+        ] {
+            let why = answer(reply).unwrap_err();
+            assert!(why.contains("host db-hcmc") && why.contains("unknown field"), "{why}");
+        }
+        let long = format!("{{\"\u{7f}{}\":1}}", "x".repeat(100_000));
+        let why = read_answer("db-hcmc", long.as_bytes()).unwrap_err();
+        assert!(why.len() < 4000 && !why.chars().any(char::is_control), "{} bytes: {why:.200}", why.len());
     }
 }

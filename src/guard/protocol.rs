@@ -87,6 +87,11 @@ fn strict_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tok
     Ok(token.map(|StrictToken { epoch, n }| Token { epoch, n }))
 }
 
+/// Where a token must be there.
+fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+    StrictToken::deserialize(deserializer).map(|StrictToken { epoch, n }| Token { epoch, n })
+}
+
 impl Request {
     /// Looks only. `epoch` is told for the guard's log; a guard enrolled with another epoch answers too.
     pub fn status(cluster: ClusterName, epoch: u64) -> Self {
@@ -164,13 +169,14 @@ pub struct Answer {
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum Reply {
     /// To `status`.
     Status(Status),
     /// To `raise`: the store now remembers at least the request's token, durably.
     Raised {
         /// The token held.
+        #[serde(deserialize_with = "strict")]
         held: Token,
         /// What is at work there now.
         in_flight: Option<InFlight>,
@@ -211,6 +217,7 @@ pub enum Reply {
         /// Why, for people: names the thing, the value and what to do next.
         reason: String,
         /// The token held, where that is why.
+        #[serde(default, deserialize_with = "strict_token")]
         held: Option<Token>,
     },
 }
@@ -258,6 +265,7 @@ pub struct InFlight {
     /// The action's name.
     pub action: String,
     /// The token under which it was begun.
+    #[serde(deserialize_with = "strict")]
     pub token: Token,
     /// The supervising guard's process id.
     pub guard_pid: u32,
@@ -290,6 +298,7 @@ pub struct GroupStatus {
     /// The group.
     pub group: GroupName,
     /// The highest token; `None` with a `fault`.
+    #[serde(default, deserialize_with = "strict_token")]
     pub token: Option<Token>,
     /// The cluster epoch it is enrolled with.
     pub epoch: Option<u64>,
@@ -321,6 +330,7 @@ pub struct HoldShown {
 #[serde(deny_unknown_fields)]
 pub struct LatchMark {
     /// The token under which it was set.
+    #[serde(deserialize_with = "strict")]
     pub token: Token,
     /// The run.
     pub run: RunId,
@@ -343,6 +353,7 @@ pub struct LedgerHint {
     /// The attempt.
     pub attempt: u32,
     /// The token.
+    #[serde(deserialize_with = "strict")]
     pub token: Token,
     /// The action's name.
     pub action: String,
