@@ -175,7 +175,12 @@ impl Config {
         use std::io::Read;
         let io = |source| ConfigError::Io { path: path.to_path_buf(), source };
         let mut text = String::new();
-        std::fs::File::open(path).and_then(|file| file.take(CONFIG_BYTES_MAX).read_to_string(&mut text)).map_err(io)?;
+        // One byte more than allowed: what is cut off in silence might be what forbids something.
+        let read = std::fs::File::open(path).and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text));
+        if read.map_err(io)? as u64 > CONFIG_BYTES_MAX {
+            let faults = vec![format!("the file is longer than {CONFIG_BYTES_MAX} bytes: is it the right one?")];
+            return Err(ConfigError::Values { path: path.to_path_buf(), faults });
+        }
         let config: Config =
             toml::from_str(&text).map_err(|e| ConfigError::Shape { path: path.to_path_buf(), source: Box::new(e) })?;
         let faults = config.faults();
@@ -446,6 +451,13 @@ mod tests {
             let error = load(&text).expect_err(&text).to_string();
             assert!(error.contains(wanted), "{text}\n-> {error}\nwanted {wanted}");
         }
+    }
+
+    #[test]
+    fn a_file_too_long_is_refused_and_not_cut() {
+        let filler = "#".repeat(usize::try_from(CONFIG_BYTES_MAX).expect("small"));
+        let error = load(&format!("{HEAD}{filler}\nsurprise = 1\n")).expect_err("too long").to_string();
+        assert!(error.contains("longer than 262144 bytes"), "{error}");
     }
 
     #[test]
