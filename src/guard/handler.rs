@@ -127,6 +127,11 @@ fn who_asks(request: &Request) -> Result<Who, Early> {
 }
 
 fn handle(config: &Config, request: &Request) -> Result<Reply, Early> {
+    // It is repeated in refusals, and every answer must stay below the length that a node reads.
+    if !is_name(&request.action) {
+        let action = ledger::cut(&request.action, 80);
+        return Err(refuse(Refusal::BadRequest, format!("action {action:?} is not a name (letters, digits, . _ -)")));
+    }
     let who = if request.action == STATUS { None } else { Some(who_asks(request)?) };
     if request.cluster != config.cluster {
         let asked = ledger::cut(request.cluster.as_str(), 80);
@@ -440,6 +445,20 @@ mod tests {
         ] {
             let why = parse(&bytes).expect_err(wanted);
             assert!(why.contains(wanted), "{why} / {wanted}");
+        }
+    }
+
+    #[test]
+    fn the_longest_odd_words_fit_into_an_answer() {
+        let text = "cluster = \"demo\"\nstate_dir = \"/nonexistent\"\ngroups = [\"aicamera\"]\n";
+        let config: Config = toml::from_str(text).expect("a configuration");
+        let long = "\u{7f}".repeat(60_000);
+        for [action, cluster, group] in [[&long, "demo", "a"], ["once", &long, "a"], ["once", "demo", &long]] {
+            let line = format!(r#"{{"cluster":"{cluster}","epoch":1,"group":"{group}","action":"{action}"}}"#);
+            let reply = serve(&config, read_request(line.as_bytes()));
+            assert!(matches!(reply, Reply::Refused { .. }), "{action:.20}");
+            let said = serde_json::to_string(&answer(reply)).expect("JSON");
+            assert!(said.len() < super::super::protocol::ANSWER_BYTES_MAX, "{} bytes", said.len());
         }
     }
 }
