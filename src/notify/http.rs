@@ -126,7 +126,9 @@ impl Poster {
         }
         let after = retry_after(response.headers());
         // A 404 page likes to repeat the path it did not find.
-        let hidden = [secret, Some(self.url.path()).filter(|path| path.len() > 1), self.url.query()];
+        let path = Some(self.url.path()).filter(|path| path.len() > 1);
+        // "…/hook?" has an empty query, which is found between any two characters.
+        let hidden = [secret, path, self.url.query().filter(|query| !query.is_empty())];
         let answer = shown_body(response, &hidden).await;
         classify(&self.address(), status, after, &answer)
     }

@@ -107,6 +107,16 @@ async fn pagerduty_is_sent_a_genuine_event() {
 }
 
 #[tokio::test]
+async fn an_empty_query_hides_nothing() {
+    tls();
+    let receiver = StandInReceiver::start(&[Answer::Status(404, "no such hook")]).await;
+    let url = Url::parse(&format!("{}/s3cret?", receiver.url())).unwrap();
+    let hook = Webhook::new("demo".into(), url, None, AMPLE).unwrap();
+    let sent = hook.send(Parcel { seq: None, at: AT, page: &page("k") }).await;
+    assert!(matches!(&sent, Sent::Refused { reason } if reason.contains(": no such hook;")), "{sent:?}");
+}
+
+#[tokio::test]
 async fn a_webhook_is_sent_the_promised_shape_signed() {
     tls();
     let folder = tempfile::tempdir().unwrap();
