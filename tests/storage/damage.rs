@@ -5,106 +5,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use openraft::entry::RaftEntry;
-use openraft::impls::leader_id_std::LeaderId;
-use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine};
-use openraft::type_config::alias::{EntryOf, LogIdOf, VoteOf};
-use openraft::vote::RaftLeaderId;
-use openraft::{LogId, RaftLogReader, Vote};
-use tempfile::TempDir;
-use watchdog::consensus::{Identity, MARK_FILE, STORE_FILE, StateMachine, Store, StoreError, TypeConfig};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+use watchdog::consensus::{Identity, MARK_FILE, STORE_FILE, Store, StoreError};
 use watchdog::domain::ids::NodeId;
-use watchdog::domain::state::ClusterState;
 
-use crate::support::{SmallDisk, identity, note};
-
-type Entry = EntryOf<TypeConfig>;
-
-fn leader(term: u64) -> LeaderId<u64, NodeId> {
-    LeaderId::new(term, NodeId(1))
-}
-
-fn log_id(term: u64, index: u64) -> LogIdOf<TypeConfig> {
-    LogId::new(leader(term).to_committed(), index)
-}
-
-fn entry(index: u64) -> Entry {
-    Entry::new_normal(log_id(2, index), note(&format!("entry {index}, with some words to fill its page")))
-}
-
-fn vote(term: u64) -> VoteOf<TypeConfig> {
-    Vote::new_committed(term, NodeId(1))
-}
-
-/// Everything a store holds, as openraft sees it.
-#[derive(Debug, PartialEq)]
-struct Contents {
-    vote: Option<VoteOf<TypeConfig>>,
-    committed: Option<LogIdOf<TypeConfig>>,
-    last: Option<LogIdOf<TypeConfig>>,
-    purged: Option<LogIdOf<TypeConfig>>,
-    log: Vec<Entry>,
-    snapshot: Option<Vec<u8>>,
-}
-
-async fn contents(mut store: Store) -> Result<Contents, std::io::Error> {
-    let state = store.get_log_state().await?;
-    let mut machine = StateMachine::open(store.clone()).await?;
-    Ok(Contents {
-        vote: store.read_vote().await?,
-        committed: store.read_committed().await?,
-        last: state.last_log_id,
-        purged: state.last_purged_log_id,
-        log: store.try_get_log_entries(0..).await?,
-        snapshot: machine.get_current_snapshot().await?.map(|found| found.snapshot),
-    })
-}
-
-/// A store with a vote, a snapshot, a purged beginning and a log.
-async fn filled(folder: &Path) -> Store {
-    let mut store = Store::open(folder, &identity(1)).expect("a new store opens");
-    store.save_vote(&vote(1)).await.expect("voted");
-    store.blocking_append((0..40).map(entry)).await.expect("appended");
-    let mut machine = StateMachine::open(store.clone()).await.expect("an empty state");
-    machine.get_snapshot_builder().await.build_snapshot().await.expect("an empty snapshot");
-    let meta = openraft::SnapshotMeta { last_log_id: Some(log_id(2, 9)), last_membership: Default::default() };
-    let state = ClusterState { applied_index: 9, ..ClusterState::default() };
-    let data = serde_json::to_vec(&state).expect("it is JSON");
-    machine.install_snapshot(&meta, data).await.expect("installed");
-    store.purge(log_id(2, 9)).await.expect("purged");
-    store.save_committed(Some(log_id(2, 30))).await.expect("saved");
-    store.save_vote(&vote(2)).await.expect("voted");
-    store
-}
-
-fn copy(from: &Path) -> TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    for name in [STORE_FILE, MARK_FILE] {
-        fs::copy(from.join(name), folder.path().join(name)).expect("copied");
-    }
-    folder
-}
+use crate::image::{contents, copy, entry, filled, judge, log_id, vote};
+use crate::support::{SmallDisk, identity};
 
 fn flip(file: &Path, at: u64, mask: u8) {
     let file = fs::OpenOptions::new().read(true).write(true).open(file).expect("opens");
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("within the file");
     file.write_all_at(&[byte[0] ^ mask], at).expect("written");
-}
-
-/// Opens a damaged copy: an error with the file's name, or exactly what was written.
-async fn judge(folder: &Path, file: &str, written: &Contents, damage: &str) -> Result<(), StoreError> {
-    let store = match Store::open(folder, &identity(1)) {
-        Ok(store) => store,
-        Err(error) => {
-            assert_eq!(error.file(), folder.join(file), "{damage}: {error}");
-            assert!(error.to_string().contains(file), "{damage}: {error}");
-            return Err(error);
-        }
-    };
-    let found = contents(store.clone()).await.expect("what opened can be read");
-    assert_eq!(&found, written, "{damage}: something was lost in silence");
-    store.close().await.expect("closes");
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,9 +26,9 @@ async fn what_was_answered_survives_a_crash() {
     let written = contents(store.clone()).await.expect("reads");
     // The file as a crash at this instant leaves it: nothing was closed.
     let crashed = copy(folder.path());
-    judge(crashed.path(), STORE_FILE, &written, "crash").await.expect("opens");
+    judge(crashed.path(), &[STORE_FILE], &written, "crash").await.expect("opens");
     store.close().await.expect("closes");
-    judge(folder.path(), STORE_FILE, &written, "restart").await.expect("opens");
+    judge(folder.path(), &[STORE_FILE], &written, "restart").await.expect("opens");
     assert_eq!((written.log.len(), written.purged, written.vote), (30, Some(log_id(2, 9)), Some(vote(2))));
 }
 
@@ -147,7 +59,7 @@ async fn a_flipped_byte_anywhere_is_refused_or_harmless() {
             // Every bit has its turn.
             flip(&damaged.path().join(STORE_FILE), *at as u64, 1 << (count % 8));
             let damage = format!("{kind}: byte {at} bit {}", count % 8);
-            refused += usize::from(judge(damaged.path(), STORE_FILE, &written, &damage).await.is_err());
+            refused += usize::from(judge(damaged.path(), &[STORE_FILE], &written, &damage).await.is_err());
         }
         eprintln!("{kind}: {refused} of {} flips refused, the others harmless", offsets.len());
         // Many lie in pages that are no longer in use.
@@ -172,11 +84,11 @@ async fn a_store_cut_short_is_refused() {
         let damaged = copy(folder.path());
         let file = fs::OpenOptions::new().write(true).open(damaged.path().join(STORE_FILE)).expect("opens");
         file.set_len(cut).expect("cut");
-        judge(damaged.path(), STORE_FILE, &written, &format!("cut to {cut}")).await.expect_err("is noticed");
+        judge(damaged.path(), &[STORE_FILE], &written, &format!("cut to {cut}")).await.expect_err("is noticed");
     }
     let gone = copy(folder.path());
     fs::remove_file(gone.path().join(STORE_FILE)).expect("removed");
-    judge(gone.path(), STORE_FILE, &written, "gone").await.expect_err("is noticed");
+    judge(gone.path(), &[STORE_FILE], &written, "gone").await.expect_err("is noticed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,7 +100,7 @@ async fn a_store_that_went_back_in_time_is_refused() {
     let written = contents(store.clone()).await.expect("reads");
     store.close().await.expect("closes");
     fs::copy(yesterday.path().join(STORE_FILE), folder.path().join(STORE_FILE)).expect("restored");
-    let error = judge(folder.path(), STORE_FILE, &written, "restored").await.expect_err("is noticed");
+    let error = judge(folder.path(), &[STORE_FILE], &written, "restored").await.expect_err("is noticed");
     assert!(error.to_string().contains("went back in time"), "{error}");
 }
 
@@ -202,10 +114,10 @@ async fn a_damaged_mark_is_refused() {
     for at in 0..length {
         let damaged = copy(folder.path());
         flip(&damaged.path().join(MARK_FILE), at, 1);
-        judge(damaged.path(), MARK_FILE, &written, &format!("mark byte {at}")).await.expect_err("is noticed");
+        judge(damaged.path(), &[MARK_FILE], &written, &format!("mark byte {at}")).await.expect_err("is noticed");
     }
     fs::remove_file(folder.path().join(MARK_FILE)).expect("removed");
-    judge(folder.path(), MARK_FILE, &written, "mark gone").await.expect_err("is noticed");
+    judge(folder.path(), &[MARK_FILE], &written, "mark gone").await.expect_err("is noticed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod damage;
+mod image;
 mod suite;
 mod support;
 mod wire;
