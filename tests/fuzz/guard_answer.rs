@@ -1,0 +1,50 @@
+//! A guard's answers as a node reads them.
+
+use serde_json::Value;
+use watchdog::actuator::guarded::read_answer;
+
+use crate::corpus;
+use crate::runner::{Target, holds, printable};
+
+#[test]
+fn any_answer_is_read_wholly_or_refused_with_an_excerpt() {
+    Target::new("guard answers", corpus::of("guard-answer")).cases(1000).run(|bytes| {
+        let answer = match read_answer("db-hcmc", bytes) {
+            Err(why) => {
+                holds(why.contains("guard of host db-hcmc"), || format!("no host in {why:?}"))?;
+                holds(why.len() < 4000, || format!("{} bytes of error", why.len()))?;
+                return printable(&why);
+            }
+            Ok(answer) => answer,
+        };
+        let printed = serde_json::to_vec(&answer).unwrap();
+        holds(read_answer("db-hcmc", &printed).as_ref() == Ok(&answer), || {
+            format!("{answer:?} comes back as another")
+        })?;
+        // Nothing that was said is dropped: a newer guard's "but" must not be overheard.
+        let (said, read) = (without_nulls(bytes)?, without_nulls(&printed)?);
+        holds(said == read, || format!("of {said} only {read} is read"))?;
+        let reply = answer.reply;
+        let _ = (
+            reply.clone().into_outcome(),
+            reply.clone().into_read_back(),
+            reply.clone().into_raised(),
+            reply.exit_code(),
+        );
+        Ok(())
+    });
+}
+
+/// What an absent key means is what `null` means.
+fn without_nulls(bytes: &[u8]) -> Result<Value, String> {
+    fn strip(value: Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                Value::Object(map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, strip(v))).collect())
+            }
+            Value::Array(all) => Value::Array(all.into_iter().map(strip).collect()),
+            other => other,
+        }
+    }
+    serde_json::from_slice(bytes).map(strip).map_err(|e| e.to_string())
+}

@@ -1,0 +1,119 @@
+//! What another node may send: every kind of call with any payload. It is refused, or taken; the node goes on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use watchdog::consensus::{Consensus, Node, Options, Retention};
+use watchdog::domain::ids::NodeId;
+use watchdog::domain::observation::Report;
+use watchdog::proto::peer_client::PeerClient;
+use watchdog::proto::{Header, PeerRequest, SnapshotChunk};
+
+use crate::corpus;
+use crate::runner::{Target, holds, runtime};
+use crate::support::{identity, members, timing};
+
+/// The kinds of call; the first byte of an input says which it is for.
+const CALLS: &[&str] = &["append", "vote", "pre-vote", "transfer-leader", "push-report", "snapshot"];
+
+fn payloads() -> Vec<Vec<u8>> {
+    let of = |(kind, name): (u8, &&str)| {
+        corpus::of(&format!("peer-{name}")).into_iter().map(move |bytes| [vec![kind], bytes].concat())
+    };
+    (0..).zip(CALLS).flat_map(of).collect()
+}
+
+/// Node 1 of three, whose cluster was never formed: whatever it learns, it learns from these calls.
+struct Listening {
+    consensus: Consensus,
+    client: PeerClient<Channel>,
+    _reports: tokio::sync::mpsc::Receiver<Report>,
+    _folder: tempfile::TempDir,
+}
+
+impl Listening {
+    async fn start(members: &BTreeMap<NodeId, Node>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (reports, received) = tokio::sync::mpsc::channel(4);
+        let options = Options {
+            identity: identity(1),
+            members: members.clone(),
+            data_dir: folder.path().to_owned(),
+            timing: timing(),
+            retention: Retention::default(),
+            reports,
+            client_tls: None,
+        };
+        let consensus = Consensus::start(options).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = tonic::transport::Server::builder().add_service(consensus.service().into_server());
+        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        let client = PeerClient::connect(format!("http://{address}")).await.unwrap();
+        Self { consensus, client, _reports: received, _folder: folder }
+    }
+
+    async fn call(&mut self, kind: &str, payload: &[u8]) -> Result<(), Status> {
+        let request = request(payload);
+        let client = &mut self.client;
+        match kind {
+            "append" => client.append(request).await.map(drop),
+            "vote" => client.vote(request).await.map(drop),
+            "pre-vote" => client.pre_vote(request).await.map(drop),
+            "transfer-leader" => client.transfer_leader(request).await.map(drop),
+            "push-report" => client.push_report(request).await.map(drop),
+            _ => client.snapshot(futures::stream::iter(chunks(payload))).await.map(drop),
+        }
+    }
+}
+
+fn header() -> Header {
+    let (cluster, store, to_store) = ("demo".to_owned(), "another".to_owned(), String::new());
+    Header { cluster, epoch: 1, from: 2, to: 1, store, to_store }
+}
+
+fn request(payload: &[u8]) -> PeerRequest {
+    PeerRequest { header: Some(header()), payload: payload.to_vec(), quorum_age_ms: Some(3) }
+}
+
+/// A snapshot's beginning up to the first newline, then its data, whose length and checksum are made right where they
+/// stand as `BYTES` and `SUM`.
+fn chunks(payload: &[u8]) -> Vec<SnapshotChunk> {
+    let end = payload.iter().position(|byte| *byte == b'\n').unwrap_or(payload.len());
+    let data = payload.get(end + 1..).unwrap_or_default().to_vec();
+    let begin = String::from_utf8_lossy(&payload[..end])
+        .replace("BYTES", &data.len().to_string())
+        .replace("SUM", &crc32c::crc32c(&data).to_string());
+    let first = SnapshotChunk { header: Some(header()), begin: begin.into_bytes(), data: Vec::new() };
+    vec![first, SnapshotChunk { header: None, begin: Vec::new(), data }]
+}
+
+#[test]
+fn any_call_of_a_peer_is_taken_or_refused_and_the_node_goes_on() {
+    let runtime = runtime();
+    let members = members(3);
+    let target = Target::new("peer messages", payloads()).cases(50);
+    Target { memory_max: 64 << 20, ..target }.run(|bytes| {
+        let Some((kind, payload)) = bytes.split_first() else { return Ok(()) };
+        let kind = CALLS[usize::from(*kind) % CALLS.len()];
+        runtime.block_on(async {
+            let mut node = Listening::start(&members).await;
+            // Twice: what the first left behind meets the second.
+            for _ in 0..2 {
+                let called = tokio::time::timeout(Duration::from_secs(10), node.call(kind, payload)).await;
+                let Err(refused) = called.map_err(|_| format!("{kind}: no answer within 10 s"))? else { continue };
+                let known = [Code::InvalidArgument, Code::OutOfRange, Code::DataLoss, Code::ResourceExhausted];
+                holds(known.contains(&refused.code()), || format!("{kind}: {refused}"))?;
+                let field =
+                    ["payload", "begin", "data", "header", "too many"].iter().any(|f| refused.message().contains(f));
+                holds(field && refused.message().len() < 70_000, || format!("{kind}: {refused}"))?;
+            }
+            let alive = node.client.ping(request(b"")).await;
+            alive.map_err(|gone| format!("{kind}: the node is gone: {gone}"))?;
+            node.consensus.shutdown().await.map_err(|e| e.to_string())
+        })
+    });
+}
