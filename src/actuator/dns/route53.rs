@@ -453,8 +453,13 @@ fn words(error: &(dyn Error + 'static)) -> String {
         }
         cause = inner.source();
     }
-    words
+    // What was answered is repeated by the library as it stands, however long, and these words go into the log.
+    let printable = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    printable.take(WORDS_MAX).collect()
 }
+
+/// So much of an error is told, characters.
+const WORDS_MAX: usize = 600;
 
 /// A refused or unroutable connection somewhere among the causes: no byte of the request went out.
 fn never_connected(error: &(dyn Error + 'static)) -> bool {
