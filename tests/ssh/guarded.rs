@@ -246,19 +246,21 @@ async fn every_refusal_is_in_the_log_by_name() {
     let rig = StandIn::start().await;
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _logged = tracing::subscriber::set_default(subscriber);
+    // For the whole process: another test's thread without a subscriber would switch the line off for all of them.
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    let asked = Warrant { run: "logged".into(), ..warrant(7) };
     let held = Some(Token { epoch: 1, n: 9 });
     let reason = "1.7 is lower than 1.9".to_owned();
     rig.says("answer", "boot-1", 1, Reply::Refused { refusal: Refusal::LowerToken, reason, held });
-    rig.actuator.raise(&warrant(7), &rig.fence(), ample()).await;
-    rig.actuator.execute(&warrant(7), &rig.fence(), ample()).await;
-    rig.actuator.read_back(&warrant(7), &rig.promote(), ample()).await;
+    rig.actuator.raise(&asked, &rig.fence(), ample()).await;
+    rig.actuator.execute(&asked, &rig.fence(), ample()).await;
+    rig.actuator.read_back(&asked, &rig.promote(), ample()).await;
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let refusals: Vec<_> = text.lines().filter(|line| line.contains("guard refused")).collect();
+    let refusals: Vec<_> =
+        text.lines().filter(|line| line.contains("guard refused") && line.contains("run=logged")).collect();
     assert_eq!(refusals.len(), 3, "{text}");
     for (line, action) in refusals.into_iter().zip(["raise", "fence", "promote"]) {
-        let parts = ["host=db-hanoi", "group=aicamera", "run=r1", "token=1.7", "1.9", "LowerToken", action];
+        let parts = ["host=db-hanoi", "group=aicamera", "run=logged", "token=1.7", "1.9", "LowerToken", action];
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     }
 }
