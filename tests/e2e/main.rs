@@ -9,4 +9,5 @@ mod lease;
 mod partition;
 mod parts;
 mod refusals;
-mod scene;
+
+use lab::scene;

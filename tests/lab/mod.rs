@@ -27,6 +27,7 @@ pub mod receiver;
 pub mod region;
 pub mod rest;
 pub mod route53;
+pub mod scene;
 pub mod service;
 pub mod ssh;
 pub mod story;

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use watchdog::guard::ledger::{self, Entry, Event};
 
-use crate::lab::parts::{Lab, Options, Pace};
-use crate::lab::{DR, HOME};
+use super::parts::{Lab, Options, Pace};
+use super::{DR, HOME};
 
 /// The fast settings, everything else as in the demo.
 pub fn fast() -> Options {
@@ -81,7 +81,7 @@ pub fn nothing_happened(lab: &Lab) -> Result<()> {
 
 /// The public name's address is the region's.
 pub fn points_at(lab: &Lab, site: &str) -> Result<()> {
-    let (said, wanted) = (lab.dig()?, crate::lab::address_of(site).to_string());
+    let (said, wanted) = (lab.dig()?, super::address_of(site).to_string());
     anyhow::ensure!(said.ends_with(&format!(" {wanted}")), "the name does not point at {site}: {said}");
     Ok(())
 }
