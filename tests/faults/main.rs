@@ -1,0 +1,9 @@
+//! Faults on real processes: the built programs on the lab's parts, with one of them killed, frozen, cut off, starved or
+//! lied to at a chosen moment; and then the ledgers, the zone, the databases, the pages and the run's own story are read.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod killed;
+
+use lab::scene;
