@@ -8,8 +8,8 @@ use crate::clock::unix_now;
 use crate::domain::attempt::{Prospect, ReadBack};
 use crate::domain::command::FenceProof;
 use crate::domain::decide::{Holds, loss_obstacle, trigger_holds};
-use crate::domain::ids::{HostName, StepId, Token};
-use crate::domain::lease::{GrantsSeen, lapsed};
+use crate::domain::ids::{HostName, StepId, Token, UnixMs};
+use crate::domain::lease::{GrantsSeen, lapsed, silence_ms};
 use crate::domain::loss;
 use crate::domain::mutation::{Mutation, is_out};
 use crate::domain::plan::{Action, Step};
@@ -26,6 +26,8 @@ pub(super) enum Shut {
     Now(String),
     /// It may open by itself: a person is called only when it stays shut.
     Soon(String),
+    /// It opens by itself in a moment.
+    Wait(String),
     /// The fence's resource holds a higher token.
     Higher(Box<Step>, Token),
 }
@@ -86,7 +88,8 @@ impl Executor {
                 ReadBack::Unknown { reason } => missing = reason,
             }
         }
-        if self.run.fence_assertion.is_some() {
+        if let Some(word) = &self.run.fence_assertion {
+            self.holds_are_over(word.at).await?;
             return Ok((Some(FenceProof::Asserted), gate));
         }
         if is_out(Mutation::NoFenceProof) {
@@ -114,6 +117,32 @@ impl Executor {
             (None, Some(standing)) => (format!("{why}: {standing}"), None),
             _ => (why, wait_ms),
         })
+    }
+
+    /// A person's word takes no promotion hold back, and no attempt is spent on one that ends by itself.
+    async fn holds_are_over(&self, asserted_at: UnixMs) -> Result<(), Shut> {
+        let Fencing::Lease { ttl_ms } = self.run.fencing else { return Ok(()) };
+        for (_, step) in self.run.plan.steps() {
+            let Action::Promote { guard } = &step.action else { continue };
+            if let Err(reason) = self.end_holds(&guard.host).await {
+                let is_ending = unix_now().since(asserted_at) < silence_ms(ttl_ms) + LOOK_MS;
+                return Err(if is_ending { Shut::Wait(reason) } else { Shut::Soon(reason) });
+            }
+        }
+        Ok(())
+    }
+
+    /// The host whose own guard is the proof: the hold that was given to it need not be waited for.
+    pub(super) fn fenced_host(&self, proof: Option<&FenceProof>) -> Option<HostName> {
+        if !matches!(proof, Some(FenceProof::Guard { .. })) || !matches!(self.run.fencing, Fencing::Lease { .. }) {
+            return None;
+        }
+        self.run.fence_steps().filter(|step| self.run.phase_of(&step.id) == StepPhase::Done).find_map(
+            |step| match &step.action {
+                Action::Fence { guard } => Some(guard.host.clone()),
+                _ => None,
+            },
+        )
     }
 
     /// `Err`: why a hold of that host may still renew the lease.
@@ -221,7 +250,7 @@ impl Executor {
             Shut::Higher(fence, held) => self.held_higher(&fence, held).await,
             Shut::Now(reason) => self.give_up(id, reason).await,
             Shut::Soon(reason) if opened_ms >= patience_ms => self.give_up(id, reason).await,
-            Shut::Soon(reason) => {
+            Shut::Soon(reason) | Shut::Wait(reason) => {
                 tracing::warn!(run = %self.run.id, step = %id, "not yet: {reason}");
                 Rest::of(RECHECK)
             }

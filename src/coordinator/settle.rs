@@ -30,6 +30,7 @@ pub(super) async fn settle_left(
         step: StepId::from("settle"),
         attempt: 0,
         token,
+        fenced_host: None,
     };
     let deadline = Instant::now() + LOOK_DEADLINE;
     let raising = coordinator.actuator.raise(&warrant, &left.action, deadline);

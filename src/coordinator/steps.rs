@@ -109,6 +109,7 @@ impl Executor {
             step: step.clone(),
             attempt,
             token: self.token,
+            fenced_host: None,
         }
     }
 
@@ -170,6 +171,7 @@ impl Executor {
             Ok(passed) => passed,
             Err(shut) => return self.refused_gate(id, shut).await,
         };
+        let fenced_host = self.fenced_host(proof.as_ref());
         if !matches!(step.action, Action::Verify { .. }) && self.run.moves_serving() {
             // Before the proposal, whatever becomes of it: it may be committed although this node never hears so.
             self.coordinator.leases.stop(&self.run.group, self.run.from());
@@ -189,7 +191,7 @@ impl Executor {
         if !started && !is_out(Mutation::ActBeforeCommit) {
             return Rest::of(RECHECK);
         }
-        let warrant = self.warrant(id, attempt);
+        let warrant = Warrant { fenced_host, ..self.warrant(id, attempt) };
         let outcome = self.attempt(&warrant, &step.action, deadline).await;
         self.conclude(&step, attempt, outcome).await
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ClusterName, GroupName, RunId, StepId, Token};
+use super::ids::{ClusterName, GroupName, HostName, RunId, StepId, Token};
 
 /// Who acts, for which run, under which token. Every token store compares `token` before anything is changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,10 @@ pub struct Warrant {
     pub attempt: u32,
     /// The executor's current token.
     pub token: Token,
+    /// To promote, mode `lease`: the old primary's host, where its own guard showed it stopped and latched under this token.
+    /// A promotion hold given to that host keeps nothing safe any more, and is not waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced_host: Option<HostName>,
 }
 
 /// How an attempt ended.

@@ -118,6 +118,9 @@ fn who_asks(request: &Request) -> Result<Who, Early> {
     if request.action != RAISE && request.abort {
         return Err(bad("abort goes with raise only".to_owned()));
     }
+    if request.fenced_host.is_some() && request.action != PROMOTE {
+        return Err(bad("fenced_host goes with promote only".to_owned()));
+    }
     let long = |text: &String| text.len() > PARAM_BYTES_MAX;
     if let Some((name, _)) = request.params.iter().find(|(name, value)| long(name) || long(value)) {
         let name = ledger::cut(name, 80);
@@ -153,7 +156,8 @@ fn handle(config: &Config, request: &Request) -> Result<Reply, Early> {
     let (_, in_flight) = raise(config, &files, &who, request)?;
     let named = actions::find(config, &who, &request.action, &request.params)
         .map_err(|(refusal, reason)| refuse(refusal, reason))?;
-    let context = Context { config, files: &files, who: &who, params: &request.params };
+    let fenced_host = request.fenced_host.as_ref();
+    let context = Context { config, files: &files, who: &who, params: &request.params, fenced_host };
     if request.read_back {
         return Ok(read_back(&named, &context, request, in_flight));
     }

@@ -52,6 +52,9 @@ pub struct Request {
     /// The token. Needed by all but `status`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict_token")]
     pub token: Option<Token>,
+    /// With `promote`: the old primary's host, where its own guard showed it stopped and latched under this token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced_host: Option<HostName>,
     /// Declared parameters of the action.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, String>,
@@ -104,6 +107,7 @@ impl Request {
             step: None,
             attempt: None,
             token: None,
+            fenced_host: None,
             params: BTreeMap::new(),
             read_back: false,
             abort: false,
@@ -141,6 +145,7 @@ impl Request {
     ) -> Self {
         Self {
             params,
+            fenced_host: warrant.fenced_host.clone().filter(|_| action == PROMOTE),
             boot_nonce: Some(boot_nonce.to_owned()),
             not_after_boottime_ms: Some(not_after_boottime_ms),
             ..Self::under(warrant, action)
@@ -538,6 +543,7 @@ mod tests {
             step: "fence".into(),
             attempt: 1,
             token: Token { epoch: 1, n: 7 },
+            fenced_host: None,
         }
     }
 

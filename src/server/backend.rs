@@ -380,6 +380,7 @@ impl Backend {
             attempt: 0,
             // The last token issued: nobody is refused for having seen it.
             token: group.token,
+            fenced_host: None,
         }
     }
 

@@ -472,3 +472,41 @@ async fn p4_a_standing_hold_keeps_silence_from_being_proved() {
         stage.end();
     }
 }
+
+fn attempts(group: &GroupState, step: &str) -> u32 {
+    let run = group.history.back().expect("a run in the history");
+    run.record(&step.into()).map_or(0, |record| record.attempts)
+}
+
+/// The old primary's own guard is the better proof: its standby's hold protects nothing then.
+#[tokio::test]
+async fn p4_a_hold_for_a_host_that_is_fenced_is_not_waited_for() {
+    let stage = leased(true);
+    stage.world.mood("hold", Mood::Hopeless);
+    let leader = stage.lead(3, Verdict::Down);
+    keep_reporting(&stage, &leader).await;
+    assert_eq!(outcome(&stage.log.group()), RunOutcome::Succeeded);
+    assert_eq!(attempts(&stage.log.group(), "promote"), 1);
+    stage.end();
+}
+
+/// A person's word is none about the hold: it is waited for, and no attempt is spent meanwhile.
+#[tokio::test]
+async fn p4_an_assertion_waits_for_the_hold() {
+    let stage = leased(false);
+    stage.world.mood("fence", Mood::Unreachable);
+    stage.world.mood("hold", Mood::Hopeless);
+    let leader = stage.lead(3, Verdict::Down);
+    stage.log.until("stuck at the fence", |group| is_stuck_at(group, "fence")).await;
+    stage.order(RunOrder::AssertFence { region: "hcmc".into() });
+    let free_it = async {
+        stage.log.until("dns is done beside it", |group| phase(group, "dns") == Some(StepPhase::Done)).await;
+        tokio::time::sleep(REPORT_EVERY * 10).await;
+        assert_eq!(phase(&stage.log.group(), "promote"), Some(StepPhase::Pending));
+        stage.world.mood("hold", Mood::Good);
+    };
+    tokio::join!(keep_reporting(&stage, &leader), free_it);
+    assert_eq!(outcome(&stage.log.group()), RunOutcome::Succeeded);
+    assert_eq!(attempts(&stage.log.group(), "promote"), 1);
+    stage.end();
+}

@@ -283,6 +283,10 @@ impl Actuator for ModelWorld {
         if matches!(mood, Mood::Fails | Mood::Hopeless) {
             return Outcome::Failed { retryable: false, reason: "latched".to_owned() };
         }
+        let is_held = self.moods.borrow().get("hold").is_some_and(|mood| *mood != Mood::Good);
+        if is_held && matches!(action, Action::Promote { .. }) && warrant.fenced_host != Some("db-hcmc".into()) {
+            return Outcome::Failed { retryable: true, reason: "held".to_owned() };
+        }
         self.act(warrant, action);
         match mood {
             Mood::AnswerLost => Outcome::Unknown { reason: "no answer".to_owned() },

@@ -27,6 +27,7 @@ pub fn warrant(n: u64, run: &str) -> Warrant {
         step: "dns".into(),
         attempt: 1,
         token: Token { epoch: 1, n },
+        fenced_host: None,
     }
 }
 

@@ -29,6 +29,7 @@ fn warrant() -> Warrant {
         step: "dns".into(),
         attempt: 1,
         token: Token { epoch: 1, n: 7 },
+        fenced_host: None,
     }
 }
 

@@ -49,6 +49,7 @@ fn warrant() -> Warrant {
         step: "fence".into(),
         attempt: 1,
         token: Token { epoch: 1, n: 7 },
+        fenced_host: None,
     }
 }
 

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use watchdog::domain::attempt::Warrant;
 use watchdog::domain::ids::{HostName, Token};
 use watchdog::guard::config::Config;
 use watchdog::guard::host::boottime_ms;
 use watchdog::guard::lease::hold::{self, Ask, HoldRecord};
-use watchdog::guard::protocol::Reply;
+use watchdog::guard::protocol::{Refusal, Reply};
 use watchdog::guard::records;
 
 use crate::host::{Host, act, flip, read_back, text, wait_until, warrant};
@@ -85,6 +86,14 @@ fn a_promotion_waits_for_the_hold_and_ends_new_ones() {
     assert!(matches!(&reply, Reply::NotDone { evidence } if evidence.contains("runs")), "{reply:?}");
     assert_eq!(code, 13);
 
+    // Another host's end is no reason; its own is, and is said with a promotion only.
+    let over_the_end_of =
+        |host: &str| act(&Warrant { fenced_host: Some(host.into()), ..warrant("r1", "promote", 4) }, "promote");
+    assert_held(&site.host.ask(&over_the_end_of("db-hue")).0, "the promotion hold for db-hcmc runs");
+    let mut odd = over_the_end_of("db-hcmc");
+    odd.action = "fence".to_owned();
+    assert!(matches!(site.host.ask(&odd).0, Reply::Refused { refusal: Refusal::BadRequest, .. }));
+
     // The run's token stands above the old ground, and its own ground would let holds begin again.
     let why = site.hold(&ask(3)).unwrap_err();
     assert!(why.contains("token 1.4 was raised here, above the ground 1.3"), "{why}");
@@ -100,6 +109,17 @@ fn a_promotion_waits_for_the_hold_and_ends_new_ones() {
     assert_eq!(site.host.status().groups[0].hold, None);
     let why = site.hold(&ask(4)).unwrap_err();
     assert!(why.contains("no standby"), "{why}");
+}
+
+#[test]
+fn a_hold_for_a_host_that_is_fenced_is_not_waited_for() {
+    let site = Site::new();
+    site.hold(&ask(3)).unwrap();
+    site.primary.kill();
+    let over = Warrant { fenced_host: Some("db-hcmc".into()), ..warrant("r1", "promote", 4) };
+    let (reply, code) = site.host.ask(&act(&over, "promote"));
+    assert!(matches!(reply, Reply::Done { acted: true, .. }), "{reply:?}");
+    assert_eq!(code, 0);
 }
 
 #[test]

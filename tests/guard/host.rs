@@ -213,6 +213,7 @@ pub fn warrant(run: &str, step: &str, n: u64) -> Warrant {
         step: step.into(),
         attempt: 1,
         token: Token { epoch: 1, n },
+        fenced_host: None,
     }
 }
 

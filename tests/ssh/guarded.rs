@@ -24,7 +24,7 @@ case "$line" in *'"action":"status"'*) cat status;; *) cat answer;; esac"#;
 pub fn warrant(n: u64) -> Warrant {
     let token = Token { epoch: 1, n };
     let (cluster, group) = ("demo".into(), "aicamera".into());
-    Warrant { cluster, group, run: "r1".into(), step: "step".into(), attempt: 1, token }
+    Warrant { cluster, group, run: "r1".into(), step: "step".into(), attempt: 1, token, fenced_host: None }
 }
 
 struct StandIn {

@@ -229,6 +229,7 @@ mod tests {
             step: StepId::from("dns"),
             attempt: 1,
             token: Token { epoch: token.0, n: token.1 },
+            fenced_host: None,
         }
     }
 

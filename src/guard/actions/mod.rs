@@ -13,7 +13,7 @@ use super::lease::hold;
 use super::ledger::{Entry, Event};
 use super::protocol::{FENCE, PROMOTE, REJOIN, Refusal};
 use super::token_store::GroupFiles;
-use crate::domain::ids::{RunId, StepId};
+use crate::domain::ids::{HostName, RunId, StepId};
 
 /// All an action may use.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,8 @@ pub struct Context<'a> {
     pub who: &'a Who,
     /// Checked parameters.
     pub params: &'a BTreeMap<String, String>,
+    /// The old primary's host, where its own guard showed it fenced.
+    pub fenced_host: Option<&'a HostName>,
 }
 
 /// A named action of this host.
@@ -173,7 +175,7 @@ impl Named<'_> {
     /// it there.
     pub fn not_yet(&self, context: &Context<'_>) -> Option<String> {
         match self {
-            Named::Promote(_) => hold::forbids_promotion(context.files, &context.who.group),
+            Named::Promote(_) => hold::forbids_promotion(context.files, &context.who.group, context.fenced_host),
             Named::Fence(_) | Named::Rejoin(..) | Named::Configured(_) => None,
         }
     }

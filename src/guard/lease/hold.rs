@@ -63,10 +63,11 @@ pub fn standing(files: &GroupFiles) -> Result<Option<HoldShown>, RecordError> {
     Ok((remaining_ms > 0).then_some(HoldShown { host: record.host, remaining_ms }))
 }
 
-/// Why nothing may be promoted here now, if so.
-pub fn forbids_promotion(files: &GroupFiles, group: &GroupName) -> Option<String> {
+/// Why nothing may be promoted here now, if so. A hold for `fenced` keeps nothing safe any more: the host it was given to
+/// is stopped and latched, as its own guard showed.
+pub fn forbids_promotion(files: &GroupFiles, group: &GroupName, fenced: Option<&HostName>) -> Option<String> {
     match standing(files) {
-        Ok(hold) => hold.map(|hold| hold.to_string()),
+        Ok(hold) => hold.filter(|hold| fenced != Some(&hold.host)).map(|hold| hold.to_string()),
         Err(e) => Some(format!(
             "{e}: a promotion hold that cannot be read is taken for one that stands; type on this host: watchdog-guard \
              enroll --group {group} (see --help)"
