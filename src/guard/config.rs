@@ -442,6 +442,14 @@ mod tests {
             (leased("10.2.0.0/16", "10.2.0.0/33"), "lease.exempt: \"10.2.0.0/33\""),
             (leased("10.2.0.0/16", "db-b"), "lease.exempt: \"db-b\""),
             (leased("[lease]", "[lease]\ngate = \"none\""), "gate"),
+            (leased("[lease]", "[lease]\ncommit_gate = 1"), "commit_gate"),
+            (
+                leased("[lease]", "[lease]\nreplication.application_name = \"a b\""),
+                "lease.replication.application_name",
+            ),
+            (leased("[lease]", "[lease]\nreplication.host = \"db-b\""), "lease.replication.host: \"db-b\""),
+            (leased("[lease]", "[lease]\nreplication.user = \"\""), "lease.replication.user"),
+            (leased("[lease]", "[lease]\nreplication.password_file = \"x\""), "lease.replication.password_file"),
             (leased("[lease]\nhost = \"db-a\"", "[lease]\nhost = \"db/a\""), "lease.host"),
             (
                 format!("{HEAD}{}", leased("db-a", "db-a").split_once("5432\n").map_or("", |parts| parts.1)),

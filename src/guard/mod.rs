@@ -3,10 +3,11 @@
 //! [`protocol`] is what it is asked and what it answers; [`handler`] the order in which a request is dealt with;
 //! [`token_store`], [`latch`], [`ledger`] and [`in_flight`] what it remembers, as [`records`] under [`locks`];
 //! [`actions`] what it does, by [`exec`] and [`postgres`]; [`lease`] how an old primary falls silent by itself, by
-//! [`egress`], the kernel's gate in front of the database; [`config`] what it may do; [`enroll`] and [`show`] what a
-//! person on the [`host`] does and sees.
+//! [`egress`], the kernel's gate in front of the database, and [`commit_gate`], the optional one in it; [`config`] what it
+//! may do; [`enroll`] and [`show`] what a person on the [`host`] does and sees.
 
 pub mod actions;
+pub mod commit_gate;
 pub mod config;
 pub mod egress;
 pub mod enroll;

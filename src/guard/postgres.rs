@@ -64,6 +64,11 @@ pub enum ControlState {
     InProduction,
 }
 
+impl ControlState {
+    /// Ended in an orderly way: its last record is written, and no session is left.
+    pub const SHUT_DOWN: Self = Self::Other(1);
+}
+
 /// Reads the state from `pg_control`. It is rewritten in place, so a torn read is tried again.
 ///
 /// # Errors

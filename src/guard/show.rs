@@ -155,8 +155,16 @@ pub fn in_words(config: &Config, status: &Status) -> String {
                 .and_then(|()| writeln!(text, "  boot gate  {gate}"));
         if config.lease.is_some() {
             let files = GroupFiles::new(&config.state_dir, &postgres.group);
-            let lease = files::now(&files).map_or_else(|why| format!("unknown: {why}"), |now| now.in_words());
+            let now = files::now(&files);
+            let unknown = |why: &String| format!("unknown: {why}");
+            let lease = now.as_ref().map_or_else(unknown, files::Now::in_words);
             let _infallible = writeln!(text, "  lease      {lease}");
+            if config.lease.as_ref().is_some_and(|lease| lease.commit_gate) {
+                let running_without = || "configured, but NOT IN FORCE: restart `watchdog-guard serve`".to_owned();
+                let stands =
+                    now.as_ref().map_or_else(unknown, |now| now.commit_gate.clone().unwrap_or_else(running_without));
+                let _infallible = writeln!(text, "  commits    {stands}");
+            }
         }
     }
     text

@@ -25,7 +25,7 @@ const TTL_MS: u64 = 4000;
 
 /// Stands in for the kernel's gate: remembers what it was told.
 #[derive(Default)]
-struct StandInGate(Mutex<Option<u64>>);
+pub struct StandInGate(Mutex<Option<u64>>);
 
 impl StandInGate {
     /// `u64::MAX`: open-ended. `None`: not installed.
@@ -64,14 +64,14 @@ impl Gate for StandInGate {
 
 /// Stands in for a node: says what it is told to, or nothing; binds and unbinds as a leader does.
 #[derive(Default)]
-struct StandInNode {
+pub struct StandInNode {
     word: Mutex<Option<LeaseWord>>,
     holders: Mutex<Option<Vec<String>>>,
-    last: Mutex<Option<RenewRequest>>,
+    pub last: Mutex<Option<RenewRequest>>,
 }
 
 impl StandInNode {
-    fn say(&self, word: Option<LeaseWord>) {
+    pub fn say(&self, word: Option<LeaseWord>) {
         *self.word.lock().unwrap() = word;
     }
     fn holders(&self) -> Option<Vec<String>> {
@@ -116,7 +116,8 @@ fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-fn leased(host: &str, listen: &str, node: &str, holders: &str) -> String {
+/// `[lease]`, and what follows in it.
+pub fn leased(host: &str, listen: &str, node: &str, holders: &str) -> String {
     format!(
         "[lease]\nhost = \"{host}\"\nregion = \"{host}-region\"\nttl_ms = {TTL_MS}\nrenew_every_ms = 200\n\
          listen = \"{listen}\"\nnodes = [\"{node}\"]\n{holders}"
@@ -124,26 +125,31 @@ fn leased(host: &str, listen: &str, node: &str, holders: &str) -> String {
 }
 
 /// A primary and a standby, each with its resident guard.
-struct Site {
+pub struct Site {
     runtime: tokio::runtime::Runtime,
-    node: Arc<StandInNode>,
+    pub node: Arc<StandInNode>,
     gate: Arc<StandInGate>,
-    primary_host: Host,
+    pub primary_host: Host,
     standby_host: Host,
     stop: CancellationToken,
-    primary: Server,
+    pub primary: Server,
     _standby: Server,
     _dir: tempfile::TempDir,
 }
 
 impl Site {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more in the primary's `[lease]`.
+    pub fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let primary = Server::primary(dir.path());
         let standby = Server::standby(dir.path(), &primary);
         let (at_primary, at_standby, at_node) = (free_address(), free_address(), free_address());
-        let holders = format!("[lease.holders]\ndb-hanoi = \"{at_standby}\"\n");
+        let holders = format!("{more}[lease.holders]\ndb-hanoi = \"{at_standby}\"\n");
         let primary_host = Host::new(&(primary.guarded("") + &leased("db-hcmc", &at_primary, &at_node, &holders)));
         let standby_host = Host::new(&(standby.guarded("") + &leased("db-hanoi", &at_standby, &at_node, "")));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -168,7 +174,7 @@ impl Site {
         self.runtime.spawn(serve(config, self.gate.clone(), self.stop.clone()));
     }
 
-    fn until(&self, what: &str, is: impl Fn(u64) -> bool) {
+    pub fn until(&self, what: &str, is: impl Fn(u64) -> bool) {
         wait_until(what, || self.gate.until_ms().filter(|until_ms| is(*until_ms)).map(drop));
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -88,6 +88,41 @@ impl Server {
     pub fn sql(&self, sql: &str) -> String {
         let (sockets, port) = (self.sockets.display().to_string(), self.port.to_string());
         must(as_postgres("psql", &["-XAtq", "-h", &sockets, "-p", &port, "-U", "postgres", "-c", sql]))
+    }
+
+    /// Begins what may have to wait.
+    pub fn begin_sql(&self, sql: &str) -> Child {
+        let (sockets, port) = (self.sockets.display().to_string(), self.port.to_string());
+        let words = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &sockets, "-p", &port, "-U", "postgres", "-c", sql];
+        as_postgres("psql", &words).stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    /// For sessions that begin afterwards.
+    pub fn set(&self, setting: &str, value: &str) {
+        self.sql(&format!("ALTER SYSTEM SET {setting} = '{value}'"));
+        self.sql("SELECT pg_reload_conf()");
+    }
+
+    /// Lets in whom these lines of `pg_hba.conf` let in, and nobody else.
+    pub fn allow(&self, lines: &str) {
+        fs::write(self.data.join("pg_hba.conf"), lines).unwrap();
+        self.sql("SELECT pg_reload_conf()");
+    }
+
+    /// Begins a client of replication.
+    pub fn receive_log(&self, name: &str) -> Child {
+        let conninfo = format!("{} application_name={name}", self.conninfo());
+        let folder = self.sockets.display().to_string();
+        as_postgres("pg_receivewal", &["-d", &conninfo, "-D", &folder, "--no-loop"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// As an operator stops it.
+    pub fn stop_fast(&self) {
+        let data = self.data.display().to_string();
+        must(as_postgres("pg_ctl", &["stop", "-w", "-t", "30", "-m", "fast", "-D", &data]));
     }
 
     /// The guard's `[postgres]` table.

@@ -1,7 +1,8 @@
 //! `[lease]` in the guard's configuration: whom to ask, for whom to hold, and which gate.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -46,6 +47,37 @@ pub struct Lease {
     /// The database's cgroup (version 2), for kind `bpf`: one that outlives the server's stop. Where left out it is the
     /// running server's.
     pub cgroup: Option<PathBuf>,
+    /// Commits wait for the lease too: the second layer, behind the kernel's gate (docs/adr/0010). Off where left out.
+    #[serde(default)]
+    pub commit_gate: bool,
+    /// How the commit gate connects to the database.
+    #[serde(default)]
+    pub replication: Replication,
+}
+
+/// How the commit gate connects to the database, as a client of replication.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replication {
+    /// What `synchronous_standby_names` names, alone.
+    #[serde(default = "application_name")]
+    pub application_name: String,
+    /// The folder of the Unix socket, or an address of this host; `postgres.socket_dir` where left out.
+    pub host: Option<String>,
+    /// The role, with the attribute REPLICATION; `postgres.user` where left out.
+    pub user: Option<String>,
+    /// Holds the role's password, if it needs one.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self { application_name: application_name(), host: None, user: None, password_file: None }
+    }
+}
+
+fn application_name() -> String {
+    "watchdog_gate".to_owned()
 }
 
 /// What the kernel enforces the lease by.
@@ -118,6 +150,27 @@ impl Lease {
         }
         if self.cgroup.as_ref().is_some_and(|path| !path.is_absolute()) {
             fault("cgroup", "is not an absolute path".to_owned());
+        }
+        self.replication.faults(&mut fault);
+    }
+}
+
+impl Replication {
+    fn faults(&self, fault: &mut impl FnMut(&str, String)) {
+        // PostgreSQL cuts longer names.
+        if !is_name(&self.application_name) || self.application_name.len() > 63 {
+            let is = &self.application_name;
+            fault("replication.application_name", format!("{is:?} is not a name (letters, digits, . _ -; at most 63)"));
+        }
+        let is_place = |host: &str| Path::new(host).is_absolute() || host.parse::<IpAddr>().is_ok();
+        if let Some(host) = self.host.as_ref().filter(|host| !is_place(host)) {
+            fault("replication.host", format!("{host:?} is neither an absolute path nor an address"));
+        }
+        if self.user.as_ref().is_some_and(|user| user.is_empty() || user.contains('\0')) {
+            fault("replication.user", "is no role".to_owned());
+        }
+        if self.password_file.as_ref().is_some_and(|path| !path.is_absolute()) {
+            fault("replication.password_file", "is not an absolute path".to_owned());
         }
     }
 }

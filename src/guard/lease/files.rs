@@ -26,6 +26,9 @@ pub struct Now {
     pub until_boottime_ms: u64,
     /// The gate in the kernel, in words.
     pub gate: String,
+    /// How the commit gate stands, in words, where one is configured.
+    #[serde(default)]
+    pub commit_gate: Option<String>,
     /// The gate could be put into the kernel.
     pub installed: bool,
     /// What the cluster said last, and who was silent.

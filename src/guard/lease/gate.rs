@@ -54,6 +54,11 @@ pub trait Gate: Send + Sync {
 
     /// How it stands, from the kernel.
     fn seen(&self) -> GateSeen;
+
+    /// How the commit gate stands that is configured beside it, in words; `None` where there is none.
+    fn second_layer(&self) -> Option<String> {
+        None
+    }
 }
 
 /// This host's gate.

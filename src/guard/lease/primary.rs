@@ -204,6 +204,7 @@ impl Primary {
             open_ended: self.keeper.is_open_ended() && !look.latched,
             until_boottime_ms: self.keeper.deadline_ms(),
             gate,
+            commit_gate: self.site.gate.second_layer(),
             installed: self.installed,
             said,
         };

@@ -15,6 +15,8 @@ use super::gate::Gate;
 use super::hold::{self, Ask};
 use super::primary::{self, Site};
 use crate::domain::ids::Token;
+use crate::guard::commit_gate::BothLayers;
+use crate::guard::commit_gate::keep::CommitGate;
 use crate::guard::config::Config;
 use crate::guard::host::boottime_ms;
 use crate::guard::locks;
@@ -62,11 +64,28 @@ impl Hold for Holds {
     }
 }
 
+/// The gate, and the commit gate behind it where one is configured.
+fn layers(config: &Config, gate: Arc<dyn Gate>) -> Result<(Arc<dyn Gate>, Option<CommitGate>), ServeError> {
+    if !config.lease.as_ref().is_some_and(|lease| lease.commit_gate) {
+        return Ok((gate, None));
+    }
+    let (both, shared) = BothLayers::new(gate);
+    Ok((Arc::new(both), Some(CommitGate::new(config, shared)?)))
+}
+
+async fn keep_commits(gate: Option<CommitGate>, stop: &CancellationToken) {
+    match gate {
+        Some(gate) => gate.keep(stop).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Serves both roles until told to stop. The gate stays in the kernel as it is.
 ///
 /// # Errors
 /// The configuration lacks a part, another such process runs, or the address cannot be listened on.
 pub async fn serve(config: Config, gate: Arc<dyn Gate>, stop: CancellationToken) -> Result<(), ServeError> {
+    let (gate, commit_gate) = layers(&config, gate)?;
     let site = Arc::new(Site::new(config, gate)?);
     let path = site.files().lease_lock();
     let _only_one = locks::take(&path, 0)?.ok_or_else(|| ServeError::Running(path.display().to_string()))?;
@@ -85,6 +104,7 @@ pub async fn serve(config: Config, gate: Arc<dyn Gate>, stop: CancellationToken)
     tokio::select! {
         served = grpc => served.map_err(ServeError::Grpc),
         kept = primary::keep(site, stop.clone()) => kept,
+        () = keep_commits(commit_gate, &stop) => Ok(()),
         // Those still connected are not waited for: a hold is kept by its file.
         () = stop.cancelled() => Ok(()),
     }
