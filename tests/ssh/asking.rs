@@ -97,6 +97,24 @@ async fn an_idle_session_is_closed_and_opened_again_when_needed() {
 }
 
 #[tokio::test]
+async fn an_answer_may_take_longer_than_a_keepalive_is_due() {
+    let sshd = Sshd::with_stand_in(OBEDIENT).await;
+    let channels = GuardChannels::new(Settings { keepalive: Duration::from_secs(1), ..Settings::default() });
+    // On a fresh session and on a warm one.
+    for n in 1..=2 {
+        let go_on = async {
+            wait_until("the request arrived", || sshd.lines("hanging").len() == n).await;
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            std::fs::write(sshd.path("go-on"), "").unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask(&channels, &sshd, "hang"), go_on);
+        assert_eq!(answer, "heard hang");
+        std::fs::remove_file(sshd.path("go-on")).unwrap();
+    }
+    assert_eq!(sshd.accepted(), 1);
+}
+
+#[tokio::test]
 async fn a_server_that_was_restarted_is_found_again_within_the_request() {
     let mut sshd = Sshd::with_stand_in(ECHO).await;
     let channels = GuardChannels::default();

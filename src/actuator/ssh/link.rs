@@ -172,10 +172,17 @@ impl Link {
         self.session.channel_session().is_ok_and(|channel| self.tidy(channel))
     }
 
-    /// Sends a keepalive if one is due and looks whether the other side is still there.
-    pub(super) fn is_alive(&self) -> bool {
+    /// Sends a keepalive unless one was sent within `interval`, and looks whether the other side is still there.
+    ///
+    /// The interval is libssh2's only for this call: with one set, it calls any wait for an answer that outlasts it a
+    /// time-out, however much later the call's own is.
+    pub(super) fn is_alive(&self, interval: Duration) -> bool {
         self.session.set_timeout(TIDY_TIMEOUT_MS);
+        let seconds = u32::try_from(interval.as_secs()).unwrap_or(u32::MAX).max(1);
+        // Without replies: nobody reads them while the session is idle. That the bytes arrive, TCP itself sees.
+        self.session.set_keepalive(false, seconds);
         let sent = self.session.keepalive_send().is_ok();
+        self.session.set_keepalive(false, 0);
         let mut byte = [0u8; 1];
         // Does not wait: libssh2 has made the socket non-blocking.
         let open = match self.socket.peek(&mut byte) {
@@ -183,12 +190,6 @@ impl Link {
             Err(e) => e.kind() == std::io::ErrorKind::WouldBlock,
         };
         sent && open
-    }
-
-    pub(super) fn keep_alive_every(&self, interval: Duration) {
-        let seconds = u32::try_from(interval.as_secs()).unwrap_or(u32::MAX).max(1);
-        // Without replies: nobody reads them while the session is idle. That the bytes arrive, TCP itself sees.
-        self.session.set_keepalive(false, seconds);
     }
 
     /// Takes leave politely; cut by `drop` all the same.

@@ -92,7 +92,7 @@ impl Owner {
         if self.used.elapsed() >= self.settings.idle_close {
             tracing::debug!(host = %self.endpoint.host, "idle session closed");
             link.leave();
-        } else if link.is_alive() {
+        } else if link.is_alive(self.settings.keepalive) {
             self.link = Some(link);
         } else {
             tracing::info!(host = %self.endpoint.host, "session lost while idle");
@@ -153,7 +153,6 @@ impl Owner {
             }
         }
         let link = Link::connect(&self.endpoint, ticket, deadline)?;
-        link.keep_alive_every(self.settings.keepalive);
         let done = match line {
             Some(line) => use_link(&link, line, ticket, deadline, self.settings)?,
             None => (Vec::new(), None),
