@@ -4,7 +4,6 @@
 mod lab;
 
 mod failover;
-mod killed;
 mod lease;
 mod partition;
 mod parts;

@@ -4,6 +4,9 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
-mod killed;
+mod strike;
+mod struck;
+mod table;
+mod upheld;
 
 use lab::scene;

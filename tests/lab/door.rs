@@ -26,9 +26,9 @@ pub fn guard(folder: &Path, guard: &Path, config: &Path) -> Result<ExitCode> {
         Some(action) => action,
         None => "none",
     };
-    if acts {
-        hold(folder, step, Point::Before);
-    }
+    // What is only looked at is held under a name of its own, and not where an effect would be.
+    let look = format!("{step}-look");
+    hold(folder, if acts { step } else { &look }, Point::Before);
     let mut child = Command::new(guard)
         .arg("--config")
         .arg(config)

@@ -143,7 +143,7 @@ impl Lab {
         let mut services = BTreeMap::new();
         for database in [&primary, &standby] {
             let site = database.site.clone();
-            let service = Service::prepare(&mut folder, database)?;
+            let service = Service::prepare(&mut folder, database, options.trips)?;
             let forced = install_guard(&folder, database, &service, options.trips).await?;
             let sshd = Sshd::start_new(&mut folder, &site, &key, &forced).await?;
             say(&format!("sshd in {site:<14} {}  the nodes' key can only speak to the guard", sshd.listen));
@@ -259,7 +259,7 @@ impl Lab {
 async fn install_guard(folder: &Folder, database: &Postgres, service: &Service, door: bool) -> Result<PathBuf> {
     let site = &database.site;
     let guard = binaries()?.guard;
-    let config = guard_config(folder, database, service)?;
+    let config = guard_config(folder, database, service, door)?;
     let mut enrol = Command::new(&guard);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     enrol.arg("--config").arg(&config).args(["enroll", "--cluster", CLUSTER, "--epoch", "1", "--group", GROUP]);

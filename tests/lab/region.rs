@@ -12,7 +12,8 @@ use super::postgres::{DATABASE, Postgres};
 use super::process::{self, MARK, run_async};
 use super::service::running;
 use super::ssh::login;
-use super::{CLUSTER, GROUP, address_of, wait};
+use super::trip::shell_hold;
+use super::{CLUSTER, DR, GROUP, address_of, wait};
 
 /// A service and how it is started: by a script, as an operator's unit would, so that the guard has something to run.
 pub struct Service {
@@ -29,8 +30,15 @@ pub struct Service {
 
 impl Service {
     /// Writes the scripts; nothing runs yet.
-    pub fn prepare(folder: &mut Folder, database: &Postgres) -> Result<Self> {
+    ///
+    /// `trips`: the start can be held.
+    pub fn prepare(folder: &mut Folder, database: &Postgres, trips: bool) -> Result<Self> {
         let site = database.site.clone();
+        // Only what a run starts is held, not the lab's own start at home.
+        let (hold, inside, through) = match trips && site == DR {
+            true => (shell_hold(&folder.path), "hold services inside\n", "hold services through && "),
+            false => (String::new(), "", ""),
+        };
         let address = address_of(&site);
         let listen = SocketAddr::new(address, folder.port(&[address])?);
         let pid_file = folder.path.join("run").join(format!("service-{site}.pid"));
@@ -41,10 +49,11 @@ impl Service {
             &format!("{site}/bin/start-services"),
             &format!(
                 "#!/bin/sh\n# Starts the service in {site} unless it runs; returns when it listens.\n\
+                 {hold}{inside}\
                  if {running}; then echo 'already running'; exit 0; fi\nrm -f {pid}\n\
                  {MARK}={mark} setsid {lab} service --region {site} --listen {listen} --pid-file {pid} \\\n\
                  \x20 --conninfo '{conninfo}' </dev/null >>{log} 2>&1 &\n\
-                 for _ in $(seq 500); do [ -s {pid} ] && echo started && exit 0; sleep 0.01; done\n\
+                 for _ in $(seq 500); do [ -s {pid} ] && {through}echo started && exit 0; sleep 0.01; done\n\
                  echo 'it did not start within 5 s' >&2; exit 1\n",
                 lab = binaries()?.lab.display(),
                 conninfo = database.conninfo("app", DATABASE),
@@ -104,8 +113,14 @@ impl Service {
 }
 
 /// What the guard on a region's host is told: its database, and the one action of its own.
-pub fn guard_config(folder: &Folder, database: &Postgres, service: &Service) -> Result<PathBuf> {
+///
+/// `trips`: `pg_ctl` can be held, and gets more time to be.
+pub fn guard_config(folder: &Folder, database: &Postgres, service: &Service, trips: bool) -> Result<PathBuf> {
     let site = &database.site;
+    let (bin, stop_timeout_s) = match trips {
+        true => (holdable_programs(folder, database)?, 30),
+        false => (database.bin.clone(), 3),
+    };
     let text = format!(
         r#"# The guard on db-{site}: what it may do there. Nothing else can be asked of it.
 cluster = "{CLUSTER}"
@@ -119,7 +134,7 @@ socket_dir = "{sockets}"
 port = {port}
 address = "{address}"
 user = "{user}"
-stop_timeout_s = 3
+stop_timeout_s = {stop_timeout_s}
 start_options = "{options}"
 start_log = "{log}"
 
@@ -132,7 +147,7 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
 "#,
         state = folder.path.join(site).join("guard").display(),
         data = database.data.display(),
-        bin = database.bin.display(),
+        bin = bin.display(),
         sockets = database.sockets.display(),
         port = database.port,
         address = database.address,
@@ -144,4 +159,30 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
         login = login(),
     );
     folder.write(&format!("{site}/guard.toml"), &text)
+}
+
+/// PostgreSQL's programs, with a `pg_ctl` before the real one that can be held, and that keeps a ledger of its own.
+fn holdable_programs(folder: &Folder, database: &Postgres) -> Result<PathBuf> {
+    let programs = folder.path.join(&database.site).join("bin/postgresql");
+    std::fs::create_dir_all(&programs)?;
+    for entry in std::fs::read_dir(&database.bin)? {
+        let entry = entry?;
+        if entry.file_name() != "pg_ctl" {
+            std::os::unix::fs::symlink(entry.path(), programs.join(entry.file_name()))?;
+        }
+    }
+    let text = format!(
+        "#!/bin/sh\n{hold}case \"$1\" in stop) step=fence ;; promote) step=promote ;; *) step=none ;; esac\n\
+         hold $step inside\n{real} \"$@\"; code=$?\necho \"$code $*\" >>{ledger}\nhold $step through\nexit $code\n",
+        hold = shell_hold(&folder.path),
+        real = database.bin.join("pg_ctl").display(),
+        ledger = pg_ctl_ledger(folder, &database.site).display(),
+    );
+    folder.write_script(&format!("{}/bin/postgresql/pg_ctl", database.site), &text)?;
+    Ok(programs)
+}
+
+/// Each run of `pg_ctl` on a host whose programs can be held: its exit code and its words, a line each.
+pub fn pg_ctl_ledger(folder: &Folder, site: &str) -> PathBuf {
+    folder.path.join("run").join(format!("pg_ctl-{site}.log"))
 }
