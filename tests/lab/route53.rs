@@ -21,6 +21,9 @@ use super::folder::Folder;
 use super::process::Part;
 use super::{HOME, PUBLIC_NAME, ZONE, address_of, wait};
 
+/// An API that does not answer within this is told as a failure.
+const LOOK_AT_MOST: Duration = Duration::from_millis(500);
+
 /// The API server and the stand-in name server.
 pub struct Route53 {
     /// The API.
@@ -106,27 +109,37 @@ async fn upsert(client: &Client, zone: &str, name: &str, address: &str) -> Resul
     Ok(())
 }
 
+/// Answers all questions that wait by one look at the API, so that many askers do not queue up behind each other.
 async fn answer_for_ever(socket: UdpSocket, client: Client, zone: String) {
     let mut buffer = [0; 1500];
     loop {
+        let mut waiting = Vec::new();
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-        let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
-        if let Ok(bytes) = answer(&question, &client, &zone).await.to_vec() {
-            let _ = socket.send_to(&bytes, from).await;
+        waiting.extend(Message::from_vec(&buffer[..length]).ok().map(|question| (question, from)));
+        while let Ok((length, from)) = socket.try_recv_from(&mut buffer) {
+            waiting.extend(Message::from_vec(&buffer[..length]).ok().map(|question| (question, from)));
+        }
+        let looked =
+            tokio::time::timeout(LOOK_AT_MOST, client.list_resource_record_sets().hosted_zone_id(&zone).send());
+        let sets = looked.await.ok().and_then(Result::ok).map(|page| page.resource_record_sets);
+        for (question, from) in waiting {
+            if let Ok(bytes) = answer(&question, sets.as_deref()).to_vec() {
+                let _ = socket.send_to(&bytes, from).await;
+            }
         }
     }
 }
 
-/// Asks the API and answers with what it says.
-async fn answer(question: &Message, client: &Client, zone: &str) -> Message {
+/// The answer by what the API said, if it said anything.
+fn answer(question: &Message, sets: Option<&[ResourceRecordSet]>) -> Message {
     let mut answer = Message::response(question.metadata.id, OpCode::Query);
     answer.metadata.authoritative = true;
     answer.add_queries(question.queries.iter().cloned());
     let Some(query) = question.queries.first() else { return answer };
     let name = query.name().to_ascii();
-    match client.list_resource_record_sets().hosted_zone_id(zone).start_record_name(&name).send().await {
-        Ok(page) => {
-            let same = page.resource_record_sets().iter().filter(|set| set.name().eq_ignore_ascii_case(&name));
+    match sets {
+        Some(sets) => {
+            let same = sets.iter().filter(|set| set.name().eq_ignore_ascii_case(&name));
             let wanted = same.filter(|set| set.r#type().as_str() == query.query_type().to_string());
             for set in wanted {
                 let ttl = u32::try_from(set.ttl().unwrap_or(1)).unwrap_or(1);
@@ -135,7 +148,7 @@ async fn answer(question: &Message, client: &Client, zone: &str) -> Message {
                 answer.answers.extend(datas.map(|data| Record::from_rdata(query.name().clone(), ttl, data)));
             }
         }
-        Err(_) => answer.metadata.response_code = ResponseCode::ServFail,
+        None => answer.metadata.response_code = ResponseCode::ServFail,
     }
     answer
 }
