@@ -5,7 +5,7 @@ use std::io::{BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -50,10 +50,33 @@ pub fn guard(folder: &Path, guard: &Path, config: &Path) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
 }
 
+/// A change that was asked of the API, and what the API answered, whether or not that reached anybody.
+#[derive(Debug, Clone, Default)]
+pub struct Exchange {
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Exchange {
+    /// The request holds this text.
+    pub fn asks_for(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.request).contains(text)
+    }
+
+    /// The API carried it out.
+    pub fn was_accepted(&self) -> bool {
+        self.answer.starts_with(b"HTTP/1.1 200")
+    }
+}
+
+/// What passed, in the order of the answers.
+type Journal = Arc<Mutex<Vec<Exchange>>>;
+
 /// A relay in the lab's own process.
 pub struct Door {
     /// Where the nodes are to connect.
     pub listen: SocketAddr,
+    journal: Journal,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -64,23 +87,31 @@ impl Drop for Door {
 }
 
 impl Door {
+    /// The changes that the API answered.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        lock(&self.journal).clone()
+    }
+
     /// In front of a name server: updates (RFC 2136) are held, questions pass.
     pub async fn before_name_server(folder: &mut Folder, server: SocketAddr) -> Result<Self> {
         let listen = SocketAddr::new(server.ip(), folder.port(&[server.ip()])?);
         let udp = Arc::new(UdpSocket::bind(listen).await?);
         let tcp = TcpListener::bind(listen).await?;
+        let journal = Journal::default();
         let path = folder.path.clone();
         let datagrams = tokio::spawn(relay_datagrams(udp, server, path.clone()));
-        let streams = tokio::spawn(relay_streams(tcp, server, path, is_update_in_stream));
-        Ok(Self { listen, tasks: vec![datagrams, streams] })
+        let streams = tokio::spawn(relay_streams(tcp, server, path, is_update_in_stream, journal.clone()));
+        Ok(Self { listen, journal, tasks: vec![datagrams, streams] })
     }
 
     /// In front of the Route 53 API: changes are held, all else passes.
     pub async fn before_api(folder: &mut Folder, server: SocketAddr) -> Result<Self> {
         let listen = SocketAddr::new(server.ip(), folder.port(&[server.ip()])?);
         let tcp = TcpListener::bind(listen).await?;
-        let streams = tokio::spawn(relay_streams(tcp, server, folder.path.clone(), is_change_request));
-        Ok(Self { listen, tasks: vec![streams] })
+        let journal = Journal::default();
+        let path = folder.path.clone();
+        let streams = tokio::spawn(relay_streams(tcp, server, path, is_change_request, journal.clone()));
+        Ok(Self { listen, journal, tasks: vec![streams] })
     }
 }
 
@@ -127,30 +158,49 @@ async fn one_datagram(message: &[u8], server: SocketAddr, folder: PathBuf) -> Re
     Ok(answer)
 }
 
-async fn relay_streams(door: TcpListener, server: SocketAddr, folder: PathBuf, is_held: fn(&[u8]) -> bool) {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn relay_streams(
+    door: TcpListener,
+    server: SocketAddr,
+    folder: PathBuf,
+    is_held: fn(&[u8]) -> bool,
+    journal: Journal,
+) {
     loop {
         let Ok((stream, _)) = door.accept().await else { continue };
-        let folder = folder.clone();
+        let (folder, journal) = (folder.clone(), journal.clone());
         tokio::spawn(async move {
-            let _ = one_stream(stream, server, folder, is_held).await;
+            let _ = one_stream(stream, server, folder, is_held, journal).await;
         });
     }
 }
 
 /// Requests and answers take turns, so what comes back after a held request is its answer.
-async fn one_stream(client: TcpStream, server: SocketAddr, folder: PathBuf, is_held: fn(&[u8]) -> bool) -> Result<()> {
+async fn one_stream(
+    client: TcpStream,
+    server: SocketAddr,
+    folder: PathBuf,
+    is_held: fn(&[u8]) -> bool,
+    journal: Journal,
+) -> Result<()> {
     let server = TcpStream::connect(server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let answer_is_held = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let holding = Arc::clone(&answer_is_held);
+    let asked = Arc::new(Mutex::new(None::<Exchange>));
+    let open = Arc::clone(&asked);
     let path = folder.clone();
     let back = tokio::spawn(async move {
         let mut buffer = vec![0; 65_535];
         while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-            if holding.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            let answered = lock(&open).take();
+            if let Some(mut exchange) = answered {
+                exchange.answer = buffer[..length].to_vec();
+                lock(&journal).push(exchange);
                 hold_async(path.clone(), "dns", Point::After).await;
             }
             if to_client.write_all(&buffer[..length]).await.is_err() {
@@ -160,11 +210,15 @@ async fn one_stream(client: TcpStream, server: SocketAddr, folder: PathBuf, is_h
     });
     let mut buffer = vec![0; 65_535];
     while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-        if is_held(&buffer[..length]) {
+        let chunk = &buffer[..length];
+        if is_held(chunk) {
             hold_async(folder.clone(), "dns", Point::Before).await;
-            answer_is_held.store(true, std::sync::atomic::Ordering::SeqCst);
+            *lock(&asked) = Some(Exchange::default());
         }
-        to_server.write_all(&buffer[..length]).await?;
+        if let Some(exchange) = lock(&asked).as_mut() {
+            exchange.request.extend_from_slice(chunk);
+        }
+        to_server.write_all(chunk).await?;
     }
     drop(to_server);
     let _ = back.await;

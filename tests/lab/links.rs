@@ -19,6 +19,8 @@ struct Picture {
     nodes: Vec<(u32, String)>,
     /// Dialler and dialled.
     cut: BTreeSet<(String, String)>,
+    /// Speaker and listener.
+    mute: BTreeSet<(String, String)>,
     /// Grows when links are healed: what hung on them is closed, as a time-out would.
     healed: u64,
 }
@@ -39,6 +41,31 @@ impl Default for Links {
     fn default() -> Self {
         Self { picture: watch::Sender::new(Picture::default()), tasks: vec![] }
     }
+}
+
+impl Picture {
+    fn is_open(&self, link: &Link, speaks: Side) -> bool {
+        let Link { dialler, dialled } = link;
+        let way = match speaks {
+            Side::Dialler => (dialler.clone(), dialled.clone()),
+            Side::Dialled => (dialled.clone(), dialler.clone()),
+        };
+        !self.cut.contains(&(dialler.clone(), dialled.clone())) && !self.mute.contains(&way)
+    }
+}
+
+/// Who made a connection to whom.
+#[derive(Debug, Clone)]
+struct Link {
+    dialler: String,
+    dialled: String,
+}
+
+/// One end of it.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Dialler,
+    Dialled,
 }
 
 impl Links {
@@ -63,10 +90,18 @@ impl Links {
         });
     }
 
-    /// Nothing that `from` says reaches `to` any more.
+    /// Connections that `from` makes to `to` are dead, as behind a firewall; those that `to` makes to `from` work.
     pub fn cut_one_way(&self, from: &str, to: &str) {
         self.picture.send_modify(|picture| {
             picture.cut.insert((from.to_owned(), to.to_owned()));
+        });
+    }
+
+    /// Nothing that `from` says reaches `to` any more, whoever dialled; what `to` says still reaches `from` on the
+    /// connections there are. New ones do not come about, since each side must hear the other for that.
+    pub fn mute(&self, from: &str, to: &str) {
+        self.picture.send_modify(|picture| {
+            picture.mute.insert((from.to_owned(), to.to_owned()));
         });
     }
 
@@ -80,6 +115,7 @@ impl Links {
     pub fn heal(&self) {
         self.picture.send_modify(|picture| {
             picture.cut.clear();
+            picture.mute.clear();
             picture.healed += 1;
         });
     }
@@ -100,9 +136,10 @@ async fn carry(
         let _ = pass(stream, target).await;
         return;
     };
-    let link = (dialler, to);
+    let link = Link { dialler, dialled: to };
     let healed = picture.borrow().healed;
-    if picture.borrow().cut.contains(&link) {
+    let may_begin = [Side::Dialler, Side::Dialled].iter().all(|side| picture.borrow().is_open(&link, *side));
+    if !may_begin {
         // Accepted by the relay, silent for ever: until healed, then closed.
         let _ = picture.wait_for(|now| now.healed > healed).await;
         return;
@@ -113,8 +150,8 @@ async fn carry(
     let (from_client, to_client) = stream.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = pump(from_client, to_server, link.clone(), picture.clone()) => {}
-        () = pump(from_server, to_client, link.clone(), picture.clone()) => {}
+        () = pump(from_client, to_server, &link, Side::Dialler, picture.clone()) => {}
+        () = pump(from_server, to_client, &link, Side::Dialled, picture.clone()) => {}
         _ = picture.wait_for(|now| now.healed > healed) => {}
     }
 }
@@ -125,16 +162,17 @@ async fn pass(mut stream: TcpStream, target: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Carries bytes while the link is whole; once cut, holds them.
+/// Carries what one side says while that way is open; once it is not, holds it.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    link: (String, String),
+    link: &Link,
+    speaks: Side,
     mut picture: watch::Receiver<Picture>,
 ) {
     let mut buffer = vec![0; 65_535];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if picture.wait_for(|now| !now.cut.contains(&link)).await.is_err()
+        if picture.wait_for(|now| now.is_open(link, speaks)).await.is_err()
             || to.write_all(&buffer[..length]).await.is_err()
         {
             return;

@@ -1,5 +1,6 @@
 //! The nodes, and the operators' command that asks them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,6 +36,8 @@ pub struct Node {
     pub listen: SocketAddr,
     /// Where it tells its metrics.
     pub http: SocketAddr,
+    /// What its process finds in its environment, besides.
+    pub environment: BTreeMap<String, String>,
     config: PathBuf,
     part: Option<Part>,
     frozen: AtomicBool,
@@ -55,6 +58,7 @@ impl Node {
             site: region,
             listen: site.listen,
             http: site.http,
+            environment: BTreeMap::new(),
             config,
             part: None,
             frozen: AtomicBool::new(false),
@@ -66,7 +70,7 @@ impl Node {
     /// Starts it on the data it left.
     pub fn start_again(&mut self, folder: &Folder) -> Result<()> {
         let mut command = Command::new(binaries()?.watchdogd);
-        command.arg("--config").arg(&self.config).args(["--node", &self.name]);
+        command.arg("--config").arg(&self.config).args(["--node", &self.name]).envs(&self.environment);
         self.part = Some(Part::start(folder, &format!("node-{}", self.name), command)?);
         Ok(())
     }
@@ -79,6 +83,11 @@ impl Node {
     /// SIGKILL.
     pub fn kill(&mut self) -> Result<()> {
         self.part.take().with_context(|| format!("{} does not run", self.name))?.kill()
+    }
+
+    /// SIGTERM, as a service manager stops it.
+    pub fn stop(&mut self) -> Result<()> {
+        self.part.take().with_context(|| format!("{} does not run", self.name))?.stop()
     }
 
     /// SIGSTOP.

@@ -16,9 +16,19 @@ pub fn fast() -> Options {
 
 /// Starts everything, plays `body`, and keeps the folder when it fails.
 pub async fn play(options: Options, body: impl AsyncFnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    play_prepared(options, async |_: &mut Lab| Ok(()), body).await
+}
+
+/// The same, with something done before the nodes start.
+pub async fn play_prepared(
+    options: Options,
+    prepare: impl AsyncFnOnce(&mut Lab) -> Result<()>,
+    body: impl AsyncFnOnce(&mut Lab) -> Result<()>,
+) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut lab = Lab::start(options).await?;
     let played = async {
+        prepare(&mut lab).await?;
         lab.start_nodes().await?;
         lab.start_client().await?;
         body(&mut lab).await

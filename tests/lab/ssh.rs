@@ -95,6 +95,11 @@ impl Sshd {
         self.part.take().context("it does not run")?.kill()
     }
 
+    /// The process that listens.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.part.as_ref().context("it does not run")?.pid)
+    }
+
     /// SIGSTOP: the host accepts connections (its kernel does) and says nothing.
     pub fn freeze(&self) {
         self.part.iter().for_each(Part::freeze);
