@@ -4,6 +4,13 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod calm;
+mod disks;
+mod one_way;
+mod purged;
+mod rolling;
+mod route53;
+mod ssh_stalls;
 mod strike;
 mod struck;
 mod table;
