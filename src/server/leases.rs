@@ -13,7 +13,7 @@ use crate::clock::unix_now;
 use crate::consensus::Consensus;
 use crate::coordinator::Leases;
 use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
-use crate::domain::ids::{ClusterName, GroupName, NodeId, Principal};
+use crate::domain::ids::{ClusterName, GroupName, NodeId, Principal, RegionName};
 use crate::domain::lease::{GateSeen, LeaseAnswer, LeaseRequest, answer};
 use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::proto::LeaseWord;
@@ -69,10 +69,11 @@ impl Desk {
         Self { consensus, policy, node, name, leases, turn: Mutex::default() }
     }
 
-    async fn commit(&self, change: Change) -> Committed {
+    /// Only within the term in which it was decided: by a later one the challenge it rests on is void.
+    async fn commit(&self, term: u64, change: Change) -> Committed {
         let what = change.name();
         let command = Command { node: self.node, at: unix_now(), by: self.name.clone(), request_id: None, change };
-        match self.consensus.propose(command, PROPOSE_TIMEOUT).await {
+        match self.consensus.propose_in_term(term, command, PROPOSE_TIMEOUT).await {
             Ok(Applied::Rejected(rejection)) => Committed::Rejected(rejection),
             Ok(_) => Committed::Done,
             Err(error) => Committed::Unheard(format!("{what} was not heard of: {error}")),
@@ -81,7 +82,7 @@ impl Desk {
 
     /// After this is committed, or certainly needless, silence proves nothing. An error: nobody may rely on that.
     async fn unbind(&self, turn: &mut Turn, group: &GroupName, reason: &str) -> Result<(), String> {
-        match self.commit(Change::UnbindLease { group: group.clone(), reason: reason.to_owned() }).await {
+        match self.commit(turn.term, Change::UnbindLease { group: group.clone(), reason: reason.to_owned() }).await {
             Committed::Rejected(rejection) if rejection.code == RejectionCode::RunOpen => Err(rejection.message),
             // Rejected: it was not bound, and the log has passed every earlier binding.
             Committed::Done | Committed::Rejected(_) => {
@@ -94,7 +95,7 @@ impl Desk {
 
     async fn bind(&self, turn: &mut Turn, group: &GroupName, binding: crate::domain::lease::LeaseBinding) {
         let host = binding.host.clone();
-        match self.commit(Change::BindLease { group: group.clone(), binding }).await {
+        match self.commit(turn.term, Change::BindLease { group: group.clone(), binding }).await {
             Committed::Done => tracing::info!(%group, %host, "the lease is bound: its silence counts from here on"),
             Committed::Rejected(why) => tracing::warn!(%group, %host, "the lease is not bound: {}", why.message),
             Committed::Unheard(why) => {
@@ -102,6 +103,17 @@ impl Desk {
                 tracing::warn!(%group, %host, "{why}");
             }
         }
+    }
+
+    /// Not this region serves by now. A promotion ends the binding too: what was found unbound may be a gate that a
+    /// promotion counts on, begun since the state was read.
+    fn serves_elsewhere(&self, group: &GroupName, region: &RegionName) -> Option<String> {
+        let state = self.consensus.state().borrow().clone();
+        let serving = state.group(group)?.serving.region.clone();
+        (serving.as_ref() != Some(region)).then(|| {
+            let serving = serving.as_ref().map_or("nobody", RegionName::as_str);
+            format!("{serving} serves by now, not {region}")
+        })
     }
 
     fn word(&self, turn: &mut Turn, group: &GroupName, word: LeaseWord, why: String) -> Word {
@@ -134,8 +146,7 @@ impl LeaseDesk for Desk {
         let arrived = Instant::now();
         let mut turn = self.turn.lock().await;
         // Begins after the arrival, and waits until everything committed before is applied here.
-        self.consensus.confirm_leadership(CONFIRM_TIMEOUT).await.map_err(|error| error.to_string())?;
-        let term = self.consensus.leadership().borrow().term;
+        let term = self.consensus.confirm_leadership(CONFIRM_TIMEOUT).await.map_err(|error| error.to_string())?;
         if turn.term != term {
             *turn = Turn { term, ..Turn::default() };
         }
@@ -165,7 +176,10 @@ impl LeaseDesk for Desk {
                     self.unbind(&mut turn, &group, &why).await?;
                     tracing::warn!(%group, "the lease is unbound: {why}");
                 }
-                (LeaseWord::OpenEnded, why)
+                match self.serves_elsewhere(&group, &region) {
+                    Some(why) => (LeaseWord::Denied, why),
+                    None => (LeaseWord::OpenEnded, why),
+                }
             }
             LeaseAnswer::Unreliable { why } => {
                 self.unbind(&mut turn, &group, &why).await?;
