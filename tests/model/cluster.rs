@@ -9,11 +9,13 @@ use watchdog::domain::policy::Fencing;
 use watchdog::domain::state::{ClusterState, GroupState};
 
 use super::log::NOW;
-use super::rules::Rules;
+use super::rules::{Mode, Rules};
 use super::steps::Step;
 
 /// Where it serves from at first.
 pub const HOME: &str = "hcmc";
+/// Its database's host.
+pub const OLD_HOST: &str = "db-hcmc";
 /// Where it moves to.
 pub const AWAY: &str = "hanoi";
 
@@ -87,7 +89,11 @@ pub fn plan(rules: Rules) -> Plan {
 pub fn fresh_state(rules: Rules) -> ClusterState {
     let mut state = ClusterState::default();
     let regions: Vec<RegionName> = vec![HOME.into(), AWAY.into()];
-    let fencing = if rules.is_mode_none { Fencing::None { asserted_by: "us".to_owned() } } else { Fencing::Confirm };
+    let fencing = match rules.mode {
+        Mode::Confirm => Fencing::Confirm,
+        Mode::None => Fencing::None { asserted_by: "us".to_owned() },
+        Mode::Lease(ttl_ms) => Fencing::Lease { ttl_ms },
+    };
     let change = Change::AdoptConfig {
         cluster: "model".into(),
         epoch: 1,

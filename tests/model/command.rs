@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use watchdog::domain::attempt::Outcome;
 use watchdog::domain::command::{Change, FenceProof, RunOrder};
-use watchdog::domain::ids::{Principal, RunId, Token};
+use watchdog::domain::ids::{HostName, Principal, RunId, Token};
+use watchdog::domain::lease::LeaseBinding;
 use watchdog::domain::run::{Cause, RunKind, RunOutcome};
 
 use super::cluster::{self, HOME, digest, group_name};
-use super::log::token;
-use super::rules::Rules;
+use super::log::{NOW, token};
+use super::rules::{Mode, Rules};
 use super::steps::{Place, Step};
 
 /// How an attempt ended, as reported.
@@ -27,6 +28,7 @@ pub enum Proof {
     Guard,
     Asserted,
     Standing,
+    Lapsed,
 }
 
 /// How a run is closed.
@@ -52,17 +54,79 @@ pub type Places = [bool; 3];
 /// A change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cmd {
-    Open { run: u8, token: u8, epoch: u8 },
-    Claim { run: u8, expected: u8 },
-    Start { run: u8, step: Step, token: u8, attempt: u8, proof: Option<Proof> },
-    Finish { run: u8, step: Step, token: u8, attempt: u8, ended: Ended },
-    Stuck { run: u8, step: Step, token: u8 },
-    Unstick { run: u8, token: u8 },
-    Close { run: u8, token: u8, end: End, is_untouched: bool, settled: Places },
-    Settle { place: Place, is_untouched: bool },
-    Order { run: u8, word: Word },
+    Open {
+        run: u8,
+        token: u8,
+        epoch: u8,
+    },
+    Claim {
+        run: u8,
+        expected: u8,
+    },
+    Start {
+        run: u8,
+        step: Step,
+        token: u8,
+        attempt: u8,
+        proof: Option<Proof>,
+    },
+    Finish {
+        run: u8,
+        step: Step,
+        token: u8,
+        attempt: u8,
+        ended: Ended,
+    },
+    Stuck {
+        run: u8,
+        step: Step,
+        token: u8,
+    },
+    Unstick {
+        run: u8,
+        token: u8,
+    },
+    Close {
+        run: u8,
+        token: u8,
+        end: End,
+        is_untouched: bool,
+        settled: Places,
+    },
+    Settle {
+        place: Place,
+        is_untouched: bool,
+    },
+    Order {
+        run: u8,
+        word: Word,
+    },
     Pause,
     Resume,
+    /// `holders`: a bit for each of [`HOLDERS`].
+    Bind {
+        holders: u8,
+    },
+    Unbind,
+    Lapse {
+        run: u8,
+        token: u8,
+    },
+}
+
+/// Hosts whose promotion holds may renew the lease. The first is the one that the plan promotes.
+pub const HOLDERS: [&str; 2] = ["db-hanoi", "db-hue"];
+
+/// The holders of these bits.
+pub fn holders(bits: u8) -> Vec<HostName> {
+    let named = |(n, name): (usize, &&str)| (bits & (1 << n) > 0).then(|| HostName::from(*name));
+    HOLDERS.iter().enumerate().filter_map(named).collect()
+}
+
+/// The bits of these holders.
+pub fn bits_of(holders: &[HostName]) -> u8 {
+    let bit = |(n, name): (usize, &&str)| u8::from(holders.iter().any(|host| host.as_str() == *name)) << n;
+    HOLDERS.iter().enumerate().map(bit).sum()
 }
 
 fn run_id(n: u8) -> RunId {
@@ -80,8 +144,9 @@ impl Cmd {
             | Cmd::Stuck { run, .. }
             | Cmd::Unstick { run, .. }
             | Cmd::Close { run, .. }
-            | Cmd::Order { run, .. } => run,
-            Cmd::Settle { .. } | Cmd::Pause | Cmd::Resume => 0,
+            | Cmd::Order { run, .. }
+            | Cmd::Lapse { run, .. } => run,
+            Cmd::Settle { .. } | Cmd::Pause | Cmd::Resume | Cmd::Bind { .. } | Cmd::Unbind => 0,
         }
     }
 
@@ -118,6 +183,7 @@ impl Cmd {
                     Proof::Guard => FenceProof::Guard { token: token(under), evidence: String::new() },
                     Proof::Asserted => FenceProof::Asserted,
                     Proof::Standing => FenceProof::Standing,
+                    Proof::Lapsed => FenceProof::LeaseExpired { token: token(under), evidence: String::new() },
                 }),
                 expected_loss_ms: Some(0),
                 loss_limit_ms: Some(1),
@@ -167,7 +233,28 @@ impl Cmd {
             }
             Cmd::Pause => Change::Pause { group, reason, until: None },
             Cmd::Resume => Change::Resume { group, reason, expired: None },
+            Cmd::Bind { holders: bits } => Change::BindLease { group, binding: binding(bits, rules) },
+            Cmd::Unbind => Change::UnbindLease { group, reason },
+            Cmd::Lapse { run, token: under } => Change::LeaseLapsed {
+                group,
+                run: run_id(run),
+                token: token(under),
+                step: Step::Fence.id(),
+                evidence: String::new(),
+            },
         }
+    }
+}
+
+fn binding(bits: u8, rules: Rules) -> LeaseBinding {
+    let Mode::Lease(ttl_ms) = rules.mode else { panic!("only mode lease binds") };
+    LeaseBinding {
+        region: HOME.into(),
+        host: cluster::OLD_HOST.into(),
+        ttl_ms,
+        holders: holders(bits),
+        since: NOW,
+        attestation: String::new(),
     }
 }
 

@@ -162,13 +162,13 @@ fn prove(model: &Watchdogs, world: &mut World, n: u8, known: (u8, bool, bool), l
     let slot = Slot::Of(Step::Promote);
     let (run, token) = (world.nodes[usize::from(n)].run, world.nodes[usize::from(n)].token);
     let mut seen = None;
-    if !model.rules.is_mode_none && is_fence_done && luck == Luck::Good {
+    if !model.rules.is_mode_none() && is_fence_done && luck == Luck::Good {
         let fence = Request { run, step: Step::Fence, attempt: 1, token };
         let is_skipped = model.rules.breaks(Mutation::FenceIsNotReadAgain);
         seen = Some(if is_skipped { Look::Done } else { world.resources.look(fence, false, model.rules) });
     }
     let proof = match seen {
-        _ if model.rules.is_mode_none => Some(Proof::Standing),
+        _ if model.rules.is_mode_none() => Some(Proof::Standing),
         Some(Look::Done) => Some(Proof::Guard),
         Some(Look::Refused) => None,
         _ if is_asserted => Some(Proof::Asserted),
@@ -232,7 +232,7 @@ fn watch(model: &Watchdogs, world: &mut World, n: u8, step: Step, luck: Luck) {
         let fence = Request { run, step: Step::Fence, attempt: 1, token };
         let is_fence_done = brief.step(Step::Fence).phase == StepPhase::Done;
         let is_proven = is_fence_done && world.resources.look(fence, false, model.rules) == Look::Done;
-        if is_proven || brief.is_asserted || model.rules.is_mode_none {
+        if is_proven || brief.is_asserted || model.rules.is_mode_none() {
             model.propose(world, n, unstick);
         }
         return;

@@ -12,7 +12,7 @@ use watchdog::domain::run::StepPhase;
 use watchdog::domain::state::{ClusterState, Unsettled};
 
 use super::cluster;
-use super::command::Cmd;
+use super::command::{Cmd, bits_of};
 use super::rules::{Mutation, Rules};
 use super::steps::{ALL, Place, Step};
 
@@ -60,6 +60,10 @@ pub struct Brief {
     pub unsettled: BTreeMap<Place, u8>,
     /// The serving epoch the open run was opened in.
     pub opened_in: u8,
+    /// The holders of the bound lease, in bits.
+    pub bound: Option<u8>,
+    /// The old primary's silence took the fence's place.
+    pub is_lapsed: bool,
 }
 
 impl Brief {
@@ -276,5 +280,7 @@ fn brief(state: &ClusterState) -> Brief {
         went_past_fence: run.is_some_and(|run| run.went_past_fence()),
         unsettled: group.unsettled.iter().filter_map(unsettled).collect(),
         opened_in: run.map_or(0, |run| small(run.serving_epoch)),
+        bound: group.lease.as_ref().map(|lease| bits_of(&lease.holders)),
+        is_lapsed: run.is_some_and(|run| run.lease_lapsed),
     }
 }

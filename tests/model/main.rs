@@ -6,6 +6,7 @@
 mod cluster;
 mod command;
 mod executor;
+mod lease;
 mod log;
 mod mutations;
 mod promises;
@@ -14,11 +15,13 @@ mod steps;
 mod watchdogs;
 mod world;
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::time::Instant;
 
 use rules::{SCOPES, Scope, WIDE};
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
-use watchdogs::{Act, Watchdogs};
+use watchdogs::Watchdogs;
 
 /// What a search came to.
 struct Found {
@@ -28,17 +31,29 @@ struct Found {
     /// The promises seen to break.
     broken: Vec<&'static str>,
     /// A way there.
-    way: Vec<Act>,
+    way: Vec<String>,
     /// Promised possibilities that were met.
     possible: Vec<&'static str>,
     wrong_states: Vec<String>,
 }
 
+impl Found {
+    /// A line of the table of broken rules.
+    fn line(&self, rule: &str, promise: &str) -> String {
+        let steps = if self.way.is_empty() { "-".to_owned() } else { self.way.len().to_string() };
+        format!("{rule:<26} {promise:<42} {steps:>5} {:>8} {:>6.1}", self.states, self.took_s)
+    }
+}
+
 /// Searches breadth first to the end of the bound, or until a promise is seen to break. One thread, so that the way there
 /// is the same every time.
-fn search(scope: &Scope) -> Found {
+fn explore<M>(model: M, wrong: impl Fn(&M) -> Vec<String>) -> Found
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Hash + Debug + Clone + PartialEq + Send + Sync + 'static,
+    M::Action: Debug + Clone + PartialEq,
+{
     let began = Instant::now();
-    let model = Watchdogs::new(scope.rules);
     let checker = model.checker().threads(1).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let mut found = Found {
         states: checker.unique_state_count(),
@@ -47,28 +62,35 @@ fn search(scope: &Scope) -> Found {
         broken: Vec::new(),
         way: Vec::new(),
         possible: Vec::new(),
-        wrong_states: checker.model().log.broken(),
+        wrong_states: wrong(checker.model()),
     };
     for (promise, path) in checker.discoveries() {
         if checker.model().property(promise).expectation == Expectation::Sometimes {
             found.possible.push(promise);
         } else {
             found.broken.push(promise);
-            found.way = path.into_actions();
+            found.way = path.into_actions().iter().map(|act| format!("{act:?}")).collect();
         }
     }
     found
 }
 
-fn holds(scope: &Scope) {
-    let found = search(scope);
-    println!("{:<28} {:>9} states, depth {:>3}, {:>6.1} s", scope.name, found.states, found.depth, found.took_s);
-    let way: Vec<String> = found.way.iter().map(|act| format!("    {act:?}")).collect();
-    let (name, broken, wrong) = (scope.name, &found.broken, &found.wrong_states);
-    assert!(broken.is_empty(), "{name}: broken: {broken:?}\n{}\n{wrong:?}", way.join("\n"));
-    for wanted in promises::possible(&scope.rules) {
-        assert!(found.possible.contains(&wanted), "{}: never seen: {wanted}", scope.name);
+fn search(scope: &Scope) -> Found {
+    explore(Watchdogs::new(scope.rules), |model| model.log.broken())
+}
+
+/// Prints what a search came to, and fails where a promise broke or something promised was never seen.
+fn report(name: &str, found: &Found, wanted: &[&str]) {
+    println!("{name:<28} {:>9} states, depth {:>3}, {:>6.1} s", found.states, found.depth, found.took_s);
+    let (broken, wrong) = (&found.broken, &found.wrong_states);
+    assert!(broken.is_empty(), "{name}: broken: {broken:?}\n    {}\n{wrong:?}", found.way.join("\n    "));
+    for wanted in wanted {
+        assert!(found.possible.contains(wanted), "{name}: never seen: {wanted}");
     }
+}
+
+fn holds(scope: &Scope) {
+    report(scope.name, &search(scope), &promises::possible(&scope.rules));
 }
 
 fn scope(name: &str) {

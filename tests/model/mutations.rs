@@ -1,8 +1,8 @@
 //! Does the search bite? One rule is broken at a time, and the promise that it keeps must be seen to break.
 
 use super::rules::{Mutation, QUIET, Rules, Scope};
+use super::search;
 use super::steps::Step;
-use super::{Found, search};
 
 const FAULTS: Rules = Rules { elections: 1, losses: 1, ..QUIET };
 
@@ -44,11 +44,6 @@ const TABLE: &[(Mutation, Rules, Option<&str>)] = &[
     (Mutation::LeadershipIsNotConfirmed, FAULTS, None),
 ];
 
-fn line(mutation: Mutation, promise: &str, found: &Found) -> String {
-    let steps = if found.way.is_empty() { "-".to_owned() } else { found.way.len().to_string() };
-    format!("{:<26} {promise:<42} {steps:>5} {:>8} {:>6.1}", format!("{mutation:?}"), found.states, found.took_s)
-}
-
 #[test]
 fn every_broken_rule_is_found_out() {
     println!("{:<26} {:<42} {:>5} {:>8} {:>6}", "rule broken", "promise seen to break", "steps", "states", "s");
@@ -56,9 +51,9 @@ fn every_broken_rule_is_found_out() {
     for (mutation, rules, wanted) in TABLE {
         let found = search(&Scope { name: "mutation", rules: rules.with(*mutation) });
         let is_as_wanted = wanted.map_or(found.broken.is_empty(), |wanted| found.broken.contains(&wanted));
-        println!("{}", line(*mutation, wanted.unwrap_or("nothing"), &found));
+        println!("{}", found.line(&format!("{mutation:?}"), wanted.unwrap_or("nothing")));
         if std::env::var_os("MODEL_WAYS").is_some() {
-            found.way.iter().for_each(|act| println!("    {act:?}"));
+            found.way.iter().for_each(|act| println!("    {act}"));
         }
         if !is_as_wanted {
             wrong.push(format!("{mutation:?}: {:?}, not {wanted:?}", found.broken));

@@ -15,7 +15,7 @@ pub fn judge_effect(model: &Watchdogs, world: &mut World, request: Request) {
     let is_open = brief.run == request.run && record.phase.is_open_question();
     let is_fenced = !world.resources.old_runs && world.resources.latch > 0;
     let is_promote = request.step == Step::Promote;
-    let is_excused = model.rules.is_mode_none || world.seen.is_asserted;
+    let is_excused = model.rules.is_mode_none() || world.seen.is_asserted;
     let seen = &mut world.seen;
     seen.effect_without_intent |= !seen.intents.contains(&request);
     seen.acted_under_lower |= request.token < world.resources.keeper(place).held;
@@ -52,7 +52,7 @@ pub fn properties() -> Vec<Property<Watchdogs>> {
         always("p3 no resource acts under a lower token", |_, world| !world.seen.acted_under_lower),
         always("p4 promoted only when fenced", |_, world| !world.seen.promoted_unfenced),
         always("p4 one database takes writes", |model, world| {
-            let is_excused = model.rules.is_mode_none || world.seen.is_asserted;
+            let is_excused = model.rules.is_mode_none() || world.seen.is_asserted;
             is_excused || !(world.resources.old_runs && world.resources.promoted)
         }),
         always("p6 each effect lands once", |_, world| {

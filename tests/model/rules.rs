@@ -43,6 +43,15 @@ pub enum Mutation {
     LogOpensBesideOpenRun,
 }
 
+/// The group's fencing mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Confirm,
+    None,
+    /// With this TTL, milliseconds. Searched by [`super::lease`].
+    Lease(u64),
+}
+
 /// How much of everything, at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
@@ -76,8 +85,8 @@ pub struct Rules {
     pub crashes: u8,
     /// Times a person takes a fence away by hand, between a fence and its promotion.
     pub unfencings: u8,
-    /// Mode `none` instead of `confirm`.
-    pub is_mode_none: bool,
+    /// The group's fencing mode.
+    pub mode: Mode,
     /// Proposals of a leader that is none any more reach the log all the same (more than Raft allows).
     pub forwards: bool,
     /// Broken on purpose.
@@ -88,6 +97,11 @@ impl Rules {
     /// Whether this rule is broken.
     pub fn breaks(self, mutation: Mutation) -> bool {
         self.mutation == Some(mutation)
+    }
+
+    /// Mode `none`: a standing assertion.
+    pub fn is_mode_none(self) -> bool {
+        self.mode == Mode::None
     }
 
     /// The same with a rule broken.
@@ -113,7 +127,7 @@ pub const QUIET: Rules = Rules {
     recoveries: 0,
     crashes: 0,
     unfencings: 0,
-    is_mode_none: false,
+    mode: Mode::Confirm,
     forwards: false,
     mutation: None,
 };
@@ -163,7 +177,7 @@ pub const SCOPES: &[Scope] = &[
         name: "requests arrive twice",
         rules: Rules { duplicates: 1, elections: 1, orders: 1, claims: 3, attempts: 1, ..QUIET },
     },
-    Scope { name: "mode none", rules: Rules { is_mode_none: true, elections: 1, losses: 1, crashes: 1, ..QUIET } },
+    Scope { name: "mode none", rules: Rules { mode: Mode::None, elections: 1, losses: 1, crashes: 1, ..QUIET } },
 ];
 
 /// What is searched where somebody has the time.

@@ -193,7 +193,7 @@ enum Then {
 }
 
 /// One primary's lease.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Keeper {
     settings: Settings,
     durable: LeaseRecord,
