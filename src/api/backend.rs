@@ -11,9 +11,11 @@ use crate::domain::command::{Applied, Command, Rejection};
 use crate::domain::ids::{
     GroupName, NodeId, NodeName, Principal, RegionName, RequestId, RunId, StepId, TargetName, Token,
 };
+use crate::domain::lease::LeaseAsked;
 use crate::domain::observation::{Failure, Verdict};
 use crate::domain::plan::Plan;
 use crate::domain::policy::ClusterPolicy;
+use crate::domain::readiness::Readiness;
 use crate::domain::state::ClusterState;
 
 /// One node, as the admin service needs it. Nothing here blocks except where it is `async`.
@@ -44,6 +46,10 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// The same `request_id` again must answer the run that the first opened. Where the id is a UUIDv7, use it as the
     /// run's id: then a repeated call proposes the same run and nothing can be opened twice.
     async fn open_failover(&self, ask: OpenFailover) -> Result<RunId, ProposeError>;
+
+    /// What would become of the group if its serving region vanished now; `to`: else the first other region with a plan.
+    /// Reads every resource under no token and changes nothing. Called only while this node leads.
+    async fn readiness(&self, group: &GroupName, to: Option<&RegionName>) -> Result<Readiness, ProposeError>;
 }
 
 /// Who leads, as one node knows it.
@@ -120,6 +126,21 @@ pub struct GroupSight {
     pub votes: Vec<VoteSight>,
     /// Replication into each region that has it measured.
     pub replication: Vec<ReplicationSight>,
+    /// Mode `lease`: who holds what until when.
+    pub lease: Option<LeaseSight>,
+}
+
+/// Mode `lease`, as the leader knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeaseSight {
+    /// Why it is not bound; empty where it is.
+    pub unbound: String,
+    /// What the serving primary's guard asked last.
+    pub asked: Option<LeaseAsked>,
+    /// The node that answers here as the leader.
+    pub granter: NodeId,
+    /// How long ago the last request that it granted arrived, milliseconds.
+    pub granted_ms: Option<u64>,
 }
 
 /// One node's judgement of one target.

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::backend::{AdminBackend, Leader};
 use super::refuse::{invalid, nothing_done, signed};
 use crate::domain::ids::{ClusterName, HostName, Token};
-use crate::domain::lease::{GateSeen, LeaseRequest};
+use crate::domain::lease::{GateSeen, HoldTold, LeaseRequest};
 use crate::proto::lease_client::LeaseClient;
 use crate::proto::lease_server::Lease;
 use crate::proto::{GateState, HoldGround, LeaseWord, RenewReply, RenewRequest};
@@ -50,7 +50,16 @@ pub trait LeaseDesk: Send + Sync + 'static {
     /// Answers as the leader, after a quorum round that begins now. An error: this node cannot, nothing was granted.
     ///
     /// `challenge`: that which the request echoes; the desk says by it whether the request may bind.
-    async fn renew(&self, request: LeaseRequest, challenge: u64) -> Result<Word, String>;
+    async fn renew(&self, request: LeaseRequest, challenge: u64, told: Told) -> Result<Word, String>;
+}
+
+/// What a guard tells besides: shown in the status, and nothing else comes of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// How much longer its gate stands open, milliseconds.
+    pub open_for_ms: u64,
+    /// The holds it counts on.
+    pub holds: Vec<HoldTold>,
 }
 
 /// The service over one node.
@@ -69,7 +78,7 @@ impl LeaseService {
         let asked = check(&request, self.desk.cluster())?;
         let standing = self.backend.standing().borrow().clone();
         if standing.is_leader() {
-            let word = self.desk.renew(asked, request.challenge).await.map_err(nothing_done)?;
+            let word = self.desk.renew(asked, request.challenge, told(&request)).await.map_err(nothing_done)?;
             return Ok(reply(request.nonce, word));
         }
         match standing.leader {
@@ -128,6 +137,18 @@ fn check(request: &RenewRequest, (cluster, epoch): (ClusterName, u64)) -> Result
         holders: request.holders.iter().map(|name| name.as_str().into()).collect(),
         may_bind: false,
     })
+}
+
+/// Cut to what a guard of ours can have: its holders' names were checked with the request.
+fn told(request: &RenewRequest) -> Told {
+    let known = |hold: &&HoldTold| request.holders.contains(&hold.host.0);
+    let holds = request.holds.iter().take(HOLDERS_MAX).map(|hold| HoldTold {
+        host: hold.host.as_str().into(),
+        for_ms: hold.for_ms,
+        ground: hold.ground.as_ref().map(|ground| Token { epoch: ground.epoch, n: ground.n }).unwrap_or_default(),
+    });
+    let holds: Vec<HoldTold> = holds.collect();
+    Told { open_for_ms: request.open_for_ms, holds: holds.iter().filter(known).cloned().collect() }
 }
 
 fn reply(nonce: u64, word: Word) -> RenewReply {

@@ -18,7 +18,7 @@ use super::show::{self, NoSuchRun};
 use super::status;
 use crate::clock::unix_now;
 use crate::domain::command::{Applied, Change, Command};
-use crate::domain::ids::{GroupName, RequestId};
+use crate::domain::ids::{GroupName, RegionName, RequestId};
 use crate::domain::run::Run;
 use crate::domain::state::ClusterState;
 use crate::proto::{self, admin_server::Admin};
@@ -294,6 +294,27 @@ impl AdminService {
         Ok(Response::new(proto::OrderRunResponse { standing: self.standing_of(&state), run }))
     }
 
+    async fn get_readiness(
+        &self,
+        request: Request<proto::GetReadinessRequest>,
+    ) -> Result<Response<proto::GetReadinessResponse>, Status> {
+        let group = check::group(&request.get_ref().group)?;
+        let to = match request.get_ref().to_region.as_str() {
+            "" => None,
+            to => Some(RegionName::from(check::name("to_region", to)?)),
+        };
+        let standing = self.standing();
+        if let Place::Leader(leader) = forward::place(&standing, &request)? {
+            let mut client = forward::connect(&leader, FORWARD_DRY_RUN).await?;
+            let answer = client.get_readiness(forward::carried(request.into_inner(), &standing)).await;
+            return forward::came_back(&leader, answer);
+        }
+        self.known_group(&self.state(), &group)?;
+        let readiness = self.backend.readiness(&group, to.as_ref()).await.map_err(failed)?;
+        let standing = self.standing_of(&self.state());
+        Ok(Response::new(proto::GetReadinessResponse { standing, ..show::readiness(&group, &readiness) }))
+    }
+
     fn list_audit(&self, ask: &proto::ListAuditRequest) -> Result<Response<proto::ListAuditResponse>, Status> {
         let only = check::group_or_all(&ask.group)?;
         let limit = check::limit(ask.limit, 50, 500)?;
@@ -380,6 +401,13 @@ impl Admin for AdminService {
         request: Request<proto::OrderRunRequest>,
     ) -> Result<Response<proto::OrderRunResponse>, Status> {
         self.answer("OrderRun", Self::order_run(self, request).await)
+    }
+
+    async fn get_readiness(
+        &self,
+        request: Request<proto::GetReadinessRequest>,
+    ) -> Result<Response<proto::GetReadinessResponse>, Status> {
+        self.answer("GetReadiness", Self::get_readiness(self, request).await)
     }
 
     async fn list_audit(

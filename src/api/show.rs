@@ -1,10 +1,11 @@
 //! Domain values as messages. Nothing is decided here.
 
 use crate::domain::attempt::ReadBack;
-use crate::domain::ids::{NodeId, RunId, Token, UnixMs};
+use crate::domain::ids::{GroupName, NodeId, RunId, Token, UnixMs};
 use crate::domain::observation::{FailureKind, Verdict};
 use crate::domain::plan::{Action, Check, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing};
+use crate::domain::readiness::{Holds, Readiness};
 use crate::domain::run::{Assertion, Run, RunKind, RunOutcome, RunPhase, StepPhase};
 use crate::domain::state::{AuditEntry, ClusterState, Pause};
 use crate::domain::stuck::{Way, ways_on};
@@ -265,6 +266,33 @@ fn read_back(seen: Option<&ReadBack>) -> (proto::Present, String) {
         Some(ReadBack::InFlight { evidence }) => (proto::Present::InFlight, evidence.clone()),
         Some(ReadBack::Unknown { reason }) => (proto::Present::Unknown, reason.clone()),
         Some(ReadBack::Refused { held }) => (proto::Present::Refused, format!("holds the higher token {held}")),
+    }
+}
+
+/// What would become of a group.
+pub fn readiness(group: &GroupName, readiness: &Readiness) -> proto::GetReadinessResponse {
+    let state = |holds: Holds| match holds {
+        Holds::Yes => proto::ReadinessState::Yes,
+        Holds::Weak => proto::ReadinessState::Weak,
+        Holds::No => proto::ReadinessState::No,
+    };
+    let items = readiness.items.iter().map(|item| proto::ReadinessItem {
+        name: item.name.to_owned(),
+        state: state(item.holds).into(),
+        detail: item.detail.clone(),
+    });
+    proto::GetReadinessResponse {
+        standing: None,
+        group: group.0.clone(),
+        from_region: readiness.from.0.clone(),
+        to_region: readiness.to.0.clone(),
+        items: items.collect(),
+        ready: readiness.is_ready(),
+        expected_loss_ms: readiness.loss.ms(),
+        loss_limit_ms: readiness.loss_limit_ms,
+        expected_recovery_ms: readiness.recovery_ms,
+        recovery: readiness.recovery.clone(),
+        recovery_objective_ms: readiness.objective_ms,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The whole picture as one message.
 
-use super::backend::{AdminBackend, GroupSight, NodeSight, NodeStanding, ReplicationSight, VoteSight};
+use super::backend::{AdminBackend, GroupSight, LeaseSight, NodeSight, NodeStanding, ReplicationSight, VoteSight};
 use super::show::{self, ms};
 use crate::clock::unix_now;
-use crate::domain::ids::{GroupName, NodeName};
+use crate::domain::ids::{GroupName, NodeName, UnixMs};
+use crate::domain::lease::GateSeen;
 use crate::domain::page::{Delivery, OutboxEntry, Severity};
 use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::domain::state::{ClusterState, GroupState, Unsettled};
@@ -104,6 +105,7 @@ fn group_status(
         pause: group.pause.as_ref().map(show::pause),
         fencing: show::fencing(&group.fencing).into(),
         fencing_asserted_by: asserted_by,
+        fencing_configured: rules.map_or(proto::Fencing::Unspecified, |rules| show::fencing(&rules.fencing)).into(),
         token: group.token.to_string(),
         open_run: group.open_run.as_ref().map(|run| show::run(run, policy)),
         explanation: seen.explanation,
@@ -123,7 +125,46 @@ fn group_status(
             since_ms: ms(lease.since),
             attestation: lease.attestation.clone(),
         }),
+        lease_status: seen.lease.as_ref().map(|seen| lease_status(seen, &group.fencing, policy)),
     }
+}
+
+/// Ages become moments here, by this node's clock, for people.
+fn lease_status(seen: &LeaseSight, fencing: &Fencing, policy: &ClusterPolicy) -> proto::LeaseStatus {
+    let now = unix_now();
+    let ago = |age_ms: u64| now.0.saturating_sub(age_ms);
+    let moment = |at_ms: u64| ms(UnixMs(at_ms));
+    let asked = seen.asked.as_ref().map(|asked| {
+        let arrived = ago(asked.age_ms);
+        let (gate, detail) = match &asked.gate {
+            GateSeen::Bounded { evidence } => ("bounded", evidence.as_str()),
+            GateSeen::OpenEnded => ("open-ended", ""),
+            GateSeen::Absent { why } => ("absent", why.as_str()),
+        };
+        let is_bounded = matches!(asked.gate, GateSeen::Bounded { .. }) && asked.open_for_ms > 0;
+        let holds = asked.holds.iter().map(|hold| proto::HoldStatus {
+            host: hold.host.0.clone(),
+            until_ms: moment(arrived.saturating_add(hold.for_ms)),
+            ground: hold.ground.to_string(),
+        });
+        proto::LeaseAsked {
+            host: asked.host.0.clone(),
+            at_ms: moment(arrived),
+            answer: asked.given.word().to_owned(),
+            why: asked.why.clone(),
+            gate: gate.to_owned(),
+            gate_detail: detail.to_owned(),
+            gate_until_ms: is_bounded.then(|| moment(arrived.saturating_add(asked.open_for_ms))),
+            holds: holds.collect(),
+        }
+    });
+    let ttl_ms = if let Fencing::Lease { ttl_ms } = fencing { *ttl_ms } else { 0 };
+    let grant = seen.granted_ms.map(|age_ms| proto::LeaseGrant {
+        node: show::node_name(policy, seen.granter),
+        at_ms: moment(ago(age_ms)),
+        until_ms: moment(ago(age_ms).saturating_add(ttl_ms)),
+    });
+    proto::LeaseStatus { unbound_because: seen.unbound.clone(), asked, grant }
 }
 
 fn vote(vote: &VoteSight, policy: &ClusterPolicy) -> proto::Vote {

@@ -9,7 +9,7 @@ use super::when::parse_duration_ms;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  it failed, the configuration has faults, or the run that was followed did not succeed
+  1  it failed, the configuration has faults, the run that was followed did not succeed, or a group is not ready
   2  the command line, or a value in it, cannot be
   3  the cluster refused; nothing was changed (also: a dry run found a gate closed)
   4  no node, no leader or no quorum; nothing was changed, and what was shown may be old
@@ -89,6 +89,14 @@ pub enum Verb {
         /// What the asked node itself knows, without asking the leader for votes.
         #[arg(long)]
         local: bool,
+    },
+    /// If the serving region vanished now: would the group come up elsewhere, how soon, with what loss? Exits 1 where not.
+    Readiness {
+        /// The group.
+        group: String,
+        /// Where to; else the first other region of the configuration.
+        #[arg(long, value_name = "REGION")]
+        to: Option<String>,
     },
     /// Judge a configuration file; needs no node.
     Check {

@@ -10,7 +10,9 @@ pub mod call;
 pub mod check;
 pub mod error;
 pub mod follow;
+pub mod lease_page;
 pub mod plan_page;
+pub mod readiness_page;
 pub mod run_page;
 pub mod status_page;
 pub mod text;
@@ -71,6 +73,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
     match &cli.verb {
         Verb::Check { .. } => Ok(Exit::Ok),
         Verb::Status { group, local } => status(&cluster, group.as_deref(), *local, screen).await,
+        Verb::Readiness { group, to } => readiness(&cluster, group, to.as_deref(), screen).await,
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,
         Verb::Resume { group, reason } => act::resume(&cluster, &cli, group, reason, screen).await,
         Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
@@ -110,6 +113,14 @@ async fn status(cluster: &Cluster, group: Option<&str>, local: bool, screen: Scr
     let answer = cluster.best_status(ask).await?;
     screen.show(&answer, || status_page::page(&answer))?;
     Ok(if can_decide(answer.standing.as_ref()) { Exit::Ok } else { Exit::Unreachable })
+}
+
+async fn readiness(cluster: &Cluster, group: &str, to: Option<&str>, screen: Screen) -> Result<Exit, CliError> {
+    let ask = proto::GetReadinessRequest { group: group.to_owned(), to_region: to.unwrap_or_default().to_owned() };
+    let call = |mut node: call::Node, request| async move { node.get_readiness(request).await };
+    let answer = cluster.ask(call::Kind::Patient, ask, call).await?;
+    screen.show(&answer, || readiness_page::page(&answer))?;
+    Ok(if answer.ready { Exit::Ok } else { Exit::Failure })
 }
 
 /// The exit code of what was shown, with a word where it may be old.

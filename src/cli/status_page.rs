@@ -1,8 +1,8 @@
 //! `watchdogctl status`: what an engineer wants to know at three in the morning, worst first.
 
-use super::run_page;
 use super::text::{Page, Span, bad, bold, dim, good, warn};
 use super::when::{ago, bytes, span, stamp};
+use super::{lease_page, run_page};
 use crate::proto::{
     Fencing, GetStatusResponse, GroupStatus, Mode, NodeStatus, PageStatus, Reach, Replication, Standing, Verdict, Vote,
     Word,
@@ -124,10 +124,24 @@ fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
         Fencing::None => warn(format!("   fencing none, asserted by {}", group.fencing_asserted_by)),
         _ => dim(format!("   fencing {}", Fencing::word(group.fencing))),
     };
+    let configured = match group.fencing_configured() {
+        Fencing::Unspecified => Span::default(),
+        same if same == group.fencing() => Span::default(),
+        _ => warn(format!(" (this node's file says {}: not in force)", Fencing::word(group.fencing_configured))),
+    };
     let epoch_and_token = dim(format!("   serving epoch {}   token {}", serving.epoch, group.token));
-    page.line([bold(&group.name), dim("   serving "), region, "   ".into(), mode, fencing, epoch_and_token]);
+    page.line([
+        bold(&group.name),
+        dim("   serving "),
+        region,
+        "   ".into(),
+        mode,
+        fencing,
+        configured,
+        epoch_and_token,
+    ]);
     if group.fencing() == Fencing::Lease {
-        labelled(page, "lease", vec![lease_line(group, now_ms)]);
+        lease_page::part(page, group, now_ms);
     }
     if !group.traffic_region.is_empty() && group.traffic_region != serving.last {
         let text = format!("goes to {}, while the database is served from {}", group.traffic_region, serving.last);
@@ -143,20 +157,20 @@ fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
     }
 }
 
-fn lease_line(group: &GroupStatus, now_ms: i64) -> Span {
-    let Some(lease) = &group.lease else {
-        return warn("not bound: the old primary's silence would prove nothing, its guard must confirm");
-    };
-    let held = if lease.holders.is_empty() { String::new() } else { format!(", held by {}", lease.holders.join(", ")) };
-    let ttl_s = lease.ttl_ms as f64 / 1000.0;
-    good(format!("{} is bound to {ttl_s:.1} s since {}{held}", lease.host, ago(lease.since_ms, now_ms)))
-}
-
 /// Lines under a label; nothing where there are none.
 pub(super) fn labelled(page: &mut Page, label: &str, lines: Vec<Span>) {
     for (n, line) in lines.into_iter().enumerate() {
         let label = if n == 0 { label } else { "" };
         page.line([dim(format!("  {label:<LABEL$}")), line]);
+    }
+}
+
+/// Lines under a label, each with a word of its own.
+pub(super) fn labelled_rows(page: &mut Page, label: &str, rows: Vec<(&str, Span)>) {
+    let width = rows.iter().map(|(word, _)| word.len()).max().unwrap_or_default();
+    for (n, (word, line)) in rows.into_iter().enumerate() {
+        let label = if n == 0 { label } else { "" };
+        page.line([dim(format!("  {label:<LABEL$}{word:<width$}  ")), line]);
     }
 }
 

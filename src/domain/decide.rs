@@ -156,6 +156,19 @@ pub fn specs(policy: &ClusterPolicy) -> BTreeMap<GroupName, GroupSpec> {
         .collect()
 }
 
+/// What keeps an automatic failover to `to` from opening however lost the serving region were; the loss (P5) is not looked at.
+pub fn standing_obstacle(
+    policy: &ClusterPolicy,
+    (name, rules): (&GroupName, &GroupPolicy),
+    group: &GroupState,
+    to: &RegionName,
+    view: &View,
+    now: UnixMs,
+) -> Option<String> {
+    let lag_ms = loss::lag_ms(name, rules, to, view);
+    Look { policy, name, rules, group, view, now, count: None, to: Some(to.clone()), loss: None, lag_ms }.obstacle()
+}
+
 fn decide_group(
     propose: &mut Vec<Decision>,
     policy: &ClusterPolicy,

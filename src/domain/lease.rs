@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{GroupName, HostName, RegionName, UnixMs};
+use super::ids::{GroupName, HostName, RegionName, Token, UnixMs};
 use super::policy::Fencing;
 use super::state::{ClusterState, GroupState};
 
@@ -195,4 +195,92 @@ pub fn lapsed(binding: &LeaseBinding, seen: GrantsSeen) -> Result<String, (Strin
         binding.since.0 / 1000,
         binding.attestation
     ))
+}
+
+/// A promotion hold as a primary's guard counts on it. For status alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldTold {
+    /// The standby's host.
+    pub host: HostName,
+    /// It counts so much longer, milliseconds.
+    pub for_ms: u64,
+    /// Nothing above it was raised there when it was granted.
+    pub ground: Token,
+}
+
+/// The word that a primary's guard was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    /// It may answer its clients until the TTL after it asked.
+    Granted,
+    /// Its gate may stand open: nothing counts on it.
+    OpenEnded,
+    /// Nothing may pass on the cluster's word.
+    Denied,
+}
+
+impl Given {
+    /// For people and programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Given::Granted => "granted",
+            Given::OpenEnded => "open-ended",
+            Given::Denied => "denied",
+        }
+    }
+}
+
+/// What the serving primary's guard asked last, as this leader remembers it. For status alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseAsked {
+    /// Who asked.
+    pub host: HostName,
+    /// How long ago that arrived, milliseconds.
+    pub age_ms: u64,
+    /// What it was told.
+    pub given: Given,
+    /// Why, where not granted.
+    pub why: String,
+    /// How its gate stood then.
+    pub gate: GateSeen,
+    /// How much longer the gate was to stand open then, milliseconds.
+    pub open_for_ms: u64,
+    /// The holds that counted then.
+    pub holds: Vec<HoldTold>,
+}
+
+/// Why the group's lease is not bound, so that its old primary's silence would prove nothing. Empty where it is bound, or
+/// where the mode knows no lease. `host`: whose guard should ask.
+pub fn why_unbound(group: &GroupState, host: Option<&HostName>, asked: Option<&LeaseAsked>) -> String {
+    let Fencing::Lease { ttl_ms } = group.fencing else { return String::new() };
+    if group.lease.is_some() {
+        return String::new();
+    }
+    if group.serving.region.is_none() {
+        return "nobody serves: a run is between fence and promotion".to_owned();
+    }
+    if let Some(pause) = &group.pause {
+        return format!("paused by {}: the gate may stand open until the group is resumed", pause.by);
+    }
+    let Some(host) = host else { return "the configuration names no database_host in the serving region".to_owned() };
+    let silent = |since: &str| {
+        format!(
+            "the guard of {host} has asked nothing {since}: is `watchdog-guard serve` running there, and does it reach a node? \
+             `watchdog-guard status` there tells"
+        )
+    };
+    let Some(asked) = asked else { return silent("since this node leads") };
+    if asked.age_ms > ttl_ms {
+        return silent(&format!("for {:.1} s", asked.age_ms as f64 / 1000.0));
+    }
+    match (asked.given, &asked.gate) {
+        (Given::Denied | Given::OpenEnded, GateSeen::Bounded { .. }) => {
+            format!("{host} was last {}: {}", asked.given.word(), asked.why)
+        }
+        (_, GateSeen::Absent { why }) => format!("the gate of {host} is not in force: {why}"),
+        (_, GateSeen::OpenEnded) => {
+            format!("the gate of {host} stands open: it is about to be bounded, or somebody broke the glass there")
+        }
+        (Given::Granted, GateSeen::Bounded { .. }) => format!("{host} has just begun: its next request binds it"),
+    }
 }

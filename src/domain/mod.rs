@@ -19,6 +19,7 @@ pub mod page;
 pub mod plan;
 pub mod policy;
 pub mod quorum;
+pub mod readiness;
 pub mod run;
 pub mod state;
 pub mod stuck;

@@ -152,7 +152,7 @@ fn vote_of(
 }
 
 /// How many targets must be down. A trigger without targets needs one more than it has: it never fires.
-fn need_of(trigger: &Trigger) -> usize {
+pub(crate) fn need_of(trigger: &Trigger) -> usize {
     match trigger.need {
         Need::All => trigger.targets.len().max(1),
         Need::Any => 1,

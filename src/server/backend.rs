@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::actuators::ActuatorSet;
 use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
+use super::leases::AskedBook;
+use super::readiness::Notices;
 use crate::actuator::Actuator;
 use crate::api::backend::{
     AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
@@ -19,15 +21,16 @@ use crate::api::backend::{
 use crate::clock::unix_now;
 use crate::config::NodeConfig;
 use crate::consensus::{self, Consensus};
-use crate::coordinator::Sightings;
+use crate::coordinator::{Leases, Sightings};
 use crate::domain::attempt::{Prospect, ReadBack, Warrant};
 use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
 use crate::domain::decide::{Decisions, loss_obstacle};
-use crate::domain::ids::{GroupName, NodeId, RunId, StepId, Token};
+use crate::domain::ids::{GroupName, NodeId, RegionName, RunId, StepId, Token};
 use crate::domain::loss::{self, Loss};
 use crate::domain::observation::{Measure, Verdict};
 use crate::domain::plan::{Action, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing, GroupPolicy};
+use crate::domain::readiness::Readiness;
 use crate::domain::run::{Assertion, Cause, RunKind};
 use crate::domain::state::{ClusterState, GroupState};
 use crate::domain::view::View;
@@ -38,7 +41,7 @@ const STANDING_EVERY: Duration = Duration::from_millis(500);
 /// The same while there is none: whoever waits for this node to be ready waits no longer than it must.
 const STANDING_SOON: Duration = Duration::from_millis(20);
 /// A dry run reads every resource within this.
-const DRY_RUN_DEADLINE: Duration = Duration::from_secs(8);
+pub(super) const DRY_RUN_DEADLINE: Duration = Duration::from_secs(8);
 
 /// What the backend is made of.
 pub struct Parts {
@@ -49,12 +52,15 @@ pub struct Parts {
     pub look: watch::Receiver<Arc<Decisions>>,
     pub actuators: Arc<ActuatorSet>,
     pub observer: Arc<Observer>,
+    pub leases: Arc<Leases>,
+    pub book: Arc<AskedBook>,
+    pub notices: Notices,
     pub warnings: Vec<String>,
 }
 
 /// This node.
 pub struct Backend {
-    parts: Parts,
+    pub(super) parts: Parts,
     standing: watch::Sender<NodeStanding>,
 }
 
@@ -107,7 +113,7 @@ impl Backend {
     }
 
     /// Which peers answer, as far as this node's pings tell.
-    fn reachable(&self) -> BTreeMap<NodeId, bool> {
+    pub(super) fn reachable(&self) -> BTreeMap<NodeId, bool> {
         let sights = self.parts.observer.sights();
         let answers = |sight: &crate::probe::Sight| match sight.kind {
             SightKind::Peer { node } => Some((node, sight.standing.verdict != Verdict::Down)),
@@ -116,7 +122,7 @@ impl Backend {
         sights.iter().filter_map(answers).collect()
     }
 
-    fn view(&self) -> View {
+    pub(super) fn view(&self) -> View {
         let voters = self.parts.consensus.leadership().borrow().voters.keys().copied().collect();
         self.parts.sightings.view(self.parts.own.id, voters, Instant::now(), unix_now())
     }
@@ -133,7 +139,7 @@ impl Backend {
     }
 
     /// The group, its rules and the plan that the wish asks for, or why there is none.
-    fn resolve(&self, ask: &OpenFailover) -> Result<(GroupState, GroupPolicy, Plan), ProposeError> {
+    pub(super) fn resolve(&self, ask: &OpenFailover) -> Result<(GroupState, GroupPolicy, Plan), ProposeError> {
         let state = self.state().borrow().clone();
         let refuse = |code, message| ProposeError::Rejected(Rejection { code, message });
         let group = state
@@ -260,6 +266,13 @@ impl AdminBackend for Backend {
         Ok(DryRun { plan, present, gates })
     }
 
+    async fn readiness(&self, group: &GroupName, to: Option<&RegionName>) -> Result<Readiness, ProposeError> {
+        if let Err(error) = self.parts.consensus.confirm_leadership(CONFIRM_TIMEOUT).await {
+            return Err(ProposeError::NoQuorum(error.to_string()));
+        }
+        self.judge_readiness(group, to).await
+    }
+
     async fn open_failover(&self, ask: OpenFailover) -> Result<RunId, ProposeError> {
         let run = RunId(ask.request_id.0.clone());
         let state = self.state().borrow().clone();
@@ -357,7 +370,7 @@ impl Backend {
     }
 
     /// Whether the plan's promotion could succeed now; `None` where it promotes nothing.
-    async fn target_prospect(
+    pub(super) async fn target_prospect(
         &self,
         ask: &OpenFailover,
         group: &GroupState,
@@ -371,7 +384,7 @@ impl Backend {
         Some(self.parts.actuators.can_succeed(&warrant, &step.action, deadline).await)
     }
 
-    fn look_warrant(&self, ask: &OpenFailover, group: &GroupState, step: &StepId) -> Warrant {
+    pub(super) fn look_warrant(&self, ask: &OpenFailover, group: &GroupState, step: &StepId) -> Warrant {
         Warrant {
             cluster: self.parts.policy.cluster.clone(),
             group: ask.group.clone(),
@@ -466,7 +479,9 @@ impl Backend {
                     behind_bytes: best.as_ref().and_then(|m| Some(m.primary_lsn?.saturating_sub(loss::reached(m)?))),
                 }
             });
-            (name.clone(), GroupSight { explanation, votes, replication: replication.collect() })
+            let replication = replication.collect();
+            let lease = state.group(name).and_then(|group| self.lease_sight(name, group));
+            (name.clone(), GroupSight { explanation, votes, replication, lease })
         };
         self.parts.policy.groups.iter().map(of).collect()
     }

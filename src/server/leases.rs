@@ -1,22 +1,42 @@
 //! The leader's answers to primaries' guards: a quorum round, the state, and what must be committed before the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as Lock, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
-use crate::api::lease::{LeaseDesk, Word};
+use crate::api::lease::{LeaseDesk, Told, Word};
 use crate::clock::unix_now;
 use crate::consensus::Consensus;
 use crate::coordinator::Leases;
 use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
 use crate::domain::ids::{ClusterName, GroupName, NodeId, Principal, RegionName};
-use crate::domain::lease::{GateSeen, LeaseAnswer, LeaseRequest, answer};
+use crate::domain::lease::{GateSeen, Given, LeaseAnswer, LeaseAsked, LeaseRequest, answer};
 use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::proto::LeaseWord;
+
+/// What each group's serving primary asked last, for the status. A request that was denied because another region serves
+/// is not remembered: what matters is who should hold the lease.
+#[derive(Debug, Default)]
+pub struct AskedBook(Lock<BTreeMap<GroupName, (Instant, LeaseAsked)>>);
+
+impl AskedBook {
+    fn remember(&self, group: &GroupName, arrived: Instant, asked: LeaseAsked) {
+        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        book.insert(group.clone(), (arrived, asked));
+    }
+
+    /// The newest, with its age.
+    pub fn newest(&self, group: &GroupName) -> Option<LeaseAsked> {
+        let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (arrived, asked) = book.get(group)?;
+        let age_ms = u64::try_from(arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Some(LeaseAsked { age_ms, ..asked.clone() })
+    }
+}
 
 /// This node's desk.
 pub struct Desk {
@@ -25,6 +45,7 @@ pub struct Desk {
     node: NodeId,
     name: Principal,
     leases: Arc<Leases>,
+    book: Arc<AskedBook>,
     /// Requests take turns: what one of them commits, the next one's answer knows.
     turn: Mutex<Turn>,
 }
@@ -65,8 +86,9 @@ impl Desk {
         node: NodeId,
         name: Principal,
         leases: Arc<Leases>,
+        book: Arc<AskedBook>,
     ) -> Self {
-        Self { consensus, policy, node, name, leases, turn: Mutex::default() }
+        Self { consensus, policy, node, name, leases, book, turn: Mutex::default() }
     }
 
     /// Only within the term in which it was decided: by a later one the challenge it rests on is void.
@@ -142,7 +164,7 @@ impl LeaseDesk for Desk {
         (self.policy.cluster.clone(), self.policy.epoch)
     }
 
-    async fn renew(&self, request: LeaseRequest, challenge: u64) -> Result<Word, String> {
+    async fn renew(&self, request: LeaseRequest, challenge: u64, told: Told) -> Result<Word, String> {
         let arrived = Instant::now();
         let mut turn = self.turn.lock().await;
         // Begins after the arrival, and waits until everything committed before is applied here.
@@ -188,6 +210,17 @@ impl LeaseDesk for Desk {
             }
             LeaseAnswer::Denied { why } => (LeaseWord::Denied, why),
         };
+        let serves = state.group(&group).and_then(|group| group.serving.region.as_ref()) == Some(&region);
+        if serves {
+            let given = match word {
+                LeaseWord::Granted => Given::Granted,
+                LeaseWord::OpenEnded => Given::OpenEnded,
+                LeaseWord::Denied | LeaseWord::Unspecified => Given::Denied,
+            };
+            let (host, gate, why) = (request.host, request.gate, why.clone());
+            let Told { open_for_ms, holds } = told;
+            self.book.remember(&group, arrived, LeaseAsked { host, age_ms: 0, given, why, gate, open_for_ms, holds });
+        }
         Ok(self.word(&mut turn, &group, word, why))
     }
 }

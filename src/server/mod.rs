@@ -7,6 +7,7 @@ mod http;
 pub mod journal;
 mod leases;
 mod pager;
+mod readiness;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -160,7 +161,8 @@ async fn serve(
         last_rejection: std::sync::Mutex::default(),
     });
     let name = Principal(format!("node:{}", own.name));
-    let desk = leases::Desk::new(consensus.clone(), policy.clone(), own.id, name, leases);
+    let book = Arc::new(leases::AskedBook::default());
+    let desk = leases::Desk::new(consensus.clone(), policy.clone(), own.id, name, leases.clone(), book.clone());
     let receivers = pager::receivers(config)?;
     let dispatcher = Dispatcher::new(&config.cluster, &receivers)
         .map_err(|(receiver, source)| ServerError::Receiver { receiver, source })?;
@@ -174,6 +176,9 @@ async fn serve(
         look,
         actuators: actuators.clone(),
         observer: observer.clone(),
+        leases,
+        book,
+        notices: readiness::notices(config),
         warnings: config.warnings.iter().map(|fault| format!("{}: {}", fault.path, fault.what)).collect(),
     }));
     // Everything below is dropped, and so ends, when this function returns.

@@ -14,13 +14,13 @@ use watchdog::domain::page::{Page, PageAction, Severity};
 
 use crate::standin::{GROUP, Log, Mood, RUN, Served, StandInNode, failing_sight, leader, serve, wait_until};
 
-struct Said {
-    stdout: String,
-    stderr: String,
-    code: i32,
+pub struct Said {
+    pub stdout: String,
+    pub stderr: String,
+    pub code: i32,
 }
 
-fn ctl(endpoints: &str, args: &[&str]) -> Said {
+pub fn ctl(endpoints: &str, args: &[&str]) -> Said {
     let output = Command::new(env!("CARGO_BIN_EXE_watchdogctl"))
         .args(args)
         .env_clear()
@@ -65,7 +65,7 @@ fn masked(text: &str) -> String {
     out
 }
 
-fn golden(name: &str, printed: &str) {
+pub fn golden(name: &str, printed: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/golden").join(name);
     let printed: String = masked(printed).lines().map(|line| format!("{}\n", line.trim_end())).collect();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -76,7 +76,7 @@ fn golden(name: &str, printed: &str) {
 }
 
 /// So long ago that the words for it do not change while the test runs.
-fn long_ago() -> UnixMs {
+pub fn long_ago() -> UnixMs {
     UnixMs(unix_now().0 - (2 * 3600 + 5 * 60 + 30) * 1000)
 }
 

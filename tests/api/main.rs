@@ -6,4 +6,5 @@ mod bad_input;
 mod calls;
 mod ctl;
 mod forwarding;
+mod lease;
 mod standin;

@@ -19,9 +19,10 @@ use watchdog::config::judge;
 use watchdog::domain::attempt::{Outcome, ReadBack};
 use watchdog::domain::command::{Applied, Change, Command, FenceProof, Rejection, RejectionCode, RunOrder};
 use watchdog::domain::decide::specs;
-use watchdog::domain::ids::{GroupName, NodeId, RunId, StepId, Token, UnixMs};
+use watchdog::domain::ids::{GroupName, NodeId, RegionName, RunId, StepId, Token, UnixMs};
 use watchdog::domain::observation::{Failure, FailureKind, Verdict};
 use watchdog::domain::policy::ClusterPolicy;
+use watchdog::domain::readiness::Readiness;
 use watchdog::domain::run::{Assertion, Cause, RunKind, RunOutcome};
 use watchdog::domain::state::ClusterState;
 use watchdog::proto::WriteContext;
@@ -208,12 +209,18 @@ pub struct StandInNode {
     asked: AtomicU64,
     pub mood: Mutex<Mood>,
     pub sight: Mutex<Sight>,
+    /// What it answers to be ready or not.
+    pub readiness: Mutex<Option<Readiness>>,
 }
 
 impl StandInNode {
     /// Node `id` of the test's configuration; it knows no leader yet.
     pub fn new(id: u64, log: &Arc<Log>) -> Arc<Self> {
-        let policy = policy();
+        Self::under(id, log, policy())
+    }
+
+    /// The same with another configuration of its own.
+    pub fn under(id: u64, log: &Arc<Log>, policy: ClusterPolicy) -> Arc<Self> {
         let name = policy.members[&NodeId(id)].name.clone();
         let node = NodeId(id);
         let note = format!("1 of {} voters answer it; 2 are needed", policy.members.len());
@@ -225,6 +232,7 @@ impl StandInNode {
             asked: AtomicU64::new(0),
             mood: Mutex::new(Mood::Healthy),
             sight: Mutex::new(Sight::default()),
+            readiness: Mutex::new(None),
         })
     }
 
@@ -344,6 +352,12 @@ impl AdminBackend for StandInNode {
                 gate("loss", true, "would lose 0.180 s, the limit is 15 min", true),
             ],
         })
+    }
+
+    async fn readiness(&self, group: &GroupName, _to: Option<&RegionName>) -> Result<Readiness, ProposeError> {
+        let message = format!("group {group} has no plan that leads away from hcmc");
+        let none = || ProposeError::Rejected(Rejection { code: RejectionCode::NotFound, message });
+        self.readiness.lock().unwrap().clone().ok_or_else(none)
     }
 
     async fn open_failover(&self, ask: OpenFailover) -> Result<RunId, ProposeError> {
@@ -493,6 +507,7 @@ pub fn failing_sight() -> Sight {
                 expected_loss_ms: Some(2_400),
                 behind_bytes: Some(19_456),
             }],
+            lease: None,
         },
     )]);
     Sight {

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{HostName, Token};
-use crate::domain::lease::GateSeen;
+use crate::domain::lease::{GateSeen, HoldTold};
 
 /// The part of a nonce that counts within one process; what it overflows into lies in the next milliseconds.
 const NONCE_BITS: u32 = 20;
@@ -260,6 +260,13 @@ impl Keeper {
     /// Until when the gate may stand open at most as far as this process extended it, `CLOCK_BOOTTIME`, milliseconds.
     pub fn deadline_ms(&self) -> u64 {
         self.deadline_ms
+    }
+
+    /// The holds that count at `now_ms`: who granted it, how much longer, over which ground. For status.
+    pub fn holds_at(&self, now_ms: u64) -> Vec<HoldTold> {
+        let Some(ground) = self.known.ground else { return Vec::new() };
+        let held = self.holds.iter().filter(|(_, until_ms)| **until_ms > now_ms);
+        held.map(|(host, until_ms)| HoldTold { host: host.clone(), for_ms: until_ms - now_ms, ground }).collect()
     }
 
     fn ttl_ms(&self) -> u64 {

@@ -17,7 +17,7 @@ use super::gate::{Gate, GateError};
 use super::keeper::{Action, Keeper, LeaseRecord, Look, Said, Settings, Word};
 use crate::clock::unix_now;
 use crate::domain::ids::{GroupName, HostName, Token};
-use crate::domain::lease::GateSeen;
+use crate::domain::lease::{GateSeen, HoldTold};
 use crate::guard::config::{Config, Postgres};
 use crate::guard::host::{self, boottime_ms};
 use crate::guard::latch;
@@ -313,7 +313,7 @@ impl Primary {
             GateSeen::OpenEnded => (GateState::OpenEnded, ""),
             GateSeen::Absent { why } => (GateState::Absent, why.as_str()),
         };
-        let site = &self.site;
+        let (site, now_ms) = (&self.site, boottime_ms());
         let request = RenewRequest {
             cluster: site.config.cluster.0.clone(),
             epoch,
@@ -328,6 +328,8 @@ impl Primary {
             forwarded: false,
             // Looks and answers are taken one at a time: this was known before the gate was looked at.
             challenge: self.challenge.1,
+            open_for_ms: self.keeper.deadline_ms().saturating_sub(now_ms),
+            holds: self.keeper.holds_at(now_ms).into_iter().map(told).collect(),
         };
         let send = self.send.clone();
         self.calls.spawn(async move {
@@ -368,6 +370,11 @@ impl Primary {
             let _ended = send.send(Came::Held { nonce, granted, from }).await;
         });
     }
+}
+
+fn told(hold: HoldTold) -> crate::proto::HoldTold {
+    let ground = Some(HoldGround { epoch: hold.ground.epoch, n: hold.ground.n });
+    crate::proto::HoldTold { host: hold.host.0, for_ms: hold.for_ms, ground }
 }
 
 /// A leader's answer as the keeper takes it.

@@ -1,0 +1,148 @@
+//! "If this region vanished now", answered by the leader: every resource read, nothing changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::backend::{Backend, DRY_RUN_DEADLINE};
+use crate::api::backend::{AdminBackend, LeaseSight, OpenFailover, ProposeError};
+use crate::clock::unix_now;
+use crate::config::Config;
+use crate::domain::command::{Rejection, RejectionCode};
+use crate::domain::decide::standing_obstacle;
+use crate::domain::ids::{GroupName, NodeId, Principal, RegionName, RequestId};
+use crate::domain::lease::why_unbound;
+use crate::domain::loss;
+use crate::domain::observation::Measure;
+use crate::domain::policy::{Fencing, Need};
+use crate::domain::readiness::{Facts, Readiness, judge};
+use crate::domain::state::GroupState;
+use crate::domain::view::View;
+
+/// For each group and region: how long its falling silent goes unnoticed, milliseconds: until the first failed probe, and
+/// until enough of the trigger's targets are `down`.
+pub type Notices = BTreeMap<(GroupName, RegionName), (u64, u64)>;
+
+/// As the file's probing keys have it.
+pub fn notices(config: &Config) -> Notices {
+    let mut notices = Notices::new();
+    for group in config.groups.values() {
+        for (region, trigger) in &group.policy.triggers {
+            let of = trigger.targets.iter().filter_map(|name| group.targets.get(name)).map(|target| {
+                let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                let (interval, timeout) = (ms(target.schedule.interval), ms(target.schedule.timeout));
+                (interval + timeout, interval + timeout.saturating_mul(target.schedule.fall.into()))
+            });
+            let found = if trigger.need == Need::Any { of.min_by_key(|it| it.1) } else { of.max_by_key(|it| it.1) };
+            notices.extend(found.map(|found| ((group.name.clone(), region.clone()), found)));
+        }
+    }
+    notices
+}
+
+impl Backend {
+    /// Mode `lease` only.
+    pub(super) fn lease_sight(&self, name: &GroupName, group: &GroupState) -> Option<LeaseSight> {
+        if !matches!(group.fencing, Fencing::Lease { .. }) {
+            return None;
+        }
+        let here = &group.serving.last;
+        let asked = self.parts.book.newest(name);
+        let granted = self.parts.leases.last_granted(name, here);
+        let mut plans = self.parts.policy.groups.get(name).into_iter().flat_map(|rules| &rules.failover_plans);
+        let host = plans.find(|plan| &plan.from == here).and_then(crate::domain::readiness::fence_host);
+        Some(LeaseSight {
+            unbound: why_unbound(group, host.map(|(_, host)| host), asked.as_ref()),
+            asked,
+            granter: self.parts.own.id,
+            granted_ms: granted.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+
+    /// Reads everything and judges.
+    pub(super) async fn judge_readiness(
+        &self,
+        name: &GroupName,
+        to: Option<&RegionName>,
+    ) -> Result<Readiness, ProposeError> {
+        let ask = self.ask_for(name, to)?;
+        let (group, rules, plan) = self.resolve(&ask)?;
+        let deadline = Instant::now() + DRY_RUN_DEADLINE;
+        let reading = plan.steps().map(|(_, step)| {
+            let warrant = self.look_warrant(&ask, &group, &step.id);
+            async move {
+                let seen = self.parts.actuators.peek(&self.parts.policy, &warrant, &step.action, deadline).await;
+                seen.map(|seen| (step.id.clone(), seen))
+            }
+        });
+        let (present, prospect) = tokio::join!(join_all(reading), self.target_prospect(&ask, &group, &plan, deadline));
+        let present: BTreeMap<_, _> = present.into_iter().flatten().collect();
+        let view = self.view();
+        let state = self.state().borrow().clone();
+        let strangers =
+            view.sights.iter().filter(|(_, s)| state.digest.as_ref().is_some_and(|d| d != &s.report.digest));
+        let other_config: BTreeSet<NodeId> = strangers.map(|(id, _)| *id).collect();
+        let mut answering: BTreeSet<NodeId> =
+            self.reachable().into_iter().filter(|(_, answers)| *answers).map(|(id, _)| id).collect();
+        answering.insert(self.parts.own.id);
+        let facts = Facts {
+            name,
+            policy: &self.parts.policy,
+            group: &group,
+            plan: &plan,
+            leader: self.parts.own.id,
+            voters: &view.voters,
+            answering: &answering,
+            other_config: &other_config,
+            present: &present,
+            prospect,
+            is_streaming: streams(name, &rules.replication, &plan.to, rules.observation_ttl_ms, &view),
+            loss: loss::expected(name, &rules, &plan.to, &view),
+            unbound: &self.lease_sight(name, &group).map(|sight| sight.unbound).unwrap_or_default(),
+            notice: self.parts.notices.get(&(name.clone(), plan.from.clone())).copied(),
+            obstacle: standing_obstacle(&self.parts.policy, (name, &rules), &group, &plan.to, &view, unix_now()),
+        };
+        Ok(judge(&facts, &rules))
+    }
+
+    /// As an operator's wish without any word of theirs.
+    fn ask_for(&self, name: &GroupName, to: Option<&RegionName>) -> Result<OpenFailover, ProposeError> {
+        let refuse = |code, message| ProposeError::Rejected(Rejection { code, message });
+        let state = self.state().borrow().clone();
+        let group =
+            state.group(name).ok_or_else(|| refuse(RejectionCode::NotFound, format!("there is no group {name}")))?;
+        let here = &group.serving.last;
+        let plans = self.parts.policy.groups.get(name).map(|rules| rules.failover_plans.as_slice()).unwrap_or_default();
+        let first = || plans.iter().find(|plan| &plan.from == here).map(|plan| plan.to.clone());
+        let to = to.cloned().or_else(first).ok_or_else(|| {
+            refuse(RejectionCode::NotFound, format!("group {name} has no plan that leads away from {here}"))
+        })?;
+        let by = Principal(format!("node:{}", self.parts.own.name));
+        Ok(OpenFailover {
+            group: name.clone(),
+            to,
+            by,
+            reason: "readiness".to_owned(),
+            accept_loss: false,
+            assert_fence: None,
+            expected_token: None,
+            request_id: RequestId("readiness".to_owned()),
+        })
+    }
+}
+
+/// Some fresh report sees the standby's receiver stream.
+fn streams(
+    name: &GroupName,
+    replication: &BTreeMap<RegionName, crate::domain::ids::TargetName>,
+    to: &RegionName,
+    ttl_ms: u64,
+    view: &View,
+) -> bool {
+    let Some(target) = replication.get(to) else { return false };
+    view.fresh(ttl_ms).any(|(_, sight)| {
+        let seen = sight.of(name, target).and_then(|(seen, _)| seen.measure.as_ref());
+        matches!(seen, Some(Measure::Replication(measure)) if measure.streaming)
+    })
+}
