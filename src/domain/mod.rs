@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`],
 //! [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`], [`decide`], [`alarms`], [`advance`],
-//! [`stuck`].
+//! [`stuck`], [`readiness`].
 
 pub mod advance;
 pub mod alarms;

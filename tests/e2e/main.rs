@@ -7,6 +7,7 @@ mod failover;
 mod lease;
 mod partition;
 mod parts;
+mod ready;
 mod refusals;
 
 use lab::scene;

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 
 use super::folder::{Folder, binaries};
 use super::nodes::Site;
+use super::parts::Pace;
 use super::process::{Part, kill_all};
 use super::{DR, HOME, address_of, wait};
 
@@ -60,18 +61,31 @@ impl Drop for Cgroup {
     }
 }
 
-/// Whether this machine lets a lab gate a database: it needs BPF on a cgroup.
-pub fn can() -> bool {
-    let can = watchdog::guard::egress::probe::probe();
-    let is_able = can.can(watchdog::guard::egress::Kind::Bpf);
-    if !is_able {
-        println!("NOT TRIED, this machine cannot: {}", can.in_words());
+/// The TTL a lab runs with, milliseconds: the configuration's default, or the shorter one of the fast settings.
+pub fn ttl_ms(pace: Pace) -> u64 {
+    match pace {
+        Pace::Default => 2 * TTL_MS,
+        Pace::Fast => TTL_MS,
     }
-    is_able
+}
+
+/// Why this machine does not let a lab gate a database, if so: it needs BPF on a cgroup.
+pub fn obstacle() -> Option<String> {
+    let can = watchdog::guard::egress::probe::probe();
+    (!can.can(watchdog::guard::egress::Kind::Bpf)).then(|| can.in_words())
+}
+
+/// Whether this machine lets a lab gate a database; says why not.
+pub fn can() -> bool {
+    let obstacle = obstacle();
+    if let Some(why) = &obstacle {
+        println!("NOT TRIED, this machine cannot: {why}");
+    }
+    obstacle.is_none()
 }
 
 /// Appends `[lease]` to both guards' configurations and starts them.
-pub fn start_guards(folder: &mut Folder, sites: &[Site]) -> Result<BTreeMap<String, Part>> {
+pub fn start_guards(folder: &mut Folder, sites: &[Site], pace: Pace) -> Result<BTreeMap<String, Part>> {
     let mut listens = BTreeMap::new();
     for site in [HOME, DR] {
         let at = address_of(site);
@@ -84,8 +98,9 @@ pub fn start_guards(folder: &mut Folder, sites: &[Site]) -> Result<BTreeMap<Stri
         let mut text = String::new();
         write!(
             text,
-            "\n[lease]\nhost = \"db-{site}\"\nregion = \"{site}\"\nttl_ms = {TTL_MS}\nlisten = \"{}\"\nnodes = [{}]\n\
+            "\n[lease]\nhost = \"db-{site}\"\nregion = \"{site}\"\nttl_ms = {}\nlisten = \"{}\"\nnodes = [{}]\n\
              holders = {{ db-{other} = \"{}\" }}\ngate = \"bpf\"\n",
+            ttl_ms(pace),
             listens[site],
             nodes.join(", "),
             listens[other]

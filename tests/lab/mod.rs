@@ -16,6 +16,7 @@ pub mod demo;
 pub mod dns;
 pub mod door;
 pub mod folder;
+pub mod frozen;
 pub mod lease;
 pub mod links;
 pub mod measure;

@@ -204,7 +204,7 @@ impl Lab {
         }
         let text = config::nodes(self, &sites)?;
         if self.options.lease {
-            self.guards = lease::start_guards(&mut self.folder, &sites)?;
+            self.guards = lease::start_guards(&mut self.folder, &sites, self.options.pace)?;
         }
         let file = self.folder.write("etc/watchdog.toml", &text)?;
         for site in sites {
@@ -224,7 +224,16 @@ impl Lab {
 
     /// Starts the client, and waits until its first row is acknowledged.
     pub async fn start_client(&mut self) -> Result<()> {
-        let client = Client::start(Route::Name(self.dns.server()), self.primary.port, Duration::from_millis(10));
+        self.greet(Client::start(Route::Name(self.dns.server()), self.primary.port, Duration::from_millis(10))).await
+    }
+
+    /// The same with one that gives a silent server up soon.
+    pub async fn start_impatient_client(&mut self) -> Result<()> {
+        let route = Route::Name(self.dns.server());
+        self.greet(Client::start_impatient(route, self.primary.port, Duration::from_millis(10))).await
+    }
+
+    async fn greet(&mut self, client: Client) -> Result<()> {
         client.first_from(&self.primary.address.to_string(), Duration::from_secs(10)).await?;
         self.client = Some(client);
         Ok(())

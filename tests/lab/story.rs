@@ -209,7 +209,8 @@ impl Story {
     }
 }
 
-fn cut(text: &str) -> String {
+/// No longer than a line of the story.
+pub fn cut(text: &str) -> String {
     if text.chars().count() <= WIDTH {
         return text.to_owned();
     }
