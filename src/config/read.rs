@@ -24,7 +24,8 @@ pub fn read(text: &str, report: &mut Report) -> Option<RawConfig> {
     let (root, errors) = DeTable::parse_recoverable(text);
     // One bracket left open makes a fault of everything after it: only the first is certainly one.
     let Some(first) = errors.iter().min_by_key(|error| error.span().map_or(0, |span| span.start)) else {
-        return Some(reader.root(root.into_inner()));
+        let root = root.into_inner();
+        return if reader.is_a_guards(&root) { None } else { Some(reader.root(root)) };
     };
     let at = first.span().map(|span| reader.line_and_column(span.start));
     let place = Place { line: at.map(|(line, _)| line), ..Place::default() };
@@ -55,6 +56,19 @@ impl<'t> Reader<'t> {
         let start = self.lines.get(line - 1).copied().unwrap_or_default();
         let before = self.text.get(start..offset).unwrap_or_default();
         (line, before.chars().count() + 1)
+    }
+
+    /// The other program's file: one fault that says so, instead of one for each of its keys.
+    fn is_a_guards(&mut self, root: &DeTable<'t>) -> bool {
+        let has = |key: &str| root.keys().any(|known| known.get_ref() == key);
+        if !has("state_dir") || ["node", "region", "group"].iter().any(|key| has(key)) {
+            return false;
+        }
+        let at = root.keys().find(|key| key.get_ref() == "state_dir").map(|key| self.line(key.span().start));
+        let place = Place { path: "state_dir".to_owned(), line: at, ..Place::default() };
+        let what = "this is a guard's file (it has state_dir and no [[node]]), not the cluster's configuration";
+        self.report.error(&place, "", what, "judge it on its host with `watchdog-guard --config FILE check`");
+        true
     }
 
     fn root(&mut self, mut root: DeTable<'t>) -> RawConfig {

@@ -253,9 +253,27 @@ fn fencing_lease_needs_a_quorum_elsewhere_a_canary_and_patience() {
     assert_error(&odd, "group[g].lease_ttl_ms", "means nothing without");
     let brief = changed(&[("fencing = \"confirm\"", "fencing = \"lease\"\nlease_ttl_ms = 10")]);
     assert_error(&brief, "group[g].lease_ttl_ms", "500");
+    let slow = text.replacen("canary = true", "canary = true\ninterval_ms = 4000\nfastinter_ms = 400", 1);
+    assert_warning(&slow, "group[g].region[hcmc].trigger.targets", "more than twice lease_ttl_ms 1500");
+    let long = text.replacen("lease_ttl_ms = 1500", "lease_ttl_ms = 6000", 1);
+    assert_warning(&long, "group[g].lease_ttl_ms", "passed over only 7200 ms after its last renewal");
     let two_places = text.replacen("name = \"n3\"\nregion = \"danang\"", "name = \"n3\"\nregion = \"hcmc\"", 1);
     let accepted = two_places.replacen("[cluster]", "[cluster]\naccept_no_automatic_failover_from = [\"hcmc\"]", 1);
     assert_error(&accepted, "group[g].fencing", "no quorum remains");
+}
+
+#[test]
+fn a_guards_file_is_recognised_and_told_where_to_go() {
+    let text = include_str!("../../cluster-config/guard.toml");
+    let (config, report) = judge(text.as_bytes());
+    assert!(config.is_none());
+    let told: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].contains("a guard's file") && told[0].contains("watchdog-guard --config FILE check"), "{told:#?}");
+    assert_eq!(report.errors[0].line, text.lines().position(|line| line.starts_with("state_dir")).map(|n| n + 1));
+    // A cluster's file with a stray key is not taken for one.
+    let stray = format!("state_dir = \"/x\"\n{BASE}");
+    assert_error(&stray, "state_dir", "no such table");
 }
 
 #[test]

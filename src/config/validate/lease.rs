@@ -11,6 +11,9 @@ use crate::domain::policy::Fencing;
 
 use super::Judge;
 
+/// From here on a TTL is worth a word where the hold-down is shorter, milliseconds.
+const LONG_TTL_MS: u64 = 3000;
+
 impl Judge<'_> {
     /// Judges every group's lease; `without`: regions whose loss leaves no quorum.
     pub(super) fn leases(
@@ -35,6 +38,20 @@ impl Judge<'_> {
                 );
                 self.report.error(place, "fencing", what, "use \"confirm\", or add a witness node in a third place");
             }
+            if group.policy.hold_down_ms > 0 && ttl_ms >= LONG_TTL_MS.max(group.policy.hold_down_ms.saturating_mul(2)) {
+                let what = format!(
+                    "lease_ttl_ms {ttl_ms}: a host that cannot be reached is passed over only {} ms after its last renewal, \
+                     while the hold-down is {} ms",
+                    silence_ms(ttl_ms),
+                    group.policy.hold_down_ms
+                );
+                self.report.warn(
+                    place,
+                    "lease_ttl_ms",
+                    what,
+                    "shorten it: 2000 rides out what a hold-down of 3000 rides out",
+                );
+            }
             if group.policy.fence_patience_ms <= silence_ms(ttl_ms) {
                 let what = format!(
                     "fence_patience_s is over after {} ms, before silence is proved ({} ms): every such run would be stuck first",
@@ -55,12 +72,24 @@ impl Judge<'_> {
             }
             let region = value.name.clone().map(RegionName);
             let Some(trigger) = region.and_then(|region| group.policy.triggers.get(&region)) else { continue };
-            let has_canary = trigger
+            let canaries: Vec<_> = trigger
                 .targets
                 .iter()
                 .filter_map(|name| group.targets.get(name))
-                .any(|target| matches!(target.kind, TargetKind::Postgres { canary: true, .. }));
-            if !has_canary {
+                .filter(|target| matches!(target.kind, TargetKind::Postgres { canary: true, .. }))
+                .collect();
+            if let (Some(slowest), Fencing::Lease { ttl_ms }) =
+                (canaries.iter().map(|target| target.schedule.interval).max(), &group.policy.fencing)
+                && slowest.as_millis() > u128::from(*ttl_ms) * 2
+            {
+                let what = format!(
+                    "its canary writes every {} ms, more than twice lease_ttl_ms {ttl_ms}: a primary that hangs keeps its lease \
+                     for so long unseen",
+                    slowest.as_millis()
+                );
+                self.report.warn(place, "trigger.targets", what, "shorten interval_ms of that target");
+            }
+            if canaries.is_empty() {
                 let what = "fencing \"lease\" needs a postgres target with canary = true among the trigger's: a primary \
                             that cannot write is renewed for ever otherwise";
                 self.report.error(place, "trigger.targets", what, "add canary = true to the region's postgres target");
