@@ -43,7 +43,7 @@ struct Args {
 enum Command {
     /// Answers one request from stdin; for the forced command in authorized_keys
     Ssh,
-    /// Shows token, latch, what is in flight, the ledger's end and the database
+    /// Shows token, latch, hold, what is in flight, the lease, the database, why it waits and what to type
     Status {
         /// For people, or for programs
         #[arg(long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
@@ -78,7 +78,7 @@ enum Command {
         #[arg(long, conflicts_with = "i_own_the_fence")]
         mend: bool,
     },
-    /// Reads the configuration and says what is wrong with it
+    /// Says what is wrong with the configuration, and whether this host can do what it asks for
     Check,
     /// Says which kinds of egress lease this host can do; needs no configuration
     EgressProbe,
@@ -165,7 +165,13 @@ fn main() -> ExitCode {
             let (group, own_the_fence) = (GroupName(group), i_own_the_fence);
             by_hand(glass::break_glass(&config, &glass::Typed { group, confirm, reason, own_the_fence, mend }))
         }
-        Command::Check => say("the configuration is sound"),
+        Command::Check => match show::check(&config) {
+            Ok(words) => say(&words),
+            Err(why) => {
+                complain(&why);
+                ExitCode::from(CANNOT)
+            }
+        },
         Command::EgressProbe => egress_probe(),
         Command::Enroll { group, cluster, epoch, confirm, floor, latch } => {
             let latch = latch.map(|choice| match choice {
@@ -240,7 +246,10 @@ fn status(config: &Config, output: Output) -> ExitCode {
     let status = show::status(config);
     match output {
         Output::Table => say(show::in_words(config, &status).trim_end()),
-        Output::Json => say(&serde_json::to_string_pretty(&status).expect("plain data always has a JSON form")),
+        Output::Json => {
+            say(&serde_json::to_string_pretty(&show::on_host(config, &status))
+                .expect("plain data always has a JSON form"))
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use super::config::Config;
+use super::egress::{Kind, probe};
 use super::host;
 use super::in_flight;
 use super::latch;
+use super::lease::config::GateKind;
 use super::lease::{boot, files, hold};
 use super::ledger;
 use super::postgres;
@@ -145,27 +147,107 @@ pub fn in_words(config: &Config, status: &Status) -> String {
         }
     }
     if let Some(postgres) = &status.postgres {
-        let role = postgres.role;
-        let gate = match gate(config, 0) {
-            Gate::Open => "open: the database may start".to_owned(),
-            Gate::Latched(why) | Gate::NoLease(why) | Gate::CannotTell(why) => format!("shut: {why}"),
-        };
-        let _infallible =
-            writeln!(text, "\ndatabase of group {}\n  role       {role} ({})", postgres.group, postgres.seen_by)
-                .and_then(|()| writeln!(text, "  boot gate  {gate}"));
-        if config.lease.is_some() {
-            let files = GroupFiles::new(&config.state_dir, &postgres.group);
-            let now = files::now(&files);
-            let unknown = |why: &String| format!("unknown: {why}");
-            let lease = now.as_ref().map_or_else(unknown, files::Now::in_words);
-            let _infallible = writeln!(text, "  lease      {lease}");
-            if config.lease.as_ref().is_some_and(|lease| lease.commit_gate) {
-                let running_without = || "configured, but NOT IN FORCE: restart `watchdog-guard serve`".to_owned();
-                let stands =
-                    now.as_ref().map_or_else(unknown, |now| now.commit_gate.clone().unwrap_or_else(running_without));
-                let _infallible = writeln!(text, "  commits    {stands}");
-            }
-        }
+        database_in_words(config, postgres, &mut text);
     }
     text
+}
+
+fn database_in_words(config: &Config, postgres: &PostgresStatus, text: &mut String) {
+    let (group, role) = (&postgres.group, postgres.role);
+    let now = config.lease.as_ref().map(|_| files::now(&GroupFiles::new(&config.state_dir, group)));
+    let mut rows = vec![("role", format!("{role} ({})", postgres.seen_by))];
+    match &now {
+        None => {}
+        Some(Ok(now)) => {
+            rows.push(("lease", now.stands()));
+            rows.push(("", format!("the cluster: {}", now.said)));
+            rows.push(("", format!("the gate: {}", now.gate)));
+        }
+        Some(Err(why)) => rows.push(("lease", format!("unknown: {why}"))),
+    }
+    if let Some(now) = now.as_ref().filter(|_| config.lease.as_ref().is_some_and(|lease| lease.commit_gate)) {
+        let running_without = || "configured, but NOT IN FORCE: restart `watchdog-guard serve`".to_owned();
+        let stands = match now {
+            Ok(now) => now.commit_gate.clone().unwrap_or_else(running_without),
+            Err(why) => format!("unknown: {why}"),
+        };
+        rows.push(("commits", stands));
+    }
+    let gate = gate(config, 0);
+    rows.push(match &gate {
+        Gate::Open => ("boot gate", "open: the database may start".to_owned()),
+        Gate::Latched(why) | Gate::NoLease(why) | Gate::CannotTell(why) => ("boot gate", format!("shut: {why}")),
+    });
+    rows.extend(to_type(group, &gate, now.as_ref()).into_iter().map(|line| ("type", line)));
+    let _infallible = writeln!(text, "\ndatabase of group {group}");
+    for (label, words) in rows {
+        let _infallible = writeln!(text, "  {label:<9}  {words}");
+    }
+}
+
+/// What to type here where the database waits, the likeliest first. (A latch's own words say what to type.)
+fn to_type(group: &GroupName, gate: &Gate, now: Option<&Result<files::Now, String>>) -> Vec<String> {
+    match (gate, now) {
+        (Gate::NoLease(_), Some(Err(_))) => {
+            vec!["systemctl start watchdog-guard-serve     the resident guard keeps the lease".to_owned()]
+        }
+        (Gate::NoLease(_), Some(Ok(now))) if now.until_boottime_ms == 0 || !now.open_ended => vec![
+            "watchdogctl status                       on a node: which region serves? If another, this one stays down"
+                .to_owned(),
+            format!(
+                "watchdog-guard break-glass --group {group} --confirm {} --reason TEXT     where none serves and no node can be reached",
+                host::name()
+            ),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// For programs: what the cluster is told, and on the host also how the lease stands.
+#[derive(Debug, serde::Serialize)]
+pub struct HostStatus<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// Mode `lease`: how it stands; `null` without it, or where the resident guard does not run.
+    lease: Option<files::Now>,
+    /// What the boot gate would say: `open`, `latched`, `no lease`, `cannot tell`; `null` without a database.
+    boot_gate: Option<&'static str>,
+    /// Why it is shut.
+    boot_gate_reason: Option<String>,
+}
+
+/// With the status as [`status`] gave it.
+pub fn on_host<'a>(config: &Config, status: &'a Status) -> HostStatus<'a> {
+    let group = config.lease.as_ref().and(config.postgres_group());
+    let lease = group.and_then(|group| files::now(&GroupFiles::new(&config.state_dir, group)).ok());
+    let gate = status.postgres.as_ref().map(|_| gate(config, 0));
+    let (boot_gate, boot_gate_reason) = match gate {
+        None => (None, None),
+        Some(Gate::Open) => (Some("open"), None),
+        Some(Gate::Latched(why)) => (Some("latched"), Some(why)),
+        Some(Gate::NoLease(why)) => (Some("no lease"), Some(why)),
+        Some(Gate::CannotTell(why)) => (Some("cannot tell"), Some(why)),
+    };
+    HostStatus { status, lease, boot_gate, boot_gate_reason }
+}
+
+/// Whether this host can do what its configuration says: mode `lease` needs a gate and a clock that counts.
+///
+/// # Errors
+/// What it cannot do, and what to do instead.
+pub fn check(config: &Config) -> Result<String, String> {
+    let sound = "the configuration is sound";
+    let Some(lease) = &config.lease else { return Ok(sound.to_owned()) };
+    let probe = probe::probe();
+    let mut faults: Vec<String> = lease.clock_fault(&probe.clock_source).into_iter().collect();
+    let kinds: Vec<Kind> = match lease.gate {
+        GateKind::Auto => vec![Kind::Bpf, Kind::Nftables],
+        GateKind::Bpf => vec![Kind::Bpf],
+        GateKind::Nftables => vec![Kind::Nftables],
+    };
+    if !kinds.iter().any(|kind| probe.can(*kind)) {
+        let why = "lease.gate: this host can do none that is asked for; use fencing = \"confirm\", or mend this";
+        faults.push(format!("{why}:\n{}", probe.in_words()));
+    }
+    if faults.is_empty() { Ok(format!("{sound}\n{}", probe.in_words())) } else { Err(faults.join("\n")) }
 }

@@ -26,7 +26,7 @@ impl Probe {
 
     /// May the host's clock stand still while the host is paused from outside? Then a lease proves nothing: `confirm`.
     pub fn clock_may_hide_a_pause(&self) -> bool {
-        self.clock_source.is_empty() || self.clock_source.contains("kvm-clock") || self.clock_source.contains("xen")
+        hides_a_pause(&self.clock_source)
     }
 
     /// For people, a line for each.
@@ -64,8 +64,17 @@ pub fn probe() -> Probe {
         }),
     };
     let nft = nft::can(&scope).map_err(|e| e.to_string());
-    let clock_source = fs::read_to_string(CLOCK_SOURCE).map(|text| text.trim().to_owned()).unwrap_or_default();
-    Probe { kinds: vec![(Kind::Bpf, bpf), (Kind::Nftables, nft)], cgroup2, clock_source }
+    Probe { kinds: vec![(Kind::Bpf, bpf), (Kind::Nftables, nft)], cgroup2, clock_source: clock_source() }
+}
+
+/// The clock source in use now, empty where the kernel tells none. The kernel may change it while it runs.
+pub fn clock_source() -> String {
+    fs::read_to_string(CLOCK_SOURCE).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// May a clock of this source stand still while the host is paused from outside?
+pub fn hides_a_pause(clock_source: &str) -> bool {
+    clock_source.is_empty() || clock_source.contains("kvm-clock") || clock_source.contains("xen")
 }
 
 fn kernel_release() -> String {

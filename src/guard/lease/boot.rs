@@ -22,7 +22,7 @@ pub fn waits_for(config: &Config, wait_s: u64) -> Option<String> {
     let until_ms = boottime_ms().saturating_add(wait_s.saturating_mul(1000));
     loop {
         let why = match files::now(&files) {
-            Ok(now) if now.passes() => return None,
+            Ok(now) if now.passes(boottime_ms()) => return None,
             Ok(now) if !now.installed => format!("the gate is not in the kernel: {}", now.in_words()),
             Ok(now) => now.in_words(),
             Err(why) => why,

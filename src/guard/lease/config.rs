@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::domain::ids::{HostName, RegionName};
 use crate::guard::config::is_name;
+use crate::guard::egress::probe::hides_a_pause;
 use crate::guard::egress::{EXEMPT_MAX, Net};
 
 /// Shorter, and an ordinary pause of a host ends the lease; milliseconds.
@@ -44,6 +45,9 @@ pub struct Lease {
     /// Peers that are never gated (the standbys): addresses or networks (`10.2.0.0/16`).
     #[serde(default, deserialize_with = "nets")]
     pub exempt: Vec<Net>,
+    /// Who answers for it that no hypervisor pauses this host unseen, where its clock source would hide that
+    /// (`kvm-clock`). Left out, such a host attests nothing, and its group stays in mode `confirm`.
+    pub clock_trusted_by: Option<String>,
     /// The database's cgroup (version 2), for kind `bpf`: one that outlives the server's stop. Where left out it is the
     /// running server's.
     pub cgroup: Option<PathBuf>,
@@ -104,6 +108,18 @@ impl Lease {
         self.holders.keys().map(|name| HostName(name.clone())).collect()
     }
 
+    /// Why waiting proves nothing on a host with this clock source, if so.
+    pub fn clock_fault(&self, clock_source: &str) -> Option<String> {
+        if self.clock_trusted_by.is_some() || !hides_a_pause(clock_source) {
+            return None;
+        }
+        let which = if clock_source.is_empty() { "that the kernel does not tell" } else { clock_source };
+        Some(format!(
+            "the clock source {which} may hide a pause of this host from it, so that its lease would prove nothing: use \
+             fencing = \"confirm\", another clock source (tsc), or say by name that nobody pauses it: lease.clock_trusted_by"
+        ))
+    }
+
     pub(in crate::guard) fn faults(&self, has_postgres: bool, faults: &mut Vec<String>) {
         let mut fault = |key: &str, why: String| faults.push(format!("lease.{key}: {why}"));
         if !has_postgres {
@@ -147,6 +163,9 @@ impl Lease {
         }
         if self.exempt.len() > EXEMPT_MAX {
             fault("exempt", format!("names more than {EXEMPT_MAX} networks"));
+        }
+        if self.clock_trusted_by.as_ref().is_some_and(|who| who.trim().is_empty()) {
+            fault("clock_trusted_by", "must say who, and when: it is a person's word".to_owned());
         }
         if self.cgroup.as_ref().is_some_and(|path| !path.is_absolute()) {
             fault("cgroup", "is not an absolute path".to_owned());

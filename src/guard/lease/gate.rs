@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::GateKind;
+use super::config::{GateKind, Lease};
 use crate::domain::ids::GroupName;
 use crate::domain::lease::GateSeen;
 use crate::guard::config::{Config, Postgres};
+use crate::guard::egress::probe::clock_source;
 use crate::guard::egress::{Attestation, Egress, EgressError, Kind, OPEN_ENDED, Scope, cgroup};
 use crate::guard::host::boottime_ms;
 use crate::guard::postgres;
@@ -75,14 +76,14 @@ pub fn of(config: &Config) -> Result<Arc<dyn Gate>, GateError> {
         GateKind::Bpf => Some(Kind::Bpf),
         GateKind::Nftables => Some(Kind::Nftables),
     };
-    Ok(Arc::new(EgressGate { pg, scope, kind, ttl_ms: lease.ttl_ms, egress: Mutex::new(None) }))
+    Ok(Arc::new(EgressGate { pg, scope, kind, lease: lease.clone(), egress: Mutex::new(None) }))
 }
 
 struct EgressGate {
     pg: Postgres,
     scope: Scope,
     kind: Option<Kind>,
-    ttl_ms: u64,
+    lease: Lease,
     egress: Mutex<Option<Egress>>,
 }
 
@@ -144,6 +145,9 @@ impl Gate for EgressGate {
 
     fn seen(&self) -> GateSeen {
         let absent = |why: String| GateSeen::Absent { why };
+        if let Some(why) = self.lease.clock_fault(&clock_source()) {
+            return absent(why);
+        }
         let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(egress) = egress.as_ref() else { return absent("not installed yet".to_owned()) };
         match self.attest(egress) {
@@ -152,7 +156,7 @@ impl Gate for EgressGate {
             Some(Ok(seen)) if seen.deadline_ns == OPEN_ENDED => GateSeen::OpenEnded,
             Some(Ok(seen)) => {
                 let far_ms = (seen.deadline_ns / NS_PER_MS).saturating_sub(boottime_ms());
-                if far_ms > self.ttl_ms {
+                if far_ms > self.lease.ttl_ms {
                     return absent(format!("its deadline lies {far_ms} ms ahead, more than the TTL: {}", seen.how));
                 }
                 GateSeen::Bounded { evidence: seen.how }
