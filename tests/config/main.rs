@@ -4,3 +4,4 @@ mod faults;
 mod judging;
 mod samples;
 mod text_of_plans;
+mod units;
