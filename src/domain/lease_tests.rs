@@ -3,8 +3,11 @@
 use super::command::{Change, FenceProof, RejectionCode};
 use super::decide::{Decision, decide};
 use super::fixtures::{World, down_for, group, policy, region, view};
-use super::ids::{Token, UnixMs};
-use super::lease::{GateSeen, GrantsSeen, LeaseAnswer, LeaseBinding, LeaseRequest, answer, lapsed, silence_ms};
+use super::ids::{HostName, Token, UnixMs};
+use super::lease::{
+    GateSeen, Given, GrantsSeen, LeaseAnswer, LeaseAsked, LeaseBinding, LeaseRequest, answer, lapsed, silence_ms,
+    why_unbound,
+};
 use super::policy::Fencing;
 use super::run::{RunOutcome, StepPhase};
 use super::view::View;
@@ -233,6 +236,39 @@ fn a_binding_only_grows_until_it_is_unbound() {
     world.must(Change::UnbindLease { group: group(), reason: "paused".to_owned() });
     let unbind = Change::UnbindLease { group: group(), reason: "again".to_owned() };
     assert_eq!(world.rejected(unbind), RejectionCode::Illegal);
+}
+
+#[test]
+fn it_is_said_why_a_lease_is_not_bound() {
+    let asked = |given, gate, age_ms| {
+        let (host, why) = ("db-hcmc".into(), "the reason".to_owned());
+        Some(LeaseAsked { host, age_ms, given, why, gate, open_for_ms: 0, holds: Vec::new() })
+    };
+    let host = HostName::from("db-hcmc");
+    let gone = || GateSeen::Absent { why: "no program is attached".to_owned() };
+    let free = leased();
+    let table = [
+        (None, None, "names no database_host"),
+        (Some(&host), None, "the guard of db-hcmc has asked nothing since this node leads"),
+        (Some(&host), asked(Given::Granted, bounded(), TTL_MS + 1), "asked nothing for 2.0 s"),
+        (Some(&host), asked(Given::Denied, bounded(), 10), "db-hcmc was last denied: the reason"),
+        (Some(&host), asked(Given::Denied, gone(), 10), "the gate of db-hcmc is not in force: no program is attached"),
+        (Some(&host), asked(Given::Granted, gone(), 10), "is not in force: no program is attached"),
+        (Some(&host), asked(Given::Granted, GateSeen::OpenEnded, 10), "the gate of db-hcmc stands open"),
+        (Some(&host), asked(Given::Granted, bounded(), 10), "its next request binds it"),
+    ];
+    for (host, asked, words) in table {
+        let said = why_unbound(free.group(), host, asked.as_ref());
+        assert!(said.contains(words), "{said:?} does not say {words:?}");
+    }
+    let mut world = leased();
+    let (reason, until) = ("power work".to_owned(), None);
+    world.must(Change::Pause { group: group(), reason, until });
+    assert!(why_unbound(world.group(), Some(&host), None).contains("paused by"));
+    let mut world = leased();
+    bind(&mut world);
+    assert_eq!(why_unbound(world.group(), Some(&host), None), "", "it is bound");
+    assert_eq!(why_unbound(World::new().group(), Some(&host), None), "", "there is no lease in mode confirm");
 }
 
 #[test]
