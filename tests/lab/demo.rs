@@ -265,8 +265,13 @@ async fn play(
     story.look(lab).await;
     told.inspect_err(|_| story.end())?;
     lab.client()?.stop();
-    let balance = lab.client()?.balance(&lab.standby.row_ids().await?);
-    let ending = Ending { balance, times: Times::of(&run, fault, first.at), timeline: lab.standby.timeline().await? };
+    // A connection made just as a new primary's gate is put in place is one that its client must make again.
+    let (present, timeline) = wait::until("the new primary to be asked", Duration::from_secs(20), async || {
+        Ok((lab.standby.row_ids().await?, lab.standby.timeline().await?))
+    })
+    .await?;
+    let balance = lab.client()?.balance(&present);
+    let ending = Ending { balance, times: Times::of(&run, fault, first.at), timeline };
     Ok((ending, story, first.at))
 }
 
