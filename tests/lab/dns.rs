@@ -101,7 +101,7 @@ impl Bind {
 pub async fn lookup(server: SocketAddr, name: &str, kind: RecordType) -> Result<Vec<String>> {
     let mut question = Message::query();
     question.add_query(Query::query(Name::from_str(name)?, kind));
-    let socket = UdpSocket::bind((IpAddr::from([127, 0, 0, 1]), 0)).await?;
+    let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), 0)).await?;
     socket.connect(server).await?;
     socket.send(&question.to_vec()?).await?;
     let mut buffer = [0; 4096];

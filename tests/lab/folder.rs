@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 
 use super::process::{carrying_mark, detach, kill_all};
-use super::wait;
+use super::{address_of, hub, wait};
 
 /// Ports below the kernel's range for outgoing connections, in blocks.
 const FIRST_PORT: u16 = 20_000;
@@ -98,7 +98,10 @@ impl Folder {
         while self.block.next < self.block.end {
             let port = self.block.next;
             self.block.next += 1;
-            let free = |ip: &IpAddr| TcpListener::bind((*ip, port)).is_ok() && UdpSocket::bind((*ip, port)).is_ok();
+            // In another namespace all ports are this lab's.
+            let is_elsewhere = |ip: &IpAddr| hub::inside() && *ip != address_of("hub");
+            let binds = |ip: &IpAddr| TcpListener::bind((*ip, port)).is_ok() && UdpSocket::bind((*ip, port)).is_ok();
+            let free = |ip: &IpAddr| is_elsewhere(ip) || binds(ip);
             if at.iter().all(free) {
                 return Ok(port);
             }

@@ -1,7 +1,7 @@
 //! Mode `lease` in a lab: a cgroup for each database, so that its kernel gate meets nobody else, and the resident guards.
 //!
-//! The standby follows its primary through the Unix socket: on loopback a replica's address is everybody's, and could
-//! not be exempted from the gate.
+//! On loopback the standby follows its primary through the Unix socket: a replica's address is everybody's there, and could
+//! not be exempted from the gate. Inside a hub it is.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::folder::{Folder, binaries};
+use super::hub;
 use super::nodes::Site;
 use super::parts::Pace;
 use super::process::{Part, kill_all};
@@ -27,13 +28,30 @@ pub const TTL_MS: u64 = 1000;
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// A fresh one. An error where this machine has no cgroup v2 that may be written.
-    pub fn new(folder: &Folder, site: &str) -> Result<Self> {
+    /// Where a site's database is gated.
+    pub fn path_of(folder: &Folder, site: &str) -> Result<PathBuf> {
         let mount = watchdog::guard::egress::cgroup::mount().context("cgroup v2 is not mounted here")?;
         let lab = folder.path.file_name().context("the lab's folder has no name")?.to_string_lossy().into_owned();
-        let path = mount.join(format!("{lab}-{site}"));
+        Ok(mount.join(format!("{lab}-{site}")))
+    }
+
+    /// A fresh one. An error where this machine has no cgroup v2 that may be written.
+    pub fn new(folder: &Folder, site: &str) -> Result<Self> {
+        let path = Self::path_of(folder, site)?;
         fs::create_dir(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
         Ok(Self(path))
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> PathBuf {
+        self.0.clone()
+    }
+
+    /// The same, made anew: a kernel that has just booted knows nothing of it, nor of any gate.
+    pub fn renew(&self) -> Result<()> {
+        let removed = || fs::remove_dir(&self.0).ok();
+        wait::until_blocking("the cgroup to be empty", Duration::from_secs(5), removed)?;
+        Ok(fs::create_dir(&self.0)?)
     }
 
     /// The same command, run inside.
@@ -95,15 +113,18 @@ pub fn start_guards(folder: &mut Folder, sites: &[Site], pace: Pace) -> Result<B
     let mut guards = BTreeMap::new();
     for (site, other) in [(HOME, DR), (DR, HOME)] {
         let config = folder.path.join(site).join("guard.toml");
+        let exempt = if hub::inside() { format!("exempt = [\"{}\"]\n", address_of(other)) } else { String::new() };
         let mut text = String::new();
         write!(
             text,
             "\n[lease]\nhost = \"db-{site}\"\nregion = \"{site}\"\nttl_ms = {}\nlisten = \"{}\"\nnodes = [{}]\n\
-             holders = {{ db-{other} = \"{}\" }}\ngate = \"bpf\"\n",
+             holders = {{ db-{other} = \"{}\" }}\ngate = \"bpf\"\n{exempt}\
+             cgroup = \"{}\"\n",
             ttl_ms(pace),
             listens[site],
             nodes.join(", "),
-            listens[other]
+            listens[other],
+            Cgroup::path_of(folder, site)?.display()
         )?;
         File::options().append(true).open(&config)?.write_all(text.as_bytes())?;
         guards.insert(site.to_owned(), serve(folder, site, &config)?);
@@ -115,5 +136,6 @@ pub fn start_guards(folder: &mut Folder, sites: &[Site], pace: Pace) -> Result<B
 pub fn serve(folder: &Folder, site: &str, config: &Path) -> Result<Part> {
     let mut command = Command::new(binaries()?.guard);
     command.arg("--config").arg(config).arg("serve");
+    let command = hub::at(folder, site, command);
     Part::start(folder, &format!("guard-serve-{site}"), command)
 }

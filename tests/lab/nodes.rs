@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::folder::{Folder, binaries};
+use super::hub;
 use super::parts::Lab;
 use super::process::{Part, run_async};
 
@@ -71,6 +72,7 @@ impl Node {
     pub fn start_again(&mut self, folder: &Folder) -> Result<()> {
         let mut command = Command::new(binaries()?.watchdogd);
         command.arg("--config").arg(&self.config).args(["--node", &self.name]).envs(&self.environment);
+        let command = hub::at(folder, &self.name, command);
         self.part = Some(Part::start(folder, &format!("node-{}", self.name), command)?);
         Ok(())
     }

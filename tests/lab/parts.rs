@@ -13,6 +13,7 @@ use super::config;
 use super::dns::Bind;
 use super::door::Door;
 use super::folder::{Folder, binaries};
+use super::hub::{self, Hub};
 use super::lease;
 use super::links::Links;
 use super::nodes::{Node, Site, name_at};
@@ -111,6 +112,8 @@ pub struct Lab {
     pub guards: BTreeMap<String, Part>,
     /// Before the zone, where trips were asked for.
     pub dns_door: Option<Door>,
+    /// Where the lab runs inside one.
+    pub hub: Option<Hub>,
     /// Between the nodes, where links were asked for.
     pub links: Links,
     /// Who is paged.
@@ -133,6 +136,7 @@ impl Lab {
         };
         let begun = Instant::now();
         let mut folder = Folder::create(options.folder.as_deref())?;
+        let hub = hub::inside().then(|| Hub::start(&folder)).transpose()?;
         let port = folder.port(&[address_of(HOME), address_of(DR)])?;
         let primary = Postgres::primary(&folder, HOME, port, options.lease).await?;
         say(&format!("PostgreSQL in {HOME:<8} {}:{port}  primary", primary.address));
@@ -181,6 +185,7 @@ impl Lab {
             dns,
             guards: BTreeMap::new(),
             dns_door,
+            hub,
             links: Links::default(),
             receivers,
             key,
@@ -193,7 +198,7 @@ impl Lab {
     pub async fn start_nodes(&mut self) -> Result<()> {
         let mut sites = Vec::new();
         for site in [HOME, DR, WITNESS] {
-            let at = address_of(site);
+            let at = address_of(&name_at(site));
             let mut port = || Ok::<_, anyhow::Error>(SocketAddr::new(at, self.folder.port(&[at])?));
             let (listen, http, relay) = (port()?, port()?, port()?);
             let dialled = if self.options.links { relay } else { listen };
@@ -242,6 +247,11 @@ impl Lab {
     /// The client.
     pub fn client(&self) -> Result<&Client> {
         self.client.as_ref().context("the client was not started")
+    }
+
+    /// What joins hosts and nodes.
+    pub fn hub(&self) -> Result<&Hub> {
+        self.hub.as_ref().context("the lab does not run inside a hub")
     }
 
     /// The region's end: SIGKILL of its database and its service.

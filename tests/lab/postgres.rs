@@ -11,6 +11,7 @@ use rustix::process::{Signal, getuid};
 use tokio_postgres::{Client, NoTls};
 
 use super::folder::Folder;
+use super::hub;
 use super::lease::Cgroup;
 use super::process::{Part, is_running, run, run_async, send};
 use super::{address_of, wait};
@@ -50,9 +51,10 @@ impl Postgres {
         let settings = "wal_log_hints = on\nwal_keep_size = 256MB\ndynamic_shared_memory_type = mmap\n\
             log_min_messages = log\nlog_line_prefix = '%m [%p] '\n";
         append(&server.data.join("postgresql.conf"), settings)?;
+        let net = if hub::inside() { hub::NET } else { "127.0.0.0/8" };
         append(
             &server.data.join("pg_hba.conf"),
-            "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n",
+            &format!("host all all {net} trust\nhost replication all {net} trust\n"),
         )?;
         server.start(folder).await?;
         let client = server.connect("postgres", "postgres").await?;
@@ -76,7 +78,12 @@ impl Postgres {
     /// A standby of `primary`, streaming.
     pub async fn standby(folder: &Folder, site: &str, primary: &Postgres, is_gated: bool) -> Result<Self> {
         let mut server = Self::at(folder, site, primary.port, is_gated)?;
-        let host = if is_gated { primary.sockets.display().to_string() } else { primary.address.to_string() };
+        // Inside a hub the standby has an address of its own, which can be exempted from the gate.
+        let host = if is_gated && !hub::inside() {
+            primary.sockets.display().to_string()
+        } else {
+            primary.address.to_string()
+        };
         let source = format!("host={host} port={} user=replicator application_name={site}", primary.port);
         let mut copy = server.command("pg_basebackup");
         copy.args([
@@ -89,7 +96,7 @@ impl Postgres {
             "-D",
         ]);
         copy.arg(&server.data);
-        run_async(copy).await?;
+        run_async(hub::at(folder, site, copy)).await?;
         server.start(folder).await?;
         let client = primary.connect("postgres", "postgres").await?;
         wait::until_true("the standby to stream", Duration::from_secs(20), async || {
@@ -138,6 +145,7 @@ impl Postgres {
         if let Some(cgroup) = &self.cgroup {
             command = cgroup.around(&command);
         }
+        let command = hub::at(folder, &self.site, command);
         let part = Part::start(folder, &format!("postgres-{}", self.site), command)?;
         wait::until(&format!("PostgreSQL in {} to answer", self.site), Duration::from_secs(30), async || {
             part.check_running()?;
@@ -175,6 +183,11 @@ impl Postgres {
     /// SIGCONT.
     pub fn thaw(&self) -> Result<()> {
         self.part.as_ref().context("it does not run").map(Part::thaw)
+    }
+
+    /// Where it is gated.
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
     }
 
     /// Whether its first process lives.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::folder::{Folder, binaries};
+use super::hub;
 use super::postgres::{DATABASE, Postgres};
 use super::process::{self, MARK, run_async};
 use super::service::running;
@@ -51,10 +52,11 @@ impl Service {
                 "#!/bin/sh\n# Starts the service in {site} unless it runs; returns when it listens.\n\
                  {hold}{inside}\
                  if {running}; then echo 'already running'; exit 0; fi\nrm -f {pid}\n\
-                 {MARK}={mark} setsid {lab} service --region {site} --listen {listen} --pid-file {pid} \\\n\
+                 {MARK}={mark} setsid {at} {lab} service --region {site} --listen {listen} --pid-file {pid} \\\n\
                  \x20 --conninfo '{conninfo}' </dev/null >>{log} 2>&1 &\n\
                  for _ in $(seq 500); do [ -s {pid} ] && {through}echo started && exit 0; sleep 0.01; done\n\
                  echo 'it did not start within 5 s' >&2; exit 1\n",
+                at = hub::words(folder, &site).join(" "),
                 lab = binaries()?.lab.display(),
                 conninfo = database.conninfo("app", DATABASE),
                 log = log.display(),

@@ -12,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::folder::Folder;
+use super::hub;
 use super::process::{Part, run, run_async};
 use super::{address_of, wait};
 
@@ -77,6 +78,7 @@ impl Sshd {
     pub async fn start(&mut self, folder: &Folder) -> Result<()> {
         let mut command = Command::new("/usr/sbin/sshd");
         command.args(["-D", "-e", "-f"]).arg(&self.config);
+        let command = hub::at(folder, &self.site, command);
         let part = Part::start(folder, &format!("sshd-{}", self.site), command)?;
         wait::until(&format!("the SSH server in {} to answer", self.site), Duration::from_secs(20), async || {
             part.check_running()?;
@@ -88,6 +90,11 @@ impl Sshd {
         .await?;
         self.part = Some(part);
         Ok(())
+    }
+
+    /// Whether it was started and not killed.
+    pub fn is_running(&self) -> bool {
+        self.part.is_some()
     }
 
     /// SIGKILL to it and its sessions: the host cannot be reached.
