@@ -13,7 +13,7 @@ use super::folder::Folder;
 use super::measure::Times;
 use super::parts::{Lab, Options, Pace, Zone};
 use super::postgres::Postgres;
-use super::{DR, HOME, address_of, rest, wait};
+use super::{DR, HOME, address_of, cost, rest, wait};
 
 /// What the bench is asked to do.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,6 +27,12 @@ pub struct Wish {
     /// What answers for the zone.
     #[arg(long, value_enum, default_value_t = Zone::Bind)]
     pub dns: Zone,
+    /// Instead: what the lease costs commits, by pgbench, in so many pairs. Wants a machine that does nothing else.
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "6")]
+    pub lease_cost: Option<u32>,
+    /// How long pgbench runs each time, seconds.
+    #[arg(long, default_value_t = 5)]
+    pub pgbench_s: u32,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     pub json: PathBuf,
@@ -44,6 +50,9 @@ struct Figures {
 
 /// Measures and prints.
 pub async fn bench(wish: &Wish) -> Result<()> {
+    if let Some(pairs) = wish.lease_cost {
+        return write(wish, &cost::lease_cost(pairs, wish.pgbench_s).await?);
+    }
     let mut figures =
         Figures { floor_s: vec![], default: vec![], fast: vec![], leader_killed_fast: vec![], rest: <_>::default() };
     for n in 1..=wish.times {
@@ -56,10 +65,14 @@ pub async fn bench(wish: &Wish) -> Result<()> {
     eprintln!("nodes at rest for {} s", wish.rest_s);
     figures.rest = rest::at_rest(wish.dns, wish.rest_s, wish.times).await?;
     print_table(&figures);
+    write(wish, &figures)
+}
+
+fn write(wish: &Wish, figures: &impl Serialize) -> Result<()> {
     if let Some(parent) = wish.json.parent() {
         fs::create_dir_all(parent)?;
     }
-    fs::write(&wish.json, serde_json::to_string_pretty(&figures)?)?;
+    fs::write(&wish.json, serde_json::to_string_pretty(figures)?)?;
     println!("\nas JSON: {}", wish.json.display());
     Ok(())
 }

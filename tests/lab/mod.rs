@@ -13,6 +13,7 @@ pub mod bench;
 pub mod boot;
 pub mod client;
 pub mod config;
+pub mod cost;
 pub mod demo;
 pub mod dns;
 pub mod door;
