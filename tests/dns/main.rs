@@ -6,6 +6,8 @@ mod parts;
 mod resolve;
 mod rfc2136;
 mod route53;
+#[path = "../lab/stopped.rs"]
+mod stopped;
 mod verify;
 
 use tokio::time::{Duration, Instant};

@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 use watchdog::domain::plan::DnsProvider;
 use watchdog::resolve::{Question, query};
 
+use crate::stopped::until_stopped;
+
 /// A program in a process group of its own, killed when dropped.
 pub struct Program {
     child: Child,
@@ -38,9 +40,10 @@ impl Program {
         Self { child, group, log: log.to_owned() }
     }
 
-    /// SIGSTOP to the group: a frozen server, whose kernel still takes connections.
+    /// SIGSTOP to the group: a frozen server, whose kernel still takes connections. Returns when it has stopped.
     pub fn freeze(&self) {
         kill_process_group(self.group, Signal::STOP).unwrap();
+        until_stopped(self.child.id());
     }
 
     /// SIGCONT.

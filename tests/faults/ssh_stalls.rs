@@ -117,7 +117,7 @@ async fn p6_sshd_frozen_while_the_guard_is_at_work() -> Result<()> {
         lab.kill_home()?;
         wait::until_true("the services' start to begin", Duration::from_secs(30), async || begun.exists()).await?;
         let frozen = sessions(lab, DR)?;
-        to_all(&frozen, Signal::STOP);
+        process::freeze_all(&frozen);
         std::fs::write(&go_on, "")?;
         until_told(lab, "services", "unknown").await?;
         ended_once(lab).await?;
@@ -139,7 +139,7 @@ async fn p6_sshd_frozen_with_the_answer_in_hand() -> Result<()> {
         lab.kill_home()?;
         trip::reached(&lab.folder.path, "promote", Point::After, Duration::from_secs(30)).await?;
         let frozen = sessions(lab, DR)?;
-        to_all(&frozen, Signal::STOP);
+        process::freeze_all(&frozen);
         trip::release(&lab.folder.path, "promote", Point::After)?;
         ended_once(lab).await?;
         until_told(lab, "promote", "found done").await?;

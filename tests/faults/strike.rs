@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::lab::parts::Lab;
-use crate::lab::process::{is_running, send};
+use crate::lab::process::{freeze_all, is_running, send};
 use crate::lab::watch::status_of;
 use crate::lab::{DR, GROUP, HOME, wait};
 use crate::struck::REACHED_WITHIN;
@@ -86,6 +86,6 @@ pub fn kill_guard(lab: &Lab, step: &str) -> Result<String> {
 /// SIGSTOP to the guard alone.
 pub fn freeze_guard(lab: &Lab, step: &str) -> Result<(String, u32)> {
     let (effect, guard) = guard_at_work(lab, step)?;
-    send(guard, Signal::STOP);
+    freeze_all(&[guard]);
     Ok((effect, guard))
 }

@@ -12,6 +12,9 @@ use watchdog::domain::ids::Token;
 use watchdog::guard::host::{boot_nonce, boottime_ms};
 use watchdog::guard::protocol::{Answer, Reply, Request, Status};
 
+#[path = "../lab/stopped.rs"]
+mod stopped;
+
 /// A host.
 pub struct Host {
     pub dir: tempfile::TempDir,
@@ -203,6 +206,9 @@ impl Asked {
 pub fn signal_to(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
+    if signal == rustix::process::Signal::STOP {
+        stopped::until_stopped(pid.as_raw_nonzero().get().unsigned_abs());
+    }
 }
 
 pub fn warrant(run: &str, step: &str, n: u64) -> Warrant {

@@ -34,6 +34,7 @@ pub mod route53;
 pub mod scene;
 pub mod service;
 pub mod ssh;
+pub mod stopped;
 pub mod story;
 pub mod trip;
 pub mod wait;

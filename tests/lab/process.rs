@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::folder::Folder;
+use super::stopped::until_stopped;
 use super::wait;
 
 /// Environment variable that carries the lab's mark.
@@ -84,9 +85,11 @@ impl Part {
         }
     }
 
-    /// SIGSTOP to all of it.
+    /// SIGSTOP to all of it; returns when it has stopped.
     pub fn freeze(&self) {
-        self.signal_tree(Signal::STOP);
+        if self.ended().is_none() {
+            freeze_all(&tree(self.pid));
+        }
     }
 
     /// SIGCONT to all of it.
@@ -161,6 +164,12 @@ pub fn send(pid: u32, signal: Signal) {
     if let Some(pid) = pid {
         let _ = kill_process(pid, signal);
     }
+}
+
+/// SIGSTOP to all; returns when they have stopped.
+pub fn freeze_all(pids: &[u32]) {
+    pids.iter().for_each(|pid| send(*pid, Signal::STOP));
+    pids.iter().copied().for_each(until_stopped);
 }
 
 /// SIGKILL to all.

@@ -80,25 +80,25 @@ impl Service {
 
     /// SIGKILL.
     pub fn kill(&self) -> Result<()> {
-        let pid = running(&self.pid_file).with_context(|| format!("no service runs in {}", self.site))?;
+        let pid = self.pid()?;
         process::send(pid, rustix::process::Signal::KILL);
         wait::until_blocking("the service to end", Duration::from_secs(5), || (!process::is_running(pid)).then_some(()))
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP; returns when it has stopped.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(rustix::process::Signal::STOP)
+        process::freeze_all(&[self.pid()?]);
+        Ok(())
     }
 
     /// SIGCONT.
     pub fn thaw(&self) -> Result<()> {
-        self.signal(rustix::process::Signal::CONT)
+        process::send(self.pid()?, rustix::process::Signal::CONT);
+        Ok(())
     }
 
-    fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
-        let pid = running(&self.pid_file).with_context(|| format!("no service runs in {}", self.site))?;
-        process::send(pid, signal);
-        Ok(())
+    fn pid(&self) -> Result<u32> {
+        running(&self.pid_file).with_context(|| format!("no service runs in {}", self.site))
     }
 
     /// Whether its process lives.

@@ -12,6 +12,9 @@ use tokio::time::{Instant, sleep};
 use watchdog::domain::observation::{Failure, FailureKind, Measure};
 use watchdog::probe::{Probe, ProbeBuilder, ProbeSpec, ProbeSurroundings};
 
+#[path = "../lab/stopped.rs"]
+mod stopped;
+
 /// Generous: the machine may be busy with other builds.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const PG_BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -85,6 +88,9 @@ impl Running {
         for pid in self.pids() {
             let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
             let _ = rustix::process::kill_process(pid, signal);
+        }
+        if signal == rustix::process::Signal::STOP {
+            self.pids().into_iter().for_each(stopped::until_stopped);
         }
     }
 

@@ -12,6 +12,9 @@ use watchdog::domain::plan::GuardEndpoint;
 
 use crate::wait_until;
 
+#[path = "../lab/stopped.rs"]
+mod stopped;
+
 /// The options a guard's key is installed with.
 pub const RESTRICT: &str = "restrict";
 
@@ -118,6 +121,9 @@ impl Sshd {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             if name.starts_with("sshd") {
                 send(pid, signal);
+                if signal == Signal::STOP {
+                    stopped::until_stopped(pid);
+                }
             }
         }
     }
