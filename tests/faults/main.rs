@@ -8,6 +8,8 @@ mod calm;
 mod disks;
 mod one_way;
 mod purged;
+mod random;
+mod resident;
 mod rolling;
 mod route53;
 mod ssh_stalls;

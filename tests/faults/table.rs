@@ -83,3 +83,36 @@ cases! {
     p6_guards_frozen_inside_each_step: Guard Frozen Held(Inside), [&["fence"], &["promote"], &["services"]];
     p6_guards_frozen_with_each_effect_through: Guard Frozen Held(Through), [&["fence"], &["promote"], &["services"]];
 }
+
+macro_rules! each_alone {
+    ($($group:ident: $who:ident $what:ident $point:ident, $($step:ident)+;)+) => {$(
+        mod $group {
+            use super::{At, Case, Point, Result, What, Who, play_case};
+            $(
+                #[ignore = "wide: scripts/faults plays each point by itself"]
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $step() -> Result<()> {
+                    let (who, what, at) = (Who::$who, What::$what, At::Held(Point::$point));
+                    play_case(Case { who, what, at, stops: &[&[stringify!($step)]] }).await
+                }
+            )+
+        }
+    )+};
+}
+
+each_alone! {
+    alone_leader_killed_before: Leader Killed Before, fence dns promote services verify;
+    alone_leader_killed_inside: Leader Killed Inside, fence promote services;
+    alone_leader_killed_through: Leader Killed Through, fence promote services;
+    alone_leader_killed_after: Leader Killed After, fence dns promote services verify;
+    alone_leader_frozen_before: Leader Frozen Before, fence dns promote services verify;
+    alone_leader_frozen_inside: Leader Frozen Inside, fence promote services;
+    alone_leader_frozen_through: Leader Frozen Through, fence promote services;
+    alone_leader_frozen_after: Leader Frozen After, fence dns promote services verify;
+    alone_follower_killed_before: Follower Killed Before, fence dns promote services verify;
+    alone_follower_frozen_before: Follower Frozen Before, fence dns promote services verify;
+    alone_guard_killed_inside: Guard Killed Inside, fence promote services;
+    alone_guard_killed_through: Guard Killed Through, fence promote services;
+    alone_guard_frozen_inside: Guard Frozen Inside, fence promote services;
+    alone_guard_frozen_through: Guard Frozen Through, fence promote services;
+}

@@ -23,21 +23,30 @@ use crate::strike::{effect_of, follows};
 use crate::struck::Toll;
 use crate::table::{At, Case, What, Who};
 
+/// How a step may end well: by its effect, or a fence by the lease that ran out.
+const ENDS: [&str; 2] = ["done", "lease expired"];
 /// What is on its way to be told arrives within this.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
 
-/// Everything.
+/// Everything, for a row of the table.
 pub async fn upheld(lab: &Lab, case: &Case, run: &Run, toll: &Toll, old: &Client) -> Result<()> {
     for node in &lab.nodes {
         follows(lab, &node.name).await?;
     }
     refused_by_name(lab, case, run, toll).await?;
+    claims_tell(run, case, toll)?;
+    nothing_is_lost(lab, old).await?;
+    untouched_by_it(lab, run, toll, old).await
+}
+
+/// What holds whoever was struck, wherever.
+pub async fn untouched_by_it(lab: &Lab, run: &Run, toll: &Toll, old: &Client) -> Result<()> {
     each_effect_once(lab, toll)?;
     one_promotion(lab).await?;
     old_side_is_silent(lab, old).await?;
     zone_is_the_runs(lab, run).await?;
     one_run(lab, run).await?;
-    claims_tell(run, case, toll)?;
+    tokens_rise(run)?;
     shown(lab, run).await?;
     paged_once_per_key(lab, toll).await
 }
@@ -96,17 +105,23 @@ async fn one_promotion(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Nothing was acknowledged on the old side after the new one's first row; and since the old primary was stopped in good
-/// order with its standby listening, nothing that anybody acknowledged is missing.
+/// Nothing was acknowledged on the old side after the new one's first row.
 async fn old_side_is_silent(lab: &Lab, old: &Client) -> Result<()> {
     let (home, dr) = (lab.primary.address.to_string(), lab.standby.address.to_string());
     let first = lab.client()?.first_from(&dr, TOLD_WITHIN).await?;
+    for rows in [lab.client()?, old].map(Client::acknowledged) {
+        let late = rows.iter().filter(|row| row.by == home && row.at > first.at).count();
+        ensure!(late == 0, "{late} rows were acknowledged by {home} after the first by {dr}");
+    }
+    Ok(())
+}
+
+/// The old primary was stopped in good order with its standby listening: nothing that anybody acknowledged is missing.
+pub async fn nothing_is_lost(lab: &Lab, old: &Client) -> Result<()> {
     // Taken before the rows are read: what is acknowledged meanwhile need not be among them.
     let acknowledged = [lab.client()?, old].map(Client::acknowledged);
     let present: BTreeSet<i64> = lab.standby.row_ids().await?.into_iter().collect();
     for rows in acknowledged {
-        let late = rows.iter().filter(|row| row.by == home && row.at > first.at).count();
-        ensure!(late == 0, "{late} rows were acknowledged by {home} after the first by {dr}");
         let lost = rows.iter().filter(|row| !present.contains(&row.id)).count();
         ensure!(lost == 0 && !rows.is_empty(), "{lost} of {} acknowledged rows are lost", rows.len());
     }
@@ -146,11 +161,15 @@ async fn one_run(lab: &Lab, run: &Run) -> Result<()> {
     .await
 }
 
-/// Tokens rise; every struck holder had claimed, and whoever was not replaced claimed alone.
-fn claims_tell(run: &Run, case: &Case, toll: &Toll) -> Result<()> {
+fn tokens_rise(run: &Run) -> Result<()> {
     let numbers = run.claims.iter().map(|claim| claim.token.rsplit_once('.').and_then(|(_, n)| n.parse::<u64>().ok()));
     let numbers: Vec<u64> = numbers.collect::<Option<_>>().context("a token without a number")?;
     ensure!(numbers.is_sorted_by(|a, b| a < b), "tokens do not rise: {:?}", run.claims);
+    Ok(())
+}
+
+/// Every struck holder had claimed, and whoever was not replaced claimed alone.
+fn claims_tell(run: &Run, case: &Case, toll: &Toll) -> Result<()> {
     let mut nodes: Vec<&str> = run.claims.iter().map(|claim| claim.node.as_str()).collect();
     nodes.dedup();
     match case.who {
@@ -178,7 +197,7 @@ async fn shown(lab: &Lab, run: &Run) -> Result<()> {
         ensure!(told, "run show does not tell that {} claimed {}:\n{text}", claim.node, claim.token);
     }
     for step in ["fence", "dns", "promote", "services", "verify"] {
-        let told = text.lines().any(|line| line.contains(step) && line.contains("done"));
+        let told = text.lines().any(|line| line.contains(step) && ENDS.iter().any(|end| line.contains(end)));
         ensure!(told, "run show does not tell how {step} ended:\n{text}");
     }
     ensure!(text.contains("succeeded"), "run show does not tell how it ended:\n{text}");
