@@ -156,7 +156,8 @@ fn supervise(child: &mut Child, until_boottime_ms: u64, watch: &mut dyn Watch) -
             Ok(None) => {}
             Err(e) => return Ended::NotStarted(format!("its end cannot be awaited: {e}")),
         }
-        let stop = if boottime_ms() >= until_boottime_ms { Some(Stop::TimeOver) } else { watch.stop() };
+        // A later token's word first: a guard that slept past its time must not take what comes next for its own to do.
+        let stop = watch.stop().or_else(|| (boottime_ms() >= until_boottime_ms).then_some(Stop::TimeOver));
         if let Some(stop) = stop {
             end_group(child.id(), || matches!(child.try_wait(), Ok(None)));
             return Ended::Stopped(stop);

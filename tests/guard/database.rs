@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::process::Signal;
 use watchdog::domain::stuck::UNLATCH;
 use watchdog::guard::host::{boot_nonce, boottime_ms};
 use watchdog::guard::postgres::{ControlState, control_state};
 use watchdog::guard::protocol::{PostgresRole, Refusal, Reply, Request};
 
-use crate::host::{Host, act, read_back, text, wait_until, warrant};
+use crate::host::{Host, act, act_within, read_back, text, wait_until, warrant};
 use crate::server::Server;
 
 /// A folder that the server's user may pass through.
@@ -101,6 +102,26 @@ fn promote_is_reported_and_never_killed() {
     fs::write(&go, "").unwrap();
     assert!(matches!(promoting.answer(), (Reply::Done { acted: true, .. }, 0)));
     assert_eq!(standby.sql("SELECT pg_is_in_recovery()"), "f");
+}
+
+/// The guard sleeps through its deadline and through the word that its fence is called off.
+#[test]
+fn an_aborted_fence_is_not_gone_on_with_by_a_guard_that_slept() {
+    let dir = folder();
+    let primary = Server::primary(dir.path());
+    let stop = "stop_argv = [\"/bin/sleep\", \"60\"]\n";
+    let host = Host::new(&primary.guarded(stop));
+    let fencing = host.begin(&act_within(&warrant("r1", "fence", 5), "fence", 2000));
+    host.until_in_flight();
+    fencing.signal(Signal::STOP);
+    let called_off_at = boottime_ms();
+    host.ask(&Request::raise(&warrant("r1", "fence", 6), true));
+    wait_until("the deadline to pass", || (boottime_ms() > called_off_at + 2000).then_some(()));
+    fencing.signal(Signal::CONT);
+    let (reply, _) = fencing.answer();
+    assert!(matches!(&reply, Reply::Unknown { reason } if reason.contains("aborted by token 1.6")), "{reply:?}");
+    assert_eq!(host.events("fence"), ["started", "preempted"]);
+    assert_eq!(primary.sql("SELECT pg_is_in_recovery()"), "f", "the server was stopped all the same");
 }
 
 #[test]

@@ -98,11 +98,14 @@ fn kill(pg: &Postgres) {
     }
 }
 
-/// Waits. `Some` only where a later token wants the waiting ended.
+/// Waits. `Some` only where a later token wants the waiting ended: listened for once at least, also past the time.
 fn wait_until_gone(pg: &Postgres, supervisor: &mut Supervisor<'_>, until_boottime_ms: u64) -> Option<End> {
-    while postgres::gone(pg).is_err() && boottime_ms() < until_boottime_ms {
+    while postgres::gone(pg).is_err() {
         if let Some(Stop::Preempted(by)) = supervisor.stop() {
             return Some(End::Preempted(by));
+        }
+        if boottime_ms() >= until_boottime_ms {
+            break;
         }
         pause(5);
     }
