@@ -186,22 +186,25 @@ fn claims_tell(run: &Run, case: &Case, toll: &Toll) -> Result<()> {
 
 /// `run show` names every claim with its node, and every step's end.
 async fn shown(lab: &Lab, run: &Run) -> Result<()> {
-    let node = lab.nodes.first().context("no node")?;
-    let mut command = Command::new(binaries()?.watchdogctl);
-    command.args(["--endpoint", &node.listen.to_string(), "run", "show", GROUP]);
-    let text = run_async(command).await?;
-    for claim in &run.claims {
-        let told = text
-            .lines()
-            .any(|line| line.contains("claimed") && line.contains(&claim.token) && line.contains(&claim.node));
-        ensure!(told, "run show does not tell that {} claimed {}:\n{text}", claim.node, claim.token);
-    }
-    for step in ["fence", "dns", "promote", "services", "verify"] {
-        let told = text.lines().any(|line| line.contains(step) && ENDS.iter().any(|end| line.contains(end)));
-        ensure!(told, "run show does not tell how {step} ended:\n{text}");
-    }
-    ensure!(text.contains("succeeded"), "run show does not tell how it ended:\n{text}");
-    Ok(())
+    let listen = lab.nodes.first().context("no node")?.listen.to_string();
+    // Whoever has just been woken may hand leadership on meanwhile, and the answer is then: ask again.
+    wait::until("run show to tell the whole story", TOLD_WITHIN, async || {
+        let mut command = Command::new(binaries()?.watchdogctl);
+        command.args(["--endpoint", &listen, "run", "show", GROUP]);
+        let text = run_async(command).await?;
+        for claim in &run.claims {
+            let all = ["claimed", &claim.token, &claim.node];
+            let told = text.lines().any(|line| all.iter().all(|word| line.contains(word)));
+            ensure!(told, "run show does not tell that {} claimed {}:\n{text}", claim.node, claim.token);
+        }
+        for step in ["fence", "dns", "promote", "services", "verify"] {
+            let told = text.lines().any(|line| line.contains(step) && ENDS.iter().any(|end| line.contains(end)));
+            ensure!(told, "run show does not tell how {step} ended:\n{text}");
+        }
+        ensure!(text.contains("succeeded"), "run show does not tell how it ended:\n{text}");
+        Ok(())
+    })
+    .await
 }
 
 /// Both receivers were told; a page came again only where the leader that sent it could not write that down, and then
