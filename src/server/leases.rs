@@ -18,6 +18,8 @@ use crate::domain::lease::{GateSeen, Given, LeaseAnswer, LeaseAsked, LeaseReques
 use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::proto::LeaseWord;
 
+const FENCE_ORDERED: &str = "a fence was ordered";
+
 /// What each group's serving primary asked last, for the status. A request that was denied because another region serves
 /// is not remembered: what matters is who should hold the lease.
 #[derive(Debug, Default)]
@@ -189,7 +191,7 @@ impl LeaseDesk for Desk {
                 if self.leases.grant(&group, &region, arrived) {
                     (LeaseWord::Granted, String::new())
                 } else {
-                    (LeaseWord::Denied, "a fence was ordered".to_owned())
+                    (LeaseWord::Denied, FENCE_ORDERED.to_owned())
                 }
             }
             LeaseAnswer::OpenEnded { unbind, why } => {
@@ -200,7 +202,9 @@ impl LeaseDesk for Desk {
                 }
                 match self.serves_elsewhere(&group, &region) {
                     Some(why) => (LeaseWord::Denied, why),
-                    None => (LeaseWord::OpenEnded, why),
+                    // A guard that cannot write down that its gate is open takes it for a grant.
+                    None if self.leases.grant(&group, &region, arrived) => (LeaseWord::OpenEnded, why),
+                    None => (LeaseWord::Denied, FENCE_ORDERED.to_owned()),
                 }
             }
             LeaseAnswer::Unreliable { why } => {

@@ -29,6 +29,8 @@ pub enum Mutation {
     ForgetsEarlierLeaders,
     /// 4: a leader does not wait for what it granted itself.
     ForgetsOwnGrants,
+    /// 4: a leader does not wait for what it called open-ended.
+    OpenEndedIsNoGrant,
     /// 4: no margin for the rate of clocks.
     NoRateMargin,
     /// 5: holds are not asked about.

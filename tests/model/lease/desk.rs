@@ -78,7 +78,7 @@ fn confirm(model: &LeaseModel, world: &mut World, n: u8, request: Request, at: u
         draw_anew(model, world, n);
     }
     match finding {
-        Finding::Open { unbind: false } => say(model, world, n, request, Said::OpenEnded),
+        Finding::Open { unbind: false } => open(model, world, n, request, at),
         Finding::Denied => say(model, world, n, request, Said::Denied),
         Finding::Grant { bind: None } => {
             world.node(n).desk.insert(request.nonce, Paper::Granting { request, at });
@@ -144,7 +144,7 @@ fn commit(
             world.node(n).desk.insert(request.nonce, Paper::Granting { request, at });
         }
         Finding::Open { .. } if model.bound.breaks(Mutation::OpensBeforeUnbinding) => {
-            say(model, world, n, request, Said::OpenEnded);
+            open(model, world, n, request, at);
         }
         Finding::Open { .. } | Finding::Unreliable => {
             if is_taken && !unheard && unbind(model, world) {
@@ -152,9 +152,11 @@ fn commit(
                 // Where a promotion ended the binding, it counts on a gate that stays shut.
                 let serves = model.log.brief(world.head).serving.as_deref() == Some(HOME);
                 let opens = matches!(finding, Finding::Open { .. });
-                let opens = opens && (serves || model.bound.breaks(Mutation::OpensWhateverServes));
-                let said = if opens { Said::OpenEnded } else { Said::Denied };
-                say(model, world, n, request, said);
+                if opens && (serves || model.bound.breaks(Mutation::OpensWhateverServes)) {
+                    open(model, world, n, request, at);
+                } else {
+                    say(model, world, n, request, Said::Denied);
+                }
             } else {
                 // No answer.
                 let node = world.node(n);
@@ -170,6 +172,19 @@ fn commit(
 /// False: a promotion counts on the binding.
 fn unbind(model: &LeaseModel, world: &mut World) -> bool {
     model.write(world, Cmd::Unbind) || model.log.brief(world.head).bound.is_none()
+}
+
+/// A guard that cannot write down that its gate is open takes it for a grant, and so it counts as one.
+fn open(model: &LeaseModel, world: &mut World, n: u8, request: Request, at: u8) {
+    let node = world.node(n);
+    if model.bound.breaks(Mutation::OpenEndedIsNoGrant) || model.bound.breaks(Mutation::OpensWhateverServes) {
+        return say(model, world, n, request, Said::OpenEnded);
+    }
+    if node.stopped {
+        return say(model, world, n, request, Said::Denied);
+    }
+    node.last_granted = node.last_granted.max(Some(at));
+    say(model, world, n, request, Said::OpenEnded);
 }
 
 fn grant(model: &LeaseModel, world: &mut World, n: u8, request: Request, at: u8) {

@@ -31,6 +31,7 @@ const TABLE: &[Row] = &[
     (Mutation::GrantsUnconfirmed, LEADERS, SILENCE),
     (Mutation::ForgetsEarlierLeaders, LEADERS, SILENCE),
     (Mutation::ForgetsOwnGrants, ONE_LOOK, SILENCE),
+    (Mutation::OpenEndedIsNoGrant, Bound { pauses: 1, faults: 1, moments: 2, ..QUIET }, SILENCE),
     (Mutation::NoRateMargin, ONE_LOOK, SILENCE),
     (Mutation::HoldsAreNotAsked, HOLDS, SILENCE),
     (Mutation::HoldsAreNotEnded, HOLDS, SILENCE),
