@@ -114,14 +114,20 @@ fn check(request: &RenewRequest, (cluster, epoch): (ClusterName, u64)) -> Result
         if word.len() > WORD_BYTES_MAX || (word.is_empty() && field != "gate_detail") {
             return Err(invalid(field, format!("must have 1 to {WORD_BYTES_MAX} bytes, has {}", word.len())));
         }
+        if field != "gate_detail" && has_control(word) {
+            return Err(invalid(field, "has control characters"));
+        }
     }
-    if request.holders.len() > HOLDERS_MAX || request.holders.iter().any(|name| name.len() > WORD_BYTES_MAX) {
+    if request.holders.len() > HOLDERS_MAX
+        || request.holders.iter().any(|name| name.len() > WORD_BYTES_MAX || has_control(name))
+    {
         return Err(invalid("holders", format!("at most {HOLDERS_MAX} names of at most {WORD_BYTES_MAX} bytes")));
     }
     if request.ttl_ms == 0 {
         return Err(invalid("ttl_ms", "must be above 0"));
     }
-    let detail = request.gate_detail.clone();
+    // It reaches the audit and people's terminals.
+    let detail: String = request.gate_detail.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let gate = match request.gate() {
         GateState::Bounded => GateSeen::Bounded { evidence: detail },
         GateState::OpenEnded => GateSeen::OpenEnded,
@@ -149,6 +155,10 @@ fn told(request: &RenewRequest) -> Told {
     });
     let holds: Vec<HoldTold> = holds.collect();
     Told { open_for_ms: request.open_for_ms, holds: holds.iter().filter(known).cloned().collect() }
+}
+
+fn has_control(word: &str) -> bool {
+    word.chars().any(char::is_control)
 }
 
 fn reply(nonce: u64, word: Word) -> RenewReply {

@@ -72,11 +72,23 @@ fn the_costliest_files_are_judged_within_bounds() {
 fn any_guard_configuration_is_sound_or_named_with_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guard.toml");
-    let corpus = corpus::samples(|name| name.starts_with("guard"));
+    let mut corpus = corpus::samples(|name| name.starts_with("guard"));
+    let with_lease: Vec<Vec<u8>> = corpus.iter().map(|sample| uncommented(sample, "# [lease]")).collect();
+    assert!(with_lease.iter().zip(&corpus).any(|(with, without)| with != without), "a sample of [lease] is shipped");
+    corpus.extend(with_lease);
     Target::new("guard configuration", corpus).run(|bytes| {
         fs::write(&path, bytes).unwrap();
         loaded(&path)
     });
+}
+
+/// A sample with the paragraph that it shows in comments from here on.
+fn uncommented(sample: &[u8], from: &str) -> Vec<u8> {
+    let text = String::from_utf8(sample.to_vec()).unwrap();
+    let Some((before, after)) = text.split_once(from) else { return sample.to_vec() };
+    let (shown, rest) = after.split_once("\n\n").unwrap_or((after, ""));
+    let shown = format!("{from}{shown}").replace("\n# ", "\n");
+    format!("{before}{}\n\n{rest}", shown.trim_start_matches("# ")).into_bytes()
 }
 
 fn loaded(path: &Path) -> Result<(), String> {
@@ -91,7 +103,12 @@ fn loaded(path: &Path) -> Result<(), String> {
             holds(config.groups.iter().all(|group| guard::is_name(group.as_str())), || format!("{:?}", config.groups))?;
             let mut argv = config.action.values().flat_map(|action| &action.argv);
             let fixed = |words: &Vec<String>| words.first().is_some_and(|program| !program.starts_with('{'));
-            holds(argv.all(fixed), || format!("{:?}", config.action))
+            holds(argv.all(fixed), || format!("{:?}", config.action))?;
+            let Some(lease) = config.lease else { return Ok(()) };
+            let is_renewed = lease.renew_every_ms() > 0 && lease.renew_every_ms() <= lease.ttl_ms / 3;
+            holds(is_renewed && (500..=60_000).contains(&lease.ttl_ms), || format!("{lease:?}"))?;
+            let is_held = lease.holder_names().iter().all(|host| guard::is_name(host.as_str()) && host != &lease.host);
+            holds(is_held && !lease.nodes.is_empty(), || format!("{lease:?}"))
         }
     }
 }

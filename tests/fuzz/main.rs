@@ -14,6 +14,7 @@ mod http;
 #[path = "../storage/image.rs"]
 #[allow(dead_code, reason = "shared with the tests of the storage")]
 mod image;
+mod lease;
 mod log;
 mod meter;
 mod mutate;

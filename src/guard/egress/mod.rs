@@ -11,7 +11,7 @@ mod bpf;
 pub mod cgroup;
 mod kernel;
 mod lock;
-mod nft;
+pub mod nft;
 pub mod probe;
 mod scope;
 pub mod sockets;

@@ -187,15 +187,25 @@ impl Lease {
 /// The table as the kernel has it; `None` where there is none.
 fn list(table: &str) -> Result<Option<Vec<Value>>, EgressError> {
     match nft("list its table", &["-j", "list", "table", "inet", table], "") {
-        Ok(said) => {
-            let parsed: Option<Value> = serde_json::from_str(&said).ok();
-            let rows = parsed.and_then(|mut all| all.get_mut("nftables")?.as_array_mut().map(std::mem::take));
-            let fault = || EgressError::Nft { what: "list its table", said: "it printed no JSON we know".to_owned() };
-            rows.map(Some).ok_or_else(fault)
-        }
+        Ok(said) => rows_in(&said).map(Some),
         Err(EgressError::Nft { said, .. }) if said.contains("No such file or directory") => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn rows_in(said: &str) -> Result<Vec<Value>, EgressError> {
+    let parsed: Option<Value> = serde_json::from_str(said).ok();
+    let rows = parsed.and_then(|mut all| all.get_mut("nftables")?.as_array_mut().map(std::mem::take));
+    rows.ok_or_else(|| EgressError::Nft { what: "list its table", said: "it printed no JSON we know".to_owned() })
+}
+
+/// What `nft -j list table` printed: the deadline, and all else that is compared with what was written.
+///
+/// # Errors
+/// It is no such listing, or its deadline cannot be read from it.
+pub fn listed(said: &str, port: u16) -> Result<(u64, Vec<String>), EgressError> {
+    let rows = rows_in(said)?;
+    Ok((deadline_in(&rows, port)?, lasting(&rows)))
 }
 
 fn text_at<'a>(row: &'a Value, path: &str) -> &'a str {

@@ -118,6 +118,28 @@ fn socket_in(body: &[u8]) -> Option<Socket> {
     Some(Socket { family, state, id, port, peer, inode: u32_at(body, 68)?, cgroup })
 }
 
+/// Adds the sockets of one piece of the kernel's answer. True: it was the last.
+fn take_in(bytes: &[u8], port: u16, found: &mut Vec<Socket>) -> io::Result<bool> {
+    for (kind, body) in messages(bytes) {
+        match kind {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => error_in(body)?,
+            _ => found.extend(socket_in(body).filter(|socket| socket.port == port)),
+        }
+    }
+    Ok(false)
+}
+
+/// The peers of the sockets with that local port in one piece of the kernel's answer.
+///
+/// # Errors
+/// What the kernel said instead.
+pub fn peers_in(bytes: &[u8], port: u16) -> io::Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    take_in(bytes, port, &mut found)?;
+    Ok(found.into_iter().map(|socket| socket.peer).collect())
+}
+
 /// The TCP sockets of this network namespace with a local port.
 fn with_port(port: u16, states: u32) -> io::Result<Vec<Socket>> {
     let mut found = Vec::new();
@@ -127,14 +149,10 @@ fn with_port(port: u16, states: u32) -> io::Result<Vec<Socket>> {
         id[..2].copy_from_slice(&port.to_be_bytes());
         send(&link, &request(SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, family, states, &id), SendFlags::empty())?;
         let mut bytes = vec![0; ANSWER_BYTES];
-        'answer: loop {
+        loop {
             let (length, _) = recv(&link, bytes.as_mut_slice(), RecvFlags::empty())?;
-            for (kind, body) in messages(&bytes[..length]) {
-                match kind {
-                    NLMSG_DONE => break 'answer,
-                    NLMSG_ERROR => error_in(body)?,
-                    _ => found.extend(socket_in(body).filter(|socket| socket.port == port)),
-                }
+            if take_in(&bytes[..length], port, &mut found)? {
+                break;
             }
         }
     }

@@ -3,7 +3,7 @@
 //! [`hold`] is a standby guard's word not to promote. [`keeper`] decides, purely, when a primary's gate may stand open,
 //! and tells what becomes of it when something dies; [`primary`] does what it says, at a [`gate`]; [`serve`] is the
 //! resident process for both; [`boot`] what the boot gate asks besides the latch; [`glass`] an operator's word;
-//! [`files`] what they tell each other; [`config`] whom to ask.
+//! [`files`] what they tell each other, [`wire`] how answers are read; [`config`] whom to ask.
 
 pub mod boot;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod hold;
 pub mod keeper;
 pub mod primary;
 pub mod serve;
+pub mod wire;
 
 use super::records::RecordError;
 

@@ -14,7 +14,8 @@ use super::ServeError;
 use super::config::Lease;
 use super::files::{self, Now};
 use super::gate::{Gate, GateError};
-use super::keeper::{Action, Keeper, LeaseRecord, Look, Said, Settings, Word};
+use super::keeper::{Action, Keeper, LeaseRecord, Look, Said, Settings};
+use super::wire;
 use crate::clock::unix_now;
 use crate::domain::ids::{GroupName, HostName, Token};
 use crate::domain::lease::{GateSeen, HoldTold};
@@ -26,7 +27,7 @@ use crate::guard::records::{self, RecordError};
 use crate::guard::token_store::{self, GroupFiles};
 use crate::proto::hold_client::HoldClient;
 use crate::proto::lease_client::LeaseClient;
-use crate::proto::{GateState, HoldGround, HoldRequest, LeaseWord, RenewReply, RenewRequest};
+use crate::proto::{GateState, HoldGround, HoldRequest, RenewRequest};
 
 /// Answers that wait to be read.
 const ANSWERS_MAX: usize = 64;
@@ -335,8 +336,8 @@ impl Primary {
         self.calls.spawn(async move {
             let mut client = LeaseClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             let said = match tokio::time::timeout(Duration::from_millis(ttl_ms), client.renew(request)).await {
-                Ok(Ok(reply)) => read(reply.into_inner(), nonce),
-                Ok(Err(status)) => Err(status.message().to_owned()),
+                Ok(Ok(reply)) => wire::read_renewal(reply.into_inner(), nonce),
+                Ok(Err(status)) => Err(wire::words(status.message())),
                 Err(_) => Err("no answer within the TTL".to_owned()),
             };
             // Nobody listens any more: the guard ends.
@@ -359,12 +360,8 @@ impl Primary {
         self.calls.spawn(async move {
             let mut client = HoldClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             let granted = match tokio::time::timeout(Duration::from_millis(ttl_ms), client.hold(request)).await {
-                Ok(Ok(reply)) => match reply.into_inner() {
-                    reply if reply.nonce != nonce => Err("the answer is not to this request".to_owned()),
-                    reply if reply.granted => Ok(()),
-                    reply => Err(reply.why),
-                },
-                Ok(Err(status)) => Err(status.message().to_owned()),
+                Ok(Ok(reply)) => wire::read_hold(reply.into_inner(), nonce),
+                Ok(Err(status)) => Err(wire::words(status.message())),
                 Err(_) => Err("no answer within the TTL".to_owned()),
             };
             let _ended = send.send(Came::Held { nonce, granted, from }).await;
@@ -375,26 +372,4 @@ impl Primary {
 fn told(hold: HoldTold) -> crate::proto::HoldTold {
     let ground = Some(HoldGround { epoch: hold.ground.epoch, n: hold.ground.n });
     crate::proto::HoldTold { host: hold.host.0, for_ms: hold.for_ms, ground }
-}
-
-/// A leader's answer as the keeper takes it.
-fn read(reply: RenewReply, nonce: u64) -> Result<(Said, u64), String> {
-    if reply.nonce != nonce {
-        return Err("the answer is not to this request".to_owned());
-    }
-    let word = match reply.word() {
-        LeaseWord::Granted => Word::Granted,
-        LeaseWord::OpenEnded => Word::OpenEnded,
-        LeaseWord::Denied => Word::Denied,
-        LeaseWord::Unspecified => return Err(format!("an answer this guard does not know ({})", reply.word)),
-    };
-    let said = Said {
-        word,
-        why: reply.why,
-        bound: reply.bound,
-        holders: reply.holders.into_iter().map(HostName).collect(),
-        ground: reply.ground.map(|ground| Token { epoch: ground.epoch, n: ground.n }),
-        ttl_ms: reply.ttl_ms,
-    };
-    Ok((said, reply.challenge))
 }

@@ -12,9 +12,9 @@ use tonic::{Request, Response, Status};
 
 use super::ServeError;
 use super::gate::Gate;
-use super::hold::{self, Ask};
+use super::hold;
 use super::primary::{self, Site};
-use crate::domain::ids::Token;
+use super::wire;
 use crate::guard::commit_gate::BothLayers;
 use crate::guard::commit_gate::keep::CommitGate;
 use crate::guard::config::Config;
@@ -41,15 +41,7 @@ impl Hold for Holds {
         let arrived_ms = boottime_ms();
         let request = request.into_inner();
         let nonce = request.nonce;
-        let ground = request.ground.ok_or_else(|| Status::invalid_argument("ground: is missing"))?;
-        let ask = Ask {
-            cluster: request.cluster.as_str().into(),
-            epoch: request.epoch,
-            group: request.group.as_str().into(),
-            host: request.host.as_str().into(),
-            ttl_ms: request.ttl_ms,
-            ground: Token { epoch: ground.epoch, n: ground.n },
-        };
+        let ask = wire::asked_for_hold(&request)?;
         let Ok(place) = self.room.clone().try_acquire_owned() else {
             return Err(Status::resource_exhausted("other holds are being looked into: ask again"));
         };
