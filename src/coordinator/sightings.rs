@@ -9,10 +9,8 @@ use tokio::time::Instant;
 
 use crate::domain::ids::{NodeId, UnixMs};
 use crate::domain::observation::Report;
-use crate::domain::view::{Sight, View};
+use crate::domain::view::{Sight, View, agrees};
 
-/// Two clocks that differ by more do not agree, milliseconds.
-const CLOCK_TOLERANCE_MS: u64 = 5000;
 /// A process that has not reported for so long may have been followed by one with an earlier clock.
 const INCARNATION_SILENCE: Duration = Duration::from_secs(5);
 /// Reports are kept from so many nodes at most: more than any cluster has.
@@ -68,7 +66,7 @@ impl Sightings {
         let agreeing = sights
             .iter()
             .filter(|(id, _)| voters.contains(id))
-            .filter(|(_, sight)| sight.report.clock.plus(sight.age_ms).0.abs_diff(clock.0) <= CLOCK_TOLERANCE_MS)
+            .filter(|(_, sight)| agrees(sight.clock(), clock))
             .count();
         let clock_agrees = agreeing > voters.len() / 2;
         View { self_id, voters, sights, watched_ms: 0, clock_agrees }

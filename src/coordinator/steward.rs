@@ -1,6 +1,6 @@
-//! Who should lead: a node that the others' reports reach, under the configuration in force, and rather the witness than
-//! DR, rather DR than the serving region, so that the loss of any one site costs the serving side neither an election nor
-//! its lease.
+//! Who should lead: a node that the others' reports reach, under the configuration in force, whose clock is right (name
+//! servers take no update signed at another time), and rather the witness than DR, rather DR than the serving region, so
+//! that the loss of any one site costs the serving side neither an election nor its lease.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,12 +42,13 @@ impl Steward {
         }
         // A run goes on under whoever holds it; only a node that may not act hands it on.
         let is_calm = is_idle && state.groups.values().all(|group| group.open_run.is_none());
-        if Instant::now() < self.not_before || (ours && !is_calm) {
+        let is_late = is_idle && self.is_off(view);
+        if Instant::now() < self.not_before || (ours && !is_calm && !is_late) {
             return false;
         }
         let Some(better) = self.better(state, digest, view, ours) else { return false };
         self.not_before = Instant::now() + RETRY;
-        tracing::info!(to = %better, same_configuration = ours, "handing leadership over");
+        tracing::info!(to = %better, same_configuration = ours, clock_is_off = is_late, "handing leadership over");
         match self.coordinator.journal.transfer(better).await {
             Ok(()) => false,
             Err(error) => {
@@ -62,6 +63,12 @@ impl Steward {
     fn is_deaf(&self, view: &View) -> bool {
         let lasts = self.coordinator.policy.groups.values().map(|rules| rules.observation_ttl_ms).max();
         lasts.is_some_and(|ttl_ms| view.watched_ms > ttl_ms && !view.is_settled(ttl_ms))
+    }
+
+    /// A majority's clocks agree with each other, and not with this node's.
+    fn is_off(&self, view: &View) -> bool {
+        let on_time = view.on_time(FRESH_MS);
+        !on_time.is_empty() && !on_time.contains(&self.coordinator.node)
     }
 
     /// To whoever takes it, another one each time.
@@ -84,11 +91,14 @@ impl Steward {
     }
 
     fn better(&self, state: &ClusterState, digest: &ConfigDigest, view: &View, ours: bool) -> Option<NodeId> {
-        let own_rank = if ours { self.rank(state, self.coordinator.node) } else { usize::MAX };
+        let must = !ours || self.is_off(view);
+        let own_rank = if must { usize::MAX } else { self.rank(state, self.coordinator.node) };
+        let on_time = view.on_time(FRESH_MS);
         view.fresh(FRESH_MS)
             .filter(|(id, sight)| {
                 *id != self.coordinator.node && &sight.report.digest == digest && !sight.report.isolated
             })
+            .filter(|(id, _)| on_time.is_empty() || on_time.contains(id))
             .map(|(id, _)| (self.rank(state, id), id))
             .filter(|(rank, _)| *rank < own_rank)
             .min()
