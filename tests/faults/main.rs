@@ -5,6 +5,7 @@
 mod lab;
 
 mod calm;
+mod clocks;
 mod disks;
 mod one_way;
 mod purged;
