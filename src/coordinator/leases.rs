@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::domain::ids::{GroupName, RegionName};
+use crate::domain::mutation::{Mutation, is_out};
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -28,6 +29,9 @@ impl Leases {
     /// Nothing is granted to this region's primary from now on. Called before a fence's or promotion's intent is proposed, whatever
     /// becomes of the proposal.
     pub fn stop(&self, group: &GroupName, region: &RegionName) {
+        if is_out(Mutation::GrantAfterFence) {
+            return;
+        }
         self.slots().entry((group.clone(), region.clone())).or_default().is_stopped = true;
     }
 

@@ -115,7 +115,8 @@ pub fn lapse_step() -> StepId {
 
 /// Only what was bound before the fence's intent proves anything by its silence.
 fn lapse(group: &GroupState, run: &Run, hand: &Hand) -> Option<Move> {
-    let is_bound = group.lease.as_ref().is_some_and(|lease| &lease.region == run.from());
+    let is_bound =
+        group.lease.as_ref().is_some_and(|lease| &lease.region == run.from()) || is_out(Mutation::SilenceUnbound);
     if !is_bound || group.pause.is_some() || !matches!(run.fencing, Fencing::Lease { .. }) {
         return None;
     }

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::{GroupName, HostName, RegionName, Token, UnixMs};
+use super::mutation::{Mutation, is_out};
 use super::policy::Fencing;
 use super::state::{ClusterState, GroupState};
 
@@ -172,6 +173,9 @@ pub struct GrantsSeen {
 
 /// How long a lease of `ttl_ms` is waited for from the latest moment its request can have been sent, milliseconds.
 pub fn silence_ms(ttl_ms: u64) -> u64 {
+    if is_out(Mutation::NoRateMargin) {
+        return ttl_ms;
+    }
     ttl_ms.saturating_mul(100 + RATE_MARGIN_PERCENT).div_ceil(100)
 }
 

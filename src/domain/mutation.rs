@@ -30,6 +30,26 @@ pub enum Mutation {
     ManyOpenRuns,
     /// A failover may follow another at once.
     NoCooldown,
+    /// A lease is waited for no longer than its TTL.
+    NoRateMargin,
+    /// A granted lease counts from when the answer came.
+    GrantFromArrival,
+    /// A leader goes on granting after it has proposed a fence.
+    GrantAfterFence,
+    /// Silence proves something also where no lease is bound.
+    SilenceUnbound,
+    /// Silence counts although promotion holds may renew the lease.
+    HoldsNotEnded,
+    /// A request that was held up on its way may bind the lease.
+    ChallengeUnchecked,
+    /// The gate may be opened before the unbinding is committed.
+    OpenBeforeUnbind,
+    /// The gate is opened by the answer to any request, however old.
+    OpenOutOfOrder,
+    /// A primary's guard asks nobody for promotion holds.
+    HoldsNotAsked,
+    /// Orders leave nothing in the audit.
+    OrdersNotAudited,
 }
 
 #[cfg(feature = "simulation")]

@@ -5,7 +5,7 @@ mod actuators;
 mod backend;
 mod http;
 pub mod journal;
-mod leases;
+pub mod leases;
 mod pager;
 mod readiness;
 

@@ -67,8 +67,12 @@ enum Verified {
 
 fn verify_there(world: &mut World, asker: Asker<Verified>, token: Token) {
     let at = site::VALUES.iter().position(|value| *value == world.zone.value).unwrap_or(0);
+    let now = world.now();
     let host = &mut world.hosts[at];
-    let found = if !host.takes_writes() || !host.services {
+    if host.frozen {
+        return;
+    }
+    let found = if !host.acknowledges(now) || !host.services {
         Verified::Not
     } else if host.database.token > token {
         Verified::Held(host.database.token)

@@ -77,7 +77,7 @@ pub fn of_environment(name: &str) -> Option<u64> {
 pub fn one_seed() -> Option<Asked> {
     let seed = of_environment("SEED")?;
     let name = std::env::var("MUTANT").unwrap_or_default();
-    let mutant = ALL.iter().map(|(known, ..)| *known).find(|known| *known == name);
+    let mutant = ALL.iter().map(|taken| taken.name).find(|known| *known == name);
     Some(Asked { seed, mutant })
 }
 
@@ -107,7 +107,7 @@ pub fn ask(asked: &Asked) -> Told {
 
 /// Asks for one schedule after the other, on all cores, until one answers `wanted`; answers the first of those.
 pub fn first_that(
-    seeds: std::ops::Range<u64>,
+    seeds: impl Iterator<Item = u64> + Send,
     mutant: Option<&'static str>,
     figures: &mut Figures,
     wanted: impl Fn(&Told) -> bool + Sync,
@@ -144,7 +144,7 @@ pub fn first_that(
 pub fn child() {
     let Some(seed) = of_environment("CHILD_SEED") else { return };
     let name = std::env::var("CHILD_MUTANT").unwrap_or_default();
-    let mutant = ALL.iter().find(|(known, ..)| *known == name).map(|(_, mutant, ..)| *mutant);
+    let mutant = ALL.iter().find(|taken| taken.name == name).map(|taken| taken.mutant);
     let (done, ended) = channel();
     // A thread that has hashed nothing yet: whatever it hashes follows from the seed.
     std::thread::spawn(move || drop(done.send(drive::run(seed, mutant))));

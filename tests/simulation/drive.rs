@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::chance::{Chance, seed_the_system};
 use crate::faults;
 use crate::host::{self, Host, Kind};
+use crate::keeping::{self, Side};
 use crate::mutation::{self, Mutant};
 use crate::node::{Kit, Machine};
 use crate::promises::{self, Promises};
@@ -83,12 +84,21 @@ impl Simulation {
         let settings = Settings::draw(&mut chance);
         let planned = schedule::draw(&mut chance, &settings);
         let policy = site::policy(&settings);
-        let hosts = vec![
+        let mut hosts = vec![
             Host::new("db-hcmc", site::REGIONS[0], Kind::Primary),
             Host::new("db-hanoi", site::REGIONS[1], Kind::Standby),
         ];
+        for (host, at) in hosts.iter_mut().zip(0..) {
+            if let Some(lease) = settings.lease.filter(|_| !settings.is_fencing_none) {
+                let mut nodes: Vec<u64> = (1..).take(settings.nodes.len()).collect();
+                nodes.rotate_left(at);
+                host.fast_ppm = lease.fast_ppm[at];
+                host.lease = Some(Side::new(lease.ttl_ms, nodes));
+            }
+        }
         let world = World::new(seed, hosts, NameServer::new(site::VALUES[0]), Promises::new(policy.clone()));
-        let kit = Kit { shared: Shared::new(world), doors: Doors::default(), policy };
+        let desks = world.desks.clone();
+        let kit = Kit { shared: Shared::new(world), doors: Doors::default(), desks, policy };
         let machines: Vec<Machine> = (1..).zip(&settings.nodes).map(|(id, _)| Machine::new(id, seed)).collect();
         kit.shared.lock().note(format!("{settings:?}"));
         let mut due = Vec::new();
@@ -118,6 +128,9 @@ impl Simulation {
     fn until_its_end(&mut self) -> Ended {
         for machine in &mut self.machines {
             machine.start(&self.kit);
+        }
+        for at in 0..2 {
+            keeping::start(&mut self.kit.shared.lock(), at);
         }
         let mut rested = None;
         while self.is_whole() {

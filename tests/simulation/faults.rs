@@ -13,7 +13,7 @@ use crate::host::{self, Mood};
 use crate::schedule::{Fault, Order, Who};
 use crate::site;
 use crate::world::{MS, Place, SECOND, World};
-use crate::{guard, world};
+use crate::{guard, keeping, world};
 
 pub fn begin(simulation: &mut Simulation, nth: usize) {
     let planned = simulation.planned[nth].clone();
@@ -81,6 +81,12 @@ fn strike(simulation: &mut Simulation, fault: Fault, struck: Option<usize>, last
             let catch = (verb.to_owned(), lasts.unwrap_or(3 * SECOND), counts);
             simulation.kit.shared.lock().catches.push(catch);
         }
+        Fault::AllDown => {
+            for at in 0..simulation.machines.len() {
+                simulation.machines[at].crash(&simulation.kit, None);
+                simulation.machines[at].restart_at = Some(now + lasts.unwrap_or(SECOND));
+            }
+        }
         _ => strike_world(simulation, fault, struck),
     }
 }
@@ -114,6 +120,10 @@ fn strike_world(simulation: &mut Simulation, fault: Fault, struck: Option<usize>
         Fault::GuardFails { host } => world.hosts[host].mood.fails = true,
         Fault::GuardHangs { host } => world.hosts[host].mood.hangs = true,
         Fault::ProviderDown => world.provider_down = true,
+        Fault::FreezeHost { host } => host::freeze(world, host),
+        Fault::FreezeGuard { host } => set_guard_frozen(world, host, true),
+        Fault::KillGuard { host } => keeping::kill(world, host),
+        Fault::LeaseLate { most } => world.late = most,
         Fault::Rejoin { host } => host::rejoin(world, host),
         Fault::Unlatch { host } => host::unlatch(world, host),
         _ => {}
@@ -137,6 +147,10 @@ fn ways_of(simulation: &Simulation, fault: Fault, struck: Option<usize>) -> Vec<
         }
         (Fault::CutHost { host, .. }, Some(at)) => {
             vec![(place(at), Place::Host(host)), (Place::Host(host), place(at))]
+        }
+        (Fault::Hermit { host }, _) => {
+            let nodes = simulation.machines.iter().map(|machine| Place::Node(machine.id));
+            nodes.flat_map(|node| [(node, Place::Host(host)), (Place::Host(host), node)]).collect()
         }
         (Fault::CutSites { a, b }, _) => {
             let within = |site: usize| {
@@ -188,8 +202,19 @@ pub fn end(simulation: &mut Simulation, nth: usize) {
         Fault::GuardFails { host } => world.hosts[host].mood.fails = false,
         Fault::GuardHangs { host } => guard::recover(world, host),
         Fault::ProviderDown => world.provider_down = false,
+        Fault::FreezeHost { host } => host::thaw(world, host),
+        Fault::FreezeGuard { host } => set_guard_frozen(world, host, false),
+        Fault::KillGuard { host } => keeping::start(world, host),
+        Fault::LeaseLate { .. } => world.late = 0,
         _ => {}
     }
+}
+
+fn set_guard_frozen(world: &mut World, at: usize, is_frozen: bool) {
+    if let Some(side) = &mut world.hosts[at].lease {
+        side.is_guard_frozen = is_frozen;
+    }
+    keeping::thaw(world, at);
 }
 
 fn connect_databases(world: &mut World) {
@@ -226,10 +251,14 @@ pub fn mend(simulation: &mut Simulation) {
     for at in 0..world.hosts.len() {
         guard::recover(world, at);
         world.hosts[at].mood = Mood::default();
+        host::thaw(world, at);
+        set_guard_frozen(world, at, false);
+        keeping::start(world, at);
     }
+    world.late = 0;
     // The standby's host is looked after; the lost primary may stay lost.
     host::power_on(world, 1);
-    if !world.hosts[1].database.running {
+    if !world.hosts[1].database.running && !world.hosts[1].wants_start {
         host::start_database(world, 1);
     }
 }

@@ -3,10 +3,11 @@
 
 use watchdog::domain::ids::{Token, UnixMs};
 use watchdog::guard::protocol::{
-    Answer, FENCE, GroupStatus, InFlight, LatchMark, PROMOTE, PostgresStatus, RAISE, Refusal, Reply, Request, STATUS,
-    Status,
+    Answer, FENCE, GroupStatus, HoldShown, InFlight, LatchMark, PROMOTE, PostgresStatus, RAISE, Refusal, Reply,
+    Request, STATUS, Status,
 };
 
+use crate::holding;
 use crate::host::{Host, Kind, Line, Work, duration, tick};
 use crate::mutation::{Mutant, is_in};
 use crate::world::{Asker, World};
@@ -19,7 +20,7 @@ pub fn receive(world: &mut World, at: usize, line: String, asker: Back) {
     if !host.on {
         return;
     }
-    if host.mood.hangs {
+    if host.mood.hangs || host.frozen {
         host.held_up.push((line, asker));
         return;
     }
@@ -37,6 +38,14 @@ pub fn receive(world: &mut World, at: usize, line: String, asker: Back) {
 /// What waited while the guard hung is read now.
 pub fn recover(world: &mut World, at: usize) {
     world.hosts[at].mood.hangs = false;
+    read_held_up(world, at);
+}
+
+/// Reads what waited, where nothing hinders that any more.
+pub fn read_held_up(world: &mut World, at: usize) {
+    if world.hosts[at].mood.hangs || world.hosts[at].frozen {
+        return;
+    }
     for (line, asker) in std::mem::take(&mut world.hosts[at].held_up) {
         receive(world, at, line, asker);
     }
@@ -64,7 +73,9 @@ fn refused(refusal: Refusal, reason: &str, held: Option<Token>) -> Reply {
 
 fn handle(world: &mut World, at: usize, request: Request, asker: Back) {
     if request.action == STATUS {
-        let status = Reply::Status(status(&world.hosts[at], &request));
+        let host = &world.hosts[at];
+        let hold = holding::standing(host, host.boottime_ms(world.now()));
+        let status = Reply::Status(status(host, &request, hold));
         return reply(world, at, asker, status, false);
     }
     let (Some(token), Some(run)) = (request.token, request.run.clone()) else {
@@ -133,7 +144,7 @@ fn raise(world: &mut World, at: usize, request: &Request, token: Token) -> Resul
     Ok(())
 }
 
-fn status(host: &Host, request: &Request) -> Status {
+fn status(host: &Host, request: &Request, hold: Option<HoldShown>) -> Status {
     let group = crate::site::group();
     Status {
         host: host.name.clone(),
@@ -143,7 +154,7 @@ fn status(host: &Host, request: &Request) -> Status {
             token: Some(host.token),
             epoch: Some(host.token.epoch),
             latch: host.latch.clone(),
-            hold: None,
+            hold,
             in_flight: host.work.as_ref().map(|work| work.what.clone()),
             last: Vec::new(),
             fault: None,
@@ -208,6 +219,11 @@ fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
         if host.latch.is_some() {
             return reply(world, at, asker, refused(Refusal::Latched, "this host is latched", None), true);
         }
+        let hold = holding::standing(host, host.boottime_ms(now));
+        if let Some(hold) = hold.filter(|hold| Some(&hold.host) != request.fenced_host.as_ref()) {
+            let reason = format!("nothing was done: {hold}");
+            return reply(world, at, asker, Reply::Failed { retryable: true, reason }, true);
+        }
         if !host.database.running || host.database.kind == Kind::Primary {
             let reason = "there is no running standby to promote".to_owned();
             return reply(world, at, asker, Reply::Failed { retryable: true, reason }, true);
@@ -243,7 +259,11 @@ fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
 }
 
 /// What was at work has come to its end, unless the power failed under it.
-fn end(world: &mut World, at: usize, serial: u64) {
+pub fn end(world: &mut World, at: usize, serial: u64) {
+    if world.hosts[at].frozen {
+        world.hosts[at].stalled.push(serial);
+        return;
+    }
     tick(world);
     if world.hosts[at].work.as_ref().is_none_or(|work| work.serial != serial) {
         return;
@@ -251,6 +271,7 @@ fn end(world: &mut World, at: usize, serial: u64) {
     let Some(mut work) = world.hosts[at].work.take() else { return };
     let what = work.what.clone();
     let event = if work.preempted { "preempted" } else { "done" };
+    let reign = world.hosts.iter().map(|host| host.reign).max().unwrap_or(0) + 1;
     let host = &mut world.hosts[at];
     host.ledger.push(Line { run: what.run.clone(), step: what.step.clone(), event, token: what.token });
     let answer = if work.preempted {
@@ -258,13 +279,17 @@ fn end(world: &mut World, at: usize, serial: u64) {
     } else {
         match what.action.as_str() {
             FENCE => host.database.running = false,
-            PROMOTE => host.database.kind = Kind::Primary,
+            PROMOTE => {
+                host.database.kind = Kind::Primary;
+                host.reign = reign;
+            }
             _ => host.services = host.on,
         }
         Reply::Done { evidence: format!("{} done", what.action), acted: true }
     };
     let text = format!("{}: {} {event} under {}", host.name, what.action, what.token);
     world.note(text);
+    tick(world);
     crate::promises::effect_ends(world, at, &what, !work.preempted);
     if let Some(asker) = work.asker.take() {
         reply(world, at, asker, answer, true);

@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use watchdog::domain::ids::{RunId, StepId, Token};
 use watchdog::guard::protocol::{InFlight, LatchMark, PostgresRole, Request};
 
-use crate::world::{Asker, MS, SECOND, World};
+use crate::keeping::{self, Side};
+use crate::leases;
+use crate::world::{Asker, MS, SECOND, World, to_local};
 
 /// What the data directory makes of the server that runs on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,18 @@ pub struct Host {
     pub on: bool,
     pub boots: u64,
     pub booted_at: u64,
+    /// How much faster its boot clock runs than it should, in parts per million.
+    pub fast_ppm: i64,
+    /// None of its programs runs, its kernel does.
+    pub frozen: bool,
+    /// What came to its end meanwhile.
+    pub stalled: Vec<u64>,
+    /// Mode `lease`.
+    pub lease: Option<Side>,
+    /// The boot gate holds the database back.
+    pub wants_start: bool,
+    /// Which promotion made it the primary, in the order of all.
+    pub reign: u64,
     /// The token store, durable.
     pub token: Token,
     /// Durable.
@@ -98,6 +112,12 @@ impl Host {
             on: true,
             boots: 1,
             booted_at: 0,
+            fast_ppm: 0,
+            frozen: false,
+            stalled: Vec::new(),
+            lease: None,
+            wants_start: false,
+            reign: 0,
             token: Token { epoch: 1, n: 0 },
             latch: None,
             ledger: Vec::new(),
@@ -116,7 +136,7 @@ impl Host {
 
     /// By its own clock since it was booted, milliseconds; never 0.
     pub fn boottime_ms(&self, now: u64) -> u64 {
-        (now - self.booted_at) / MS + 1
+        to_local(now - self.booted_at, self.fast_ppm) / MS + 1
     }
 
     pub fn boot_nonce(&self) -> String {
@@ -125,6 +145,21 @@ impl Host {
 
     pub fn takes_writes(&self) -> bool {
         self.on && self.database.running && self.database.kind == Kind::Primary
+    }
+
+    /// A client's write is answered now.
+    pub fn acknowledges(&self, now: u64) -> bool {
+        self.takes_writes() && !self.frozen && self.lets_out(now)
+    }
+
+    /// What its database says gets to clients.
+    pub fn lets_out(&self, now: u64) -> bool {
+        self.lease.as_ref().is_none_or(|side| side.gate.passes(self.boottime_ms(now)))
+    }
+
+    /// The resident guard does not run.
+    pub fn stands_still(&self) -> bool {
+        self.frozen || self.lease.as_ref().is_some_and(|side| side.is_guard_frozen)
     }
 
     pub fn role(&self) -> PostgresRole {
@@ -140,9 +175,13 @@ impl Host {
         self.serial
     }
 
-    /// The server starts, unless the boot gate finds the latch; and with a primary its services.
-    fn start_database(&mut self) {
-        if self.on && self.latch.is_none() {
+    /// The server starts, unless the boot gate finds the latch or, for a primary, no lease; and with a primary its services.
+    fn start_database(&mut self, now: u64) {
+        let now_ms = self.boottime_ms(now);
+        let lets =
+            self.database.kind == Kind::Standby || self.lease.as_ref().is_none_or(|side| side.lets_start(now_ms));
+        self.wants_start = self.on && !(lets && self.latch.is_none());
+        if self.on && self.latch.is_none() && lets {
             self.database.running = true;
             self.services = self.database.kind == Kind::Primary;
         }
@@ -151,18 +190,19 @@ impl Host {
 
 /// The databases as of now: the primary writes, its standby receives.
 pub fn tick(world: &mut World) {
-    let now_ms = world.now() / MS;
+    let now = world.now();
     for host in &mut world.hosts {
-        if host.takes_writes() {
-            host.database.lsn = now_ms;
+        if host.acknowledges(now) {
+            host.database.lsn = now / MS;
         }
     }
-    let position = |host: &Host| host.takes_writes().then_some(host.database.lsn);
+    leases::acknowledged(world);
+    let position = |host: &Host| (host.takes_writes() && !host.frozen).then_some(host.database.lsn);
     let primary = world.hosts.iter().filter_map(position).max();
     let Some(primary) = primary else { return };
     for host in &mut world.hosts {
         let standby = &mut host.database;
-        if host.on && standby.running && standby.kind == Kind::Standby && !standby.is_cut_off {
+        if host.on && !host.frozen && standby.running && standby.kind == Kind::Standby && !standby.is_cut_off {
             standby.lsn = standby.lsn.max(primary.saturating_sub(50 + standby.lag_ms));
         }
     }
@@ -173,12 +213,16 @@ pub fn power_off(world: &mut World, at: usize) {
     tick(world);
     let host = &mut world.hosts[at];
     host.on = false;
+    host.frozen = false;
+    host.wants_start = false;
+    host.stalled.clear();
     host.database.running = false;
     host.services = false;
     host.waiting.clear();
     host.held_up.clear();
     host.work = None;
     let name = host.name.clone();
+    keeping::power_off(world, at);
     world.note(format!("{name}: power fails"));
 }
 
@@ -191,9 +235,38 @@ pub fn power_on(world: &mut World, at: usize) {
     host.on = true;
     host.boots += 1;
     host.booted_at = now;
-    host.start_database();
+    host.start_database(now);
     let text = format!("{}: powered on, database {:?}", host.name, host.role());
     world.note(text);
+    world.later(200 * MS, move |world| keeping::start(world, at));
+}
+
+/// All its programs stand still; its kernel goes on.
+pub fn freeze(world: &mut World, at: usize) {
+    tick(world);
+    world.hosts[at].frozen = world.hosts[at].on;
+}
+
+/// They go on where they stood.
+pub fn thaw(world: &mut World, at: usize) {
+    if !std::mem::take(&mut world.hosts[at].frozen) {
+        return;
+    }
+    // The database needs nobody for its next answer.
+    tick(world);
+    for serial in std::mem::take(&mut world.hosts[at].stalled) {
+        crate::guard::end(world, at, serial);
+    }
+    crate::guard::read_held_up(world, at);
+    keeping::thaw(world, at);
+}
+
+/// The boot gate asks again.
+pub fn try_start(world: &mut World, at: usize) {
+    let now = world.now();
+    if world.hosts[at].wants_start {
+        world.hosts[at].start_database(now);
+    }
 }
 
 /// The database's processes die.
@@ -201,6 +274,7 @@ pub fn kill_database(world: &mut World, at: usize) {
     tick(world);
     let host = &mut world.hosts[at];
     host.database.running = false;
+    host.wants_start = false;
     host.services = false;
     let text = format!("{}: the database is killed", host.name);
     world.note(text);
@@ -208,8 +282,9 @@ pub fn kill_database(world: &mut World, at: usize) {
 
 /// Whoever looks after the host starts it again; the boot gate decides.
 pub fn start_database(world: &mut World, at: usize) {
+    let now = world.now();
     let host = &mut world.hosts[at];
-    host.start_database();
+    host.start_database(now);
     let text = format!("{}: the database is told to start: {:?}", host.name, host.role());
     world.note(text);
 }
@@ -225,19 +300,21 @@ pub fn rejoin(world: &mut World, at: usize) {
     host.latch = None;
     host.database.kind = Kind::Standby;
     host.database.running = true;
+    host.wants_start = false;
     let text = format!("{}: rejoined by hand, as a standby", host.name);
     world.note(text);
 }
 
 /// People clear the latch and start the old primary again, whatever is under way.
 pub fn unlatch(world: &mut World, at: usize) {
+    let now = world.now();
     let host = &mut world.hosts[at];
     if !host.on || host.latch.is_none() {
         return;
     }
     host.latch = None;
     host.is_unlatched = true;
-    host.start_database();
+    host.start_database(now);
     let text = format!("{}: unlatched and started by hand", host.name);
     world.note(text);
 }

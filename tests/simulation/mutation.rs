@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 use watchdog::domain::mutation::{Mutation, take_out};
 
+use crate::shapes::Shape;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
     /// In the product.
@@ -14,6 +16,8 @@ pub enum Mutant {
     ZoneTakesLowerTokens,
     /// A guard that begins what came too late.
     GuardIgnoresDeadline,
+    /// A guard that holds although a higher token than the ground was raised.
+    HoldIgnoresToken,
 }
 
 thread_local! {
@@ -32,37 +36,207 @@ pub fn is_in(mutant: Mutant) -> bool {
     MUTANT.get() == Some(mutant)
 }
 
-/// Every mutant: the name it is asked for by, a seed that notices it, and what it is.
-pub const ALL: &[(&str, Mutant, u64, &str)] = &[
-    ("host-takes-lower-tokens", Mutant::HostTakesLowerTokens, 68, "a guard does not compare tokens"),
-    ("zone-takes-lower-tokens", Mutant::ZoneTakesLowerTokens, 0, "the zone's compare-and-swap always swaps"),
-    ("guard-ignores-deadline", Mutant::GuardIgnoresDeadline, 0, "a guard begins what came too late"),
-    (
-        "promote-without-reread",
-        Mutant::Product(Mutation::PromoteWithoutReread),
-        4,
-        "no re-read of the fence before promoting",
-    ),
-    (
-        "start-without-confirming",
-        Mutant::Product(Mutation::StartWithoutConfirming),
-        4,
-        "no ReadIndex before `StepStarted`",
-    ),
-    ("act-before-commit", Mutant::Product(Mutation::ActBeforeCommit), 4, "acting without waiting for `StepStarted`"),
-    (
-        "repeat-instead-of-reading-back",
-        Mutant::Product(Mutation::RepeatInsteadOfReadingBack),
-        45,
-        "an open question is done again instead of read back",
-    ),
-    ("any-token-holds", Mutant::Product(Mutation::AnyTokenHolds), 4, "`apply` does not check the holder's token"),
-    ("no-fence-proof", Mutant::Product(Mutation::NoFenceProof), 4, "promoting without fence proof"),
-    ("no-loss-gate", Mutant::Product(Mutation::NoLossGate), 5, "the loss is not judged"),
-    ("no-pause-gate", Mutant::Product(Mutation::NoPauseGate), 20, "a pause stops nothing"),
-    ("claim-does-not-raise", Mutant::Product(Mutation::ClaimDoesNotRaise), 4, "a claim issues the same token again"),
-    ("no-hold-down", Mutant::Product(Mutation::NoHoldDown), 4, "no hold-down"),
-    ("majority-of-present", Mutant::Product(Mutation::MajorityOfPresent), 7, "a majority of those present is enough"),
-    ("many-open-runs", Mutant::Product(Mutation::ManyOpenRuns), 26, "a second run may open beside the first"),
-    ("no-cooldown", Mutant::Product(Mutation::NoCooldown), 0, "no cooldown, and no limit of one failover an epoch"),
+/// What is taken out, and where that is noticed.
+pub struct Taken {
+    /// It is asked for by this name.
+    pub name: &'static str,
+    pub mutant: Mutant,
+    /// A seed that notices it; 0 where none is known.
+    pub known: u64,
+    /// Schedules of this shape were made to notice it.
+    pub shape: Option<Shape>,
+    pub what: &'static str,
+}
+
+/// Every mutant.
+pub const ALL: &[Taken] = &[
+    Taken {
+        name: "host-takes-lower-tokens",
+        mutant: Mutant::HostTakesLowerTokens,
+        known: 0,
+        shape: Some(Shape::Asleep),
+        what: "a guard does not compare tokens",
+    },
+    Taken {
+        name: "zone-takes-lower-tokens",
+        mutant: Mutant::ZoneTakesLowerTokens,
+        known: 0,
+        shape: Some(Shape::Asleep),
+        what: "the zone's compare-and-swap always swaps",
+    },
+    Taken {
+        name: "guard-ignores-deadline",
+        mutant: Mutant::GuardIgnoresDeadline,
+        known: 45,
+        shape: Some(Shape::LateAtAHost),
+        what: "a guard begins what came too late",
+    },
+    Taken {
+        name: "promote-without-reread",
+        mutant: Mutant::Product(Mutation::PromoteWithoutReread),
+        known: 3,
+        shape: None,
+        what: "no re-read of the fence before promoting",
+    },
+    Taken {
+        name: "start-without-confirming",
+        mutant: Mutant::Product(Mutation::StartWithoutConfirming),
+        known: 1,
+        shape: None,
+        what: "no ReadIndex before `StepStarted`",
+    },
+    Taken {
+        name: "act-before-commit",
+        mutant: Mutant::Product(Mutation::ActBeforeCommit),
+        known: 1,
+        shape: None,
+        what: "acting without waiting for `StepStarted`",
+    },
+    Taken {
+        name: "repeat-instead-of-reading-back",
+        mutant: Mutant::Product(Mutation::RepeatInsteadOfReadingBack),
+        known: 4,
+        shape: None,
+        what: "an open question is done again instead of read back",
+    },
+    Taken {
+        name: "any-token-holds",
+        mutant: Mutant::Product(Mutation::AnyTokenHolds),
+        known: 4,
+        shape: None,
+        what: "`apply` does not check the holder's token",
+    },
+    Taken {
+        name: "no-fence-proof",
+        mutant: Mutant::Product(Mutation::NoFenceProof),
+        known: 1,
+        shape: None,
+        what: "promoting without fence proof",
+    },
+    Taken {
+        name: "no-loss-gate",
+        mutant: Mutant::Product(Mutation::NoLossGate),
+        known: 5,
+        shape: None,
+        what: "the loss is not judged",
+    },
+    Taken {
+        name: "no-pause-gate",
+        mutant: Mutant::Product(Mutation::NoPauseGate),
+        known: 20,
+        shape: None,
+        what: "a pause stops nothing",
+    },
+    Taken {
+        name: "claim-does-not-raise",
+        mutant: Mutant::Product(Mutation::ClaimDoesNotRaise),
+        known: 1,
+        shape: None,
+        what: "a claim issues the same token again",
+    },
+    Taken {
+        name: "no-hold-down",
+        mutant: Mutant::Product(Mutation::NoHoldDown),
+        known: 4,
+        shape: None,
+        what: "no hold-down",
+    },
+    Taken {
+        name: "majority-of-present",
+        mutant: Mutant::Product(Mutation::MajorityOfPresent),
+        known: 7,
+        shape: None,
+        what: "a majority of those present is enough",
+    },
+    Taken {
+        name: "many-open-runs",
+        mutant: Mutant::Product(Mutation::ManyOpenRuns),
+        known: 26,
+        shape: None,
+        what: "a second run may open beside the first",
+    },
+    Taken {
+        name: "no-rate-margin",
+        mutant: Mutant::Product(Mutation::NoRateMargin),
+        known: 346,
+        shape: Some(Shape::Unseen),
+        what: "a lease is waited for without the margin of 20 %",
+    },
+    Taken {
+        name: "grant-from-arrival",
+        mutant: Mutant::Product(Mutation::GrantFromArrival),
+        known: 346,
+        shape: Some(Shape::Unseen),
+        what: "a granted lease counts from its answer, not from its request",
+    },
+    Taken {
+        name: "grant-after-fence",
+        mutant: Mutant::Product(Mutation::GrantAfterFence),
+        known: 314,
+        shape: Some(Shape::Unseen),
+        what: "a leader goes on granting once it has proposed the fence",
+    },
+    Taken {
+        name: "silence-unbound",
+        mutant: Mutant::Product(Mutation::SilenceUnbound),
+        known: 3,
+        shape: Some(Shape::Unbound),
+        what: "silence counts although no lease is bound",
+    },
+    Taken {
+        name: "holds-not-ended",
+        mutant: Mutant::Product(Mutation::HoldsNotEnded),
+        known: 99,
+        shape: Some(Shape::Hermit),
+        what: "silence counts although holds may renew the lease",
+    },
+    Taken {
+        name: "hold-ignores-token",
+        mutant: Mutant::HoldIgnoresToken,
+        known: 1592,
+        shape: Some(Shape::Hermit),
+        what: "a hold is granted though a higher token was raised",
+    },
+    Taken {
+        name: "challenge-unchecked",
+        mutant: Mutant::Product(Mutation::ChallengeUnchecked),
+        known: 1238,
+        shape: Some(Shape::LateAnswers),
+        what: "a request that was held up may bind the lease",
+    },
+    Taken {
+        name: "open-before-unbind",
+        mutant: Mutant::Product(Mutation::OpenBeforeUnbind),
+        known: 94,
+        shape: Some(Shape::LateAnswers),
+        what: "the gate may be opened before the unbinding is committed",
+    },
+    Taken {
+        name: "open-out-of-order",
+        mutant: Mutant::Product(Mutation::OpenOutOfOrder),
+        known: 2577,
+        shape: Some(Shape::LateAnswers),
+        what: "the gate is opened by the answer to an older request",
+    },
+    Taken {
+        name: "holds-not-asked",
+        mutant: Mutant::Product(Mutation::HoldsNotAsked),
+        known: 168,
+        shape: Some(Shape::WatchdogsGone),
+        what: "no guard asks for promotion holds",
+    },
+    Taken {
+        name: "orders-not-audited",
+        mutant: Mutant::Product(Mutation::OrdersNotAudited),
+        known: 3,
+        shape: None,
+        what: "people's orders are not in the audit",
+    },
+    Taken {
+        name: "no-cooldown",
+        mutant: Mutant::Product(Mutation::NoCooldown),
+        known: 33,
+        shape: Some(Shape::TwoDisasters),
+        what: "no cooldown, and no limit of one failover an epoch",
+    },
 ];

@@ -13,20 +13,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use watchdog::clock::unix_now;
 use watchdog::consensus::{Consensus, Identity, Node, Options, Retention, Store, Timing};
-use watchdog::coordinator::{Coordinator, Journal, JournalError, Leadership, Sightings};
+use watchdog::coordinator::{Coordinator, Journal, JournalError, Leadership, Leases, Sightings};
 use watchdog::domain::command::{Applied, Change, Command};
 use watchdog::domain::decide::Decisions;
 use watchdog::domain::ids::{NodeId, Principal};
 use watchdog::domain::observation::Report;
+use watchdog::domain::plan::Action;
 use watchdog::domain::policy::ClusterPolicy;
 use watchdog::domain::state::ClusterState;
 use watchdog::notify::{Backoff, Dispatcher, Settle, Told};
 use watchdog::server::journal::RaftJournal;
+use watchdog::server::leases::Desk;
 use watchdog::server::{push, take_in};
 
 use crate::acting::Hands;
+use crate::asking::{Desks, Front};
 use crate::chance::Chance;
 use crate::disk::Disk;
+use crate::leases;
 use crate::pager::PagerClient;
 use crate::promises::start_is_proposed;
 use crate::seeing::observe;
@@ -73,6 +77,7 @@ pub struct Machine {
 pub struct Kit {
     pub shared: Shared,
     pub doors: Doors,
+    pub desks: Desks,
     pub policy: Arc<ClusterPolicy>,
 }
 
@@ -121,6 +126,7 @@ impl Machine {
         self.disk.crash(tears);
         kit.shared.lock().running.remove(&self.id);
         kit.doors.lock().expect("whole").remove(&self.id);
+        kit.desks.lock().expect("whole").remove(&self.id);
         self.inbox.clear();
         drop(program);
         self.disk = self.disk.reopen();
@@ -253,9 +259,12 @@ async fn serve(
     let observer = observe(&kit.shared, id, &kit.policy, &consensus);
     let journal = Arc::new(RaftJournal::start(consensus.clone()));
     let (looks, look) = watch::channel(Arc::default());
+    let (leases, name) = (Arc::<Leases>::default(), Principal(format!("node:node-{id}")));
+    let desk =
+        Desk::new(consensus.clone(), kit.policy.clone(), NodeId(id), name.clone(), leases.clone(), Arc::default());
     let coordinator = Arc::new(Coordinator {
         node: NodeId(id),
-        name: Principal(format!("node:node-{id}")),
+        name,
         policy: kit.policy.clone(),
         journal: Arc::new(Witnessed {
             journal: journal.clone(),
@@ -266,10 +275,11 @@ async fn serve(
         actuator: Arc::new(Hands::new(&kit.shared, id, consensus.state())),
         sightings: sightings.clone(),
         looks,
-        leases: Arc::default(),
+        leases,
         last_rejection: Mutex::default(),
     });
     kit.doors.lock().expect("whole").insert(id, consensus.service());
+    kit.desks.lock().expect("whole").insert(id, Front { desk: Arc::new(desk), consensus: consensus.clone() });
     *handles.lock().expect("whole") =
         Some(Handles { consensus: consensus.clone(), store, reports: observer.reports(), looks: look });
     let (_stop, stopping) = watch::channel(false);
@@ -302,6 +312,17 @@ struct Witnessed {
 }
 
 impl Witnessed {
+    /// A start from which on this leader grants no lease to the old primary.
+    fn see_fence(&self, command: &Command) {
+        let Change::StepStarted { group, run, step, .. } = &command.change else { return };
+        let state = self.journal.state().borrow().clone();
+        let open = state.group(group).and_then(|group| group.open_run.as_ref()).filter(|open| &open.id == run);
+        let Some(open) = open.filter(|open| open.moves_serving()) else { return };
+        if open.plan.step(step).is_some_and(|step| !matches!(step.action, Action::Verify { .. })) {
+            leases::fence_is_proposed(&mut self.shared.lock(), self.node, run, open.from().as_str());
+        }
+    }
+
     fn count(&self, add: (u64, u64)) -> (u64, u64) {
         let term = self.journal.leadership().borrow().term;
         let mut seen = self.seen.lock().expect("whole");
@@ -330,6 +351,7 @@ impl Journal for Witnessed {
             let (rounds, starts) = self.count((0, 1));
             // The first round is the one by which a leader begins.
             start_is_proposed(&mut self.shared.lock(), self.node, rounds.saturating_sub(1), starts);
+            self.see_fence(&command);
         }
         self.journal.propose(command).await
     }

@@ -49,7 +49,7 @@ pub struct Promises {
     /// Promotions that ended, by run: P6.
     promoted: BTreeMap<RunId, u32>,
     /// Runs whose operator said that the old primary is silent, or who need no proof.
-    asserted: BTreeSet<RunId>,
+    pub asserted: BTreeSet<RunId>,
     /// Runs whose operator took the loss.
     accepted: BTreeSet<RunId>,
     downs: BTreeMap<(NodeId, String), VecDeque<Down>>,
@@ -115,6 +115,9 @@ pub fn committed(world: &mut World, index: u64, command: &Command) {
     for wrong in violations(&after).into_iter().chain(violations_between(&before, &after)) {
         world.broken("invariants", wrong);
     }
+    if let Some(missing) = not_in_audit(&after, index, command, &applied) {
+        world.broken("P10", missing);
+    }
     world.note(format!("log {index}: {}", in_words(command, &applied)));
     world.promises.reference = Arc::new(after);
     let latest = world.promises.reference.clone();
@@ -125,6 +128,22 @@ pub fn committed(world: &mut World, index: u64, command: &Command) {
     if matches!(applied, Applied::Done { .. }) {
         judge(world, command, &applied, &before);
     }
+}
+
+/// P10: who decided or ordered what, when, why, and what came of it.
+fn not_in_audit(after: &ClusterState, index: u64, command: &Command, applied: &Applied) -> Option<String> {
+    let what = command.change.name();
+    if matches!(command.change, Change::MarkSeenUp { .. } | Change::Told { .. }) {
+        return None;
+    }
+    let line = after.audit.back().filter(|line| line.index == index);
+    let Some(line) = line else { return Some(format!("{what} by {} is not in the audit", command.by)) };
+    let is_whose = line.by == command.by && line.node == command.node && line.at == command.at;
+    let is_refused = matches!(applied, Applied::Rejected(_));
+    let is_order = command.by.0.starts_with("operator:");
+    let is_whole = is_whose && line.outcome.starts_with("rejected") == is_refused && !line.what.is_empty();
+    (!is_whole || is_order && line.reason.is_empty())
+        .then(|| format!("{what} by {}: the audit has {line:?}", command.by))
 }
 
 fn in_words(command: &Command, applied: &Applied) -> String {
@@ -305,7 +324,8 @@ fn judge_start(world: &mut World, command: &Command, before: &ClusterState) {
     let is_proved = match fence_proof {
         Some(FenceProof::Guard { token: read, .. }) => read == token,
         Some(FenceProof::Asserted | FenceProof::Standing) => world.promises.asserted.contains(id),
-        Some(FenceProof::LeaseExpired { .. }) | None => false,
+        Some(FenceProof::LeaseExpired { token: read, .. }) => read == token && run.is_some_and(|run| run.lease_lapsed),
+        None => false,
     };
     if !is_proved {
         world.broken("P4", format!("{step} was started with {fence_proof:?}"));
@@ -339,6 +359,11 @@ pub fn attempt_is_sent(world: &mut World, node: u64, warrant: &Warrant, action: 
             && record.token == Some(warrant.token)
             && matches!(record.phase, StepPhase::Started | StepPhase::Skipped)
     });
+    // Whose silence was proof is fenced for good: that intent is the log's since it took the proof.
+    let left = state.group(&warrant.group).map(|group| group.unsettled.values().any(|left| left.is_due));
+    if left == Some(true) && warrant.step.as_str() == FOR_GOOD {
+        return;
+    }
     let is_overtaken = run.is_none_or(|run| run.id != warrant.run || run.token() > Some(warrant.token));
     if !is_committed && !is_overtaken {
         world.broken("P2", format!("node {node} acts on {verb} #{} without a committed StepStarted", warrant.attempt));
@@ -361,6 +386,9 @@ pub fn start_is_proposed(world: &mut World, node: u64, rounds: u64, starts: u64)
     }
 }
 
+/// The step by which a host is fenced whose silence was proof enough.
+const FOR_GOOD: &str = "fence-for-good";
+
 /// An effect begins at a host.
 pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
     let (name, highest) = (world.hosts[at].name.clone(), world.hosts[at].highest);
@@ -370,21 +398,26 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
     let group = world.promises.group();
     let run = group.and_then(|group| group.open_run.as_ref().filter(|run| run.id == what.run));
     let started = run.and_then(|run| run.record(&what.step)).is_some_and(|record| record.attempts >= what.attempt);
+    let lapsed = run.filter(|run| run.lease_lapsed).is_some();
+    let started = started || lapsed && what.step.as_str() == FOR_GOOD;
     let known = group.is_some_and(|group| group.history.iter().any(|run| run.id == what.run));
     if !started && !known {
         world.broken("P2", format!("{name}: {} #{} begins, but was never committed", what.action, what.attempt));
     }
     // An attempt never outlives its quorum check by more than its deadline: a leader that slept is late everywhere.
     let start = world.promises.started.get(&(what.run.clone(), what.step.clone(), what.attempt)).copied();
-    let allowed = run_deadline(&world.promises, &what.run, &what.step).saturating_add(SECOND);
+    // The deadline is told in the host's own time, as of an answer of at most a minute ago.
+    let drift = 60 * SECOND / 1_000_000 * world.hosts[at].fast_ppm.min(0).unsigned_abs();
+    let allowed = run_deadline(&world.promises, &what.run, &what.step).saturating_add(SECOND + drift);
     let now = world.now();
     if let Some(late) = start.map(|start| now - start).filter(|late| *late > allowed) {
         world.broken("P8", format!("{name}: {} begins {} ms after its start was committed", what.action, late / MS));
     }
     if what.action == PROMOTE {
         let old = &world.hosts[1 - at];
-        let is_silent = !old.takes_writes() && old.latch.is_some() || old.is_unlatched;
-        let is_seen = old.fence_seen == Some(what.token);
+        let is_mute = lapsed && !(old.takes_writes() && old.lets_out(now));
+        let is_silent = is_mute || !old.takes_writes() && old.latch.is_some() || old.is_unlatched;
+        let is_seen = lapsed || old.fence_seen == Some(what.token);
         if !is_seen && !world.promises.asserted.contains(&what.run) {
             let text =
                 format!("{name} is promoted under {}, the fence was last seen under {:?}", what.token, old.fence_seen);
@@ -457,7 +490,10 @@ pub fn always(world: &mut World) {
         world.hosts.iter().filter(|host| host.takes_writes()).map(|host| host.name.clone()).collect();
     // What people start by hand, beside what they were told, is theirs to answer for.
     let by_hand = world.hosts.iter().any(|host| host.is_unlatched) || !world.promises.asserted.is_empty();
-    if writing.len() > 1 && !by_hand {
+    // In mode `lease` one of them may be silent all the same.
+    let is_lease = world.hosts.iter().any(|host| host.lease.is_some());
+    crate::leases::always(world);
+    if writing.len() > 1 && !by_hand && !is_lease {
         world.broken("P4", format!("{} take writes side by side", writing.join(" and ")));
     }
 }

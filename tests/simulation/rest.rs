@@ -162,7 +162,7 @@ fn look_at_rest(simulation: &mut Simulation, group: &GroupState, leads: usize) -
     let serving = group.serving.last.clone();
     let serves = {
         let world = simulation.kit.shared.lock();
-        world.hosts.iter().any(|host| host.region == serving.as_str() && host.takes_writes())
+        world.hosts.iter().any(|host| host.region == serving.as_str() && host.acknowledges(world.at))
     };
     if serves {
         simulation.rest.state = format!("{serving} serves");

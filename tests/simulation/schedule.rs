@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::chance::Chance;
+use crate::shapes::{self, Shape};
 use crate::site::Settings;
 use crate::world::{MS, SECOND};
 
@@ -107,6 +108,28 @@ pub enum Fault {
         host: usize,
     },
     ProviderDown,
+    /// All programs of a host stand still, its kernel does not.
+    FreezeHost {
+        host: usize,
+    },
+    /// Its resident guard alone stands still.
+    FreezeGuard {
+        host: usize,
+    },
+    /// Its resident guard dies, and is started again.
+    KillGuard {
+        host: usize,
+    },
+    /// No node and that host reach each other; the other host does.
+    Hermit {
+        host: usize,
+    },
+    /// Every node dies.
+    AllDown,
+    /// What guards ask about leases, and what they are answered, is held up for that long at most.
+    LeaseLate {
+        most: u64,
+    },
     /// People make a standby of the old primary.
     Rejoin {
         host: usize,
@@ -154,6 +177,9 @@ pub const MENDED: u64 = 22 * SECOND;
 
 /// Everything that goes wrong.
 pub fn draw(chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
+    if let Some(shape) = shapes::pick(chance, settings) {
+        return shapes::draw(chance, shape);
+    }
     let mut planned = Vec::new();
     let disaster = FORMED + chance.below(2000) * MS;
     let mut lost = |fault, lasts| planned.push(Planned { when: When::At(disaster), fault, lasts });
@@ -165,6 +191,9 @@ pub fn draw(chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
             let lasts = Some(chance.between(2, 12) * SECOND);
             lost(Fault::CutSites { a: 0, b: 1 }, lasts);
             lost(Fault::CutSites { a: 0, b: 2 }, lasts);
+        }
+        85..92 if settings.lease.is_some() => {
+            lost(Fault::FreezeHost { host: 0 }, Some(chance.between(2, 14) * SECOND));
         }
         85..92 => lost(Fault::GuardHangs { host: 0 }, Some(chance.between(2, 14) * SECOND)),
         _ => {}
@@ -185,7 +214,10 @@ pub fn draw(chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
         then(chance.between(4000, 6000) * MS, Fault::KillDatabase { host: 1 });
     }
     for _ in 0..chance.below(8) {
-        let fault = one(chance, settings);
+        let fault = match settings.lease {
+            Some(_) if chance.percent(30) => of_lease(chance),
+            _ => one(chance, settings),
+        };
         let when = if chance.percent(50) {
             When::At(chance.between(FORMED - SECOND, MENDED - 4 * SECOND))
         } else {
@@ -201,6 +233,13 @@ pub fn draw(chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
         planned.push(Planned { when, fault, lasts });
     }
     planned
+}
+
+/// What the seed's schedule was made for, where it was.
+pub fn shape_of(seed: u64) -> Option<Shape> {
+    let mut chance = Chance::new(seed, "schedule");
+    let settings = Settings::draw(&mut chance);
+    shapes::pick(&mut chance, &settings)
 }
 
 const LANDMARKS: [&str; 9] = [
@@ -254,6 +293,18 @@ fn one(chance: &mut Chance, settings: &Settings) -> Fault {
         86..88 => Fault::ProviderDown,
         88 => Fault::Unlatch { host: 0 },
         _ => Fault::Operator(order(chance)),
+    }
+}
+
+fn of_lease(chance: &mut Chance) -> Fault {
+    let host = if chance.percent(60) { 0 } else { 1 };
+    match chance.below(100) {
+        0..20 => Fault::FreezeHost { host },
+        20..40 => Fault::FreezeGuard { host },
+        40..60 => Fault::KillGuard { host },
+        60..75 => Fault::Hermit { host },
+        75..83 => Fault::AllDown,
+        _ => Fault::LeaseLate { most: chance.between(300, 5000) * MS },
     }
 }
 

@@ -34,7 +34,8 @@ struct Shown {
 fn look_there(world: &mut World, asker: Asker<Option<Shown>>, at: usize) {
     crate::host::tick(world);
     let host = &world.hosts[at];
-    if !host.on || host.mood.hangs {
+    let is_gated = host.database.kind == Kind::Primary && !host.lets_out(world.now());
+    if !host.on || host.mood.hangs || host.frozen || is_gated && host.database.running {
         return;
     }
     let database = &host.database;

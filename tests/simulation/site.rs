@@ -39,6 +39,22 @@ pub struct Settings {
     pub cooldown_s: u64,
     pub rpo_limit_s: u64,
     pub is_fencing_none: bool,
+    /// Mode `lease`.
+    pub lease: Option<LeaseSettings>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseSettings {
+    pub ttl_ms: u64,
+    /// How much faster each host's clock runs than it should, in parts per million: within what the margin allows.
+    pub fast_ppm: [i64; 2],
+}
+
+impl LeaseSettings {
+    fn draw(chance: &mut Chance) -> Self {
+        let rates = [[0, 0], [-150_000, 0], [-150_000, 10_000], [-90_000, 80_000], [80_000, -90_000], [100_000, 0]];
+        Self { ttl_ms: *chance.pick(&[1000, 2000, 3000]), fast_ppm: *chance.pick(&rates) }
+    }
 }
 
 impl Settings {
@@ -48,8 +64,9 @@ impl Settings {
             nodes,
             hold_down_ms: *chance.pick(&[500, 1000, 3000]),
             cooldown_s: *chance.pick(&[10, 60, 3600]),
-            rpo_limit_s: *chance.pick(&[4, 8, 30]),
+            rpo_limit_s: *chance.pick(&[4, 8, 30, 60]),
             is_fencing_none: chance.percent(5),
+            lease: chance.percent(50).then(|| LeaseSettings::draw(chance)),
         }
     }
 }
@@ -83,6 +100,8 @@ pub fn policy(settings: &Settings) -> Arc<ClusterPolicy> {
     }
     let fencing = if settings.is_fencing_none {
         "fencing = \"none\"\nfencing_none_asserted_by = \"operator:linh\"".to_owned()
+    } else if let Some(LeaseSettings { ttl_ms, .. }) = settings.lease {
+        format!("fencing = \"lease\"\nlease_ttl_ms = {ttl_ms}")
     } else {
         "fencing = \"confirm\"".to_owned()
     };

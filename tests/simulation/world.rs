@@ -10,8 +10,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use watchdog::domain::ids::UnixMs;
 
+use crate::asking::Desks;
 use crate::chance::Chance;
 use crate::host::Host;
+use crate::leases::Watch;
 use crate::pager::Pager;
 use crate::promises::Promises;
 use crate::zone::NameServer;
@@ -66,7 +68,7 @@ impl Slice {
 }
 
 /// How far the world goes on while a node's clock does by `local`.
-fn to_world(local: u64, fast_ppm: i64) -> u64 {
+pub fn to_world(local: u64, fast_ppm: i64) -> u64 {
     let million = 1_000_000_i128;
     u64::try_from(i128::from(local) * million / (million + i128::from(fast_ppm))).unwrap_or(0)
 }
@@ -127,7 +129,9 @@ pub struct Shared(Arc<Mutex<World>>);
 
 impl Shared {
     pub fn new(world: World) -> Self {
-        Self(Arc::new(Mutex::new(world)))
+        let shared = Self(Arc::new(Mutex::new(world)));
+        shared.lock().own = Some(shared.clone());
+        shared
     }
 
     pub fn lock(&self) -> MutexGuard<'_, World> {
@@ -136,7 +140,7 @@ impl Shared {
 }
 
 /// How a way between two places is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weather {
     /// Of a hundred messages so many vanish.
     pub loss_percent: u64,
@@ -162,6 +166,14 @@ pub struct World {
     pub zone: NameServer,
     pub pager: Pager,
     pub promises: Promises,
+    pub leases: Watch,
+    /// Who answers guards.
+    pub desks: Desks,
+    /// For what happens in the world and goes on at a node.
+    pub own: Option<Shared>,
+    /// What guards ask and are answered is held up for as long as this, at most.
+    pub late: u64,
+    lateness: Chance,
     /// What happened, in order.
     pub trace: Vec<(u64, String)>,
     /// Who is about to send such an attempt is to be frozen: what, for how long, and whether its clock counts that.
@@ -189,6 +201,11 @@ impl World {
             zone,
             pager: Pager::default(),
             promises,
+            leases: Watch::default(),
+            desks: Desks::default(),
+            own: None,
+            late: 0,
+            lateness: Chance::new(seed, "late"),
             trace: Vec::new(),
             catches: Vec::new(),
             caught: Vec::new(),
@@ -251,6 +268,12 @@ impl World {
         (!lost && !self.cut.contains(&(from, to))).then_some(delay)
     }
 
+    /// How much longer a request or an answer about a lease is held up now.
+    pub fn lateness(&mut self) -> u64 {
+        let is_late = self.late > 0 && self.lateness.percent(50);
+        if is_late { self.lateness.below(self.late) } else { 0 }
+    }
+
     pub fn comes_twice(&mut self, from: Place, to: Place) -> bool {
         let percent = self.weather.twice_percent;
         self.ways.get_mut(&(from, to)).is_some_and(|(_, chance)| chance.percent(percent))
@@ -258,9 +281,14 @@ impl World {
 
     /// Hands a job to a node's program once a message from `from` has reached it. Answers whether it will.
     pub fn send_to_node(&mut self, from: Place, node: u64, job: BoxFuture<'static, ()>) -> bool {
+        self.send_later(from, node, 0, job)
+    }
+
+    /// As `send_to_node`, held up on its way for `late` besides.
+    pub fn send_later(&mut self, from: Place, node: u64, late: u64, job: BoxFuture<'static, ()>) -> bool {
         let Some(delay) = self.travel(from, Place::Node(node)) else { return false };
         let Some(incarnation) = self.running.get(&node).copied() else { return false };
-        let at = self.now() + delay;
+        let at = self.now() + delay + late;
         self.schedule(at, Event::Node { node, incarnation, job });
         true
     }

@@ -6,6 +6,7 @@ use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::RejectionCode;
 use crate::domain::ids::{GroupName, StepId};
 use crate::domain::lease::LeaseBinding;
+use crate::domain::mutation::{Mutation, is_out};
 use crate::domain::plan::Action;
 use crate::domain::policy::Fencing;
 use crate::domain::run::{RunPhase, StepEvent, StepPhase};
@@ -72,7 +73,7 @@ impl ClusterState {
         if !matches!(run.phase, RunPhase::Open | RunPhase::Stuck { .. }) {
             return reject(RejectionCode::Illegal, format!("run {} is {}", run.id, run.phase.word()));
         }
-        let is_bound = lease.is_some_and(|lease| &lease.region == run.from());
+        let is_bound = lease.is_some_and(|lease| &lease.region == run.from()) || is_out(Mutation::SilenceUnbound);
         if !is_bound || !matches!(run.fencing, Fencing::Lease { .. }) {
             let message = format!("the lease of {} is not bound: its silence proves nothing", run.from());
             return reject(RejectionCode::NoFenceProof, message);

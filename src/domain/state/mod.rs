@@ -21,6 +21,7 @@ use super::ids::{
     TargetName, Token, UnixMs,
 };
 use super::lease::LeaseBinding;
+use super::mutation::{Mutation, is_out};
 use super::page::OutboxEntry;
 use super::policy::Fencing;
 use super::run::Run;
@@ -310,6 +311,9 @@ impl ClusterState {
     fn record(&mut self, entry: Entry<'_>, change: &Change, applied: &Applied) {
         let done = !matches!(applied, Applied::Rejected(_));
         if done && matches!(change, Change::MarkSeenUp { .. } | Change::Told { refused: None, .. }) {
+            return;
+        }
+        if matches!(change, Change::Order { .. } | Change::Pause { .. }) && is_out(Mutation::OrdersNotAudited) {
             return;
         }
         let outcome = match (change, applied) {

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{HostName, Token};
 use crate::domain::lease::{GateSeen, HoldTold};
+use crate::domain::mutation::{Mutation, is_out};
 
 /// The part of a nonce that counts within one process; what it overflows into lies in the next milliseconds.
 const NONCE_BITS: u32 = 20;
@@ -390,6 +391,9 @@ impl Keeper {
 
     fn ask_holders(&mut self, look: &Look, actions: &mut Vec<Action>) {
         let Some(ground) = self.known.ground.filter(|_| self.durable.bounded) else { return };
+        if is_out(Mutation::HoldsNotAsked) {
+            return;
+        }
         for host in self.settings.holders.clone() {
             let (nonce, ttl_ms) = (self.next_nonce(), self.ttl_ms());
             self.asked.insert(nonce, Asked { sent_ms: look.now_ms, ttl_ms, whom: Whom::Holder(host.clone()) });
@@ -412,7 +416,8 @@ impl Keeper {
             return Vec::new();
         }
         let ttl_ms = if said.ttl_ms == 0 { asked.ttl_ms } else { asked.ttl_ms.min(said.ttl_ms) };
-        let until_ms = asked.sent_ms.saturating_add(ttl_ms);
+        let since_ms = if is_out(Mutation::GrantFromArrival) { now_ms } else { asked.sent_ms };
+        let until_ms = since_ms.saturating_add(ttl_ms);
         let is_news = nonce > self.heard;
         if is_news {
             self.learn(nonce, said);
@@ -431,7 +436,7 @@ impl Keeper {
                 // Nothing counts on the gate, so this is a grant too: where the record cannot be written, the only one.
                 actions.extend(self.extend(now_ms, until_ms));
                 self.alone |= !is_newest;
-                is_newest.then_some(Then::Open)
+                (is_newest || is_out(Mutation::OpenOutOfOrder)).then_some(Then::Open)
             }
             (Word::OpenEnded, false) | (Word::Denied, true) => None,
             (Word::Denied, false) => (is_news && self.glass != Glass::Broken).then_some(Then::Bound { until_ms: 0 }),
