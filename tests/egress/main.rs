@@ -15,5 +15,6 @@ mod server;
 mod attesting;
 mod gating;
 mod holder;
+mod kept;
 mod rig;
 mod writer;

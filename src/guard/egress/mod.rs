@@ -236,15 +236,39 @@ impl Egress {
         }
     }
 
+    /// The gate is in the kernel as it was installed: not taken away, changed, or gone with its cgroup.
+    pub fn is_in_place(&self) -> bool {
+        self.read().is_ok()
+    }
+
+    fn read(&self) -> Result<(u64, String), EgressError> {
+        match &self.gate {
+            Gate::Bpf(gate) => gate.read(&self.scope),
+            Gate::Nftables(gate) => gate.read(),
+        }
+    }
+
+    fn attestation(&self, deadline_ns: u64, how: String) -> Attestation {
+        let cgroup = self.scope.cgroup.clone().filter(|_| self.kind() == Kind::Bpf);
+        Attestation { kind: self.kind(), port: self.scope.port, cgroup, deadline_ns, read_ns: boottime_ns(), how }
+    }
+
+    /// As [`Self::attest`], where it was seen that no server runs: whatever is started in the cgroup, or on the port, is
+    /// gated from its first packet.
+    ///
+    /// # Errors
+    /// [`EgressError::NotInForce`] with what is amiss, or why it cannot be told.
+    pub fn attest_without_server(&self) -> Result<Attestation, EgressError> {
+        let (deadline_ns, gate) = self.read()?;
+        Ok(self.attestation(deadline_ns, format!("{gate}; no server runs")))
+    }
+
     /// Looks whether the gate is in force, as installed, for the server whose first process is `postmaster`.
     ///
     /// # Errors
     /// [`EgressError::NotInForce`] with what is amiss, or why it cannot be told.
     pub fn attest(&self, postmaster: u32) -> Result<Attestation, EgressError> {
-        let (deadline_ns, gate) = match &self.gate {
-            Gate::Bpf(gate) => gate.read(&self.scope)?,
-            Gate::Nftables(gate) => gate.read()?,
-        };
+        let (deadline_ns, gate) = self.read()?;
         let listening = sockets::listening(postmaster, self.scope.port)?;
         let mut how = format!("{gate}; {listening}");
         if let (Gate::Bpf(_), Some(path)) = (&self.gate, &self.scope.cgroup) {
@@ -253,8 +277,7 @@ impl Egress {
             listening.all_in(&inside)?;
             how.push_str(&format!("; {count} of its processes and its sockets are in {}", path.display()));
         }
-        let cgroup = self.scope.cgroup.clone().filter(|_| self.kind() == Kind::Bpf);
-        Ok(Attestation { kind: self.kind(), port: self.scope.port, cgroup, deadline_ns, read_ns: boottime_ns(), how })
+        Ok(self.attestation(deadline_ns, how))
     }
 
     /// Resets every connection to the gated port but the exempt ones', in this network namespace: after a lapse, before

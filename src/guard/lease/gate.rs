@@ -98,6 +98,17 @@ impl EgressGate {
         postgres::postmaster(&self.pg.data_dir).map(|pid| egress.attest(pid))
     }
 
+    /// A stopped server says nothing, and the one that is started next stands behind a gate that does not go with it: a
+    /// table, or programs at a cgroup that the configuration names.
+    fn attest_stopped(&self, egress: &Egress) -> Result<Attestation, EgressError> {
+        postgres::gone(&self.pg).map_err(|seen| EgressError::NotInForce(seen.how))?;
+        if egress.kind() == Kind::Bpf && self.scope.cgroup.is_none() {
+            let why = "no server runs, and its cgroup may go with it: name one that stays in lease.cgroup";
+            return Err(EgressError::NotInForce(why.to_owned()));
+        }
+        egress.attest_without_server()
+    }
+
     /// After a lapse no socket may deliver what it could not say in time.
     fn reset_after_lapse(&self, egress: &Egress) -> Result<(), EgressError> {
         match self.attest(egress) {
@@ -110,15 +121,23 @@ impl EgressGate {
 impl Gate for EgressGate {
     fn install(&self) -> Result<(), GateError> {
         let mut egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
-        if egress.is_some() {
-            return Ok(());
-        }
         let mut scope = self.scope.clone();
         if let (None, Some(pid)) = (&scope.cgroup, postgres::postmaster(&self.pg.data_dir)) {
             // Where it has none that can be gated, the other kind needs none.
             scope.cgroup = cgroup::of_process(pid).ok();
         }
-        *egress = Some(Egress::install(scope, self.kind)?);
+        let mut kind = self.kind;
+        if let Some(there) = egress.as_ref() {
+            // The cgroup of a server that is stopped may be gone: the next one's is gated when it runs.
+            let has_no_place = there.kind() == Kind::Bpf && scope.cgroup.is_none();
+            let is_elsewhere = there.kind() == Kind::Bpf && scope.cgroup != there.scope().cgroup;
+            if has_no_place || (!is_elsewhere && there.is_in_place()) {
+                return Ok(());
+            }
+            tracing::warn!(group = %self.scope.group, "the gate is gone from the kernel, or from where the server is: installing it again");
+            kind = Some(there.kind());
+        }
+        *egress = Some(Egress::install(scope, kind)?);
         Ok(())
     }
 
@@ -150,11 +169,10 @@ impl Gate for EgressGate {
         }
         let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(egress) = egress.as_ref() else { return absent("not installed yet".to_owned()) };
-        match self.attest(egress) {
-            None => absent("no server runs, so nothing shows that it stands behind the gate".to_owned()),
-            Some(Err(e)) => absent(e.to_string()),
-            Some(Ok(seen)) if seen.deadline_ns == OPEN_ENDED => GateSeen::OpenEnded,
-            Some(Ok(seen)) => {
+        match self.attest(egress).unwrap_or_else(|| self.attest_stopped(egress)) {
+            Err(e) => absent(e.to_string()),
+            Ok(seen) if seen.deadline_ns == OPEN_ENDED => GateSeen::OpenEnded,
+            Ok(seen) => {
                 let far_ms = (seen.deadline_ns / NS_PER_MS).saturating_sub(boottime_ms());
                 if far_ms > self.lease.ttl_ms {
                     return absent(format!("its deadline lies {far_ms} ms ahead, more than the TTL: {}", seen.how));
