@@ -120,6 +120,7 @@ fn free_address() -> String {
 pub fn leased(host: &str, listen: &str, node: &str, holders: &str) -> String {
     format!(
         "[lease]\nhost = \"{host}\"\nregion = \"{host}-region\"\nttl_ms = {TTL_MS}\nrenew_every_ms = 200\n\
+         clock_trusted_by = \"the test\"\n\
          listen = \"{listen}\"\nnodes = [\"{node}\"]\n{holders}"
     )
 }

@@ -212,3 +212,25 @@ fn nets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Net>, D::Error
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| text.parse().map_err(|why| D::Error::custom(format!("lease.exempt: {why}")))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_may_hide_a_pause_is_trusted_by_name_only() {
+        let lease = |more: &str| -> Lease {
+            let text = "host = \"db-a\"\nregion = \"a\"\nttl_ms = 2000\nlisten = \"10.0.0.1:7110\"\nnodes = [\"10.0.0.1:7101\"]\n";
+            toml::from_str(&format!("{text}{more}")).expect("a sound table")
+        };
+        let trusted = "clock_trusted_by = \"Linh, 2026-11-01: nobody pauses this guest\"\n";
+        for (source, by_itself) in
+            [("tsc", true), ("arch_sys_counter", true), ("kvm-clock", false), ("xen", false), ("", false)]
+        {
+            assert_eq!(lease("").clock_fault(source).is_none(), by_itself, "{source}");
+            assert_eq!(lease(trusted).clock_fault(source), None, "{source}");
+        }
+        let fault = lease("").clock_fault("kvm-clock").expect("refused");
+        assert!(fault.contains("kvm-clock") && fault.contains("lease.clock_trusted_by"), "{fault}");
+    }
+}
