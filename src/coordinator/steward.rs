@@ -65,10 +65,10 @@ impl Steward {
         lasts.is_some_and(|ttl_ms| view.watched_ms > ttl_ms && !view.is_settled(ttl_ms))
     }
 
-    /// A majority's clocks agree with each other, and not with this node's.
+    /// A majority's clocks agree with each other, and not with this node's. A node whose own report is late shows nothing.
     fn is_off(&self, view: &View) -> bool {
-        let on_time = view.on_time(FRESH_MS);
-        !on_time.is_empty() && !on_time.contains(&self.coordinator.node)
+        let (on_time, own) = (view.on_time(FRESH_MS), self.coordinator.node);
+        !on_time.is_empty() && !on_time.contains(&own) && view.fresh(FRESH_MS).any(|(id, _)| id == own)
     }
 
     /// To whoever takes it, another one each time.
