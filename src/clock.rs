@@ -14,6 +14,13 @@ pub fn unix_now() -> UnixMs {
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// A UUIDv7 of that moment: an id that nothing else has, and that sorts by time.
+pub fn unique_id(now: UnixMs) -> String {
+    let nanos = u32::try_from(now.0 % 1000).unwrap_or(0) * 1_000_000;
+    let at = uuid::Timestamp::from_unix(uuid::NoContext, now.0 / 1000, nanos);
+    uuid::Uuid::new_v7(at).to_string()
+}
+
 /// Milliseconds since the machine started, counting the time it slept. Never set back; for measuring spans.
 pub fn boot_ms() -> u64 {
     #[cfg(feature = "simulation")]

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actuator::Actuator;
-use crate::clock::unix_now;
+use crate::clock::{unique_id, unix_now};
 use crate::domain::command::{Applied, Change, Command};
 use crate::domain::decide::{Decision, Decisions, Explanation, OpenIntent, Standing, decide};
 use crate::domain::ids::{NodeId, Principal, RunId, UnixMs};
@@ -207,7 +207,7 @@ impl Coordinator {
         let now = unix_now();
         tracing::warn!(group = %intent.group, kind = %intent.kind, to = %intent.plan.to, reason = %intent.reason, "opening a run");
         Change::OpenRun {
-            run: run_id(now),
+            run: RunId(unique_id(now)),
             group: intent.group,
             kind: intent.kind,
             drill: false,
@@ -264,13 +264,6 @@ impl Coordinator {
         }
         Ok(applied)
     }
-}
-
-/// UUIDv7 of our own clock's time.
-fn run_id(now: UnixMs) -> RunId {
-    let nanos = u32::try_from(now.0 % 1000).unwrap_or(0) * 1_000_000;
-    let at = uuid::Timestamp::from_unix(uuid::NoContext, now.0 / 1000, nanos);
-    RunId(uuid::Uuid::new_v7(at).to_string())
 }
 
 /// A quorum sees it down, and only time is missing.

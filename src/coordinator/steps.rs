@@ -416,7 +416,11 @@ impl Executor {
         }
         let patience_ms = self.coordinator.policy.groups.get(&self.run.group).map_or(10_000, |r| r.fence_patience_ms);
         let wait_ms = patience_ms.saturating_mul(u64::from(attempts / 4 + 1)).min(TRY_AGAIN_MAX_MS);
-        unix_now().since(*since) >= wait_ms
+        let now = unix_now();
+        // Stuck since a moment that is still to come: whoever wrote that had a clock that was wrong. Ours tells how long
+        // this node has watched.
+        let waited_ms = if *since > now { self.view.watched_ms } else { now.since(*since) };
+        waited_ms >= wait_ms
     }
 
     async fn unstick(&self, reason: &str) {

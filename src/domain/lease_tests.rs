@@ -193,6 +193,9 @@ fn p4_an_expired_lease_takes_the_fences_place_and_leaves_the_host_to_be_fenced()
     assert_eq!(world.rejected(promote(&world, token, token)), RejectionCode::Illegal);
     world.must(lapse(&world, token));
     assert_eq!(world.run().phase_of(&"fence".into()), StepPhase::Skipped);
+    let (run, reason) = (world.run().id.clone(), "decided just before".to_owned());
+    let stuck = Change::MarkStuck { group: group(), run, token, step: "fence".into(), reason };
+    assert_eq!(world.rejected(stuck), RejectionCode::Illegal, "nothing would set it going again");
     let unbind = Change::UnbindLease { group: group(), reason: "break-glass".to_owned() };
     assert_eq!(world.rejected(unbind), RejectionCode::RunOpen, "a run counts on it");
     let newer = world.claim("r1");
@@ -200,6 +203,13 @@ fn p4_an_expired_lease_takes_the_fences_place_and_leaves_the_host_to_be_fenced()
     world.must(promote(&world, newer, newer));
     assert_eq!(world.group().lease, None, "the new primary is not bound yet");
     assert!(world.group().unsettled.values().all(|left| left.is_due) && world.group().unsettled.len() == 1);
+    let (there, host, holders) = (region("hanoi"), "db-hanoi".into(), Vec::new());
+    world.must(Change::BindLease {
+        group: group(),
+        binding: LeaseBinding { region: there, host, holders, ..binding() },
+    });
+    // The run counts on the silence of hcmc, not on hanoi's.
+    world.must(Change::UnbindLease { group: group(), reason: "its gate is not in force".to_owned() });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::drive::{self, Ended};
 use crate::mutation::ALL;
 
 /// A schedule that takes longer than this spins without its clock going on.
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_secs(40);
 const RESULT: &str = "RESULT ";
 
 /// What a process is asked for.

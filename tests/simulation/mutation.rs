@@ -53,14 +53,14 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "host-takes-lower-tokens",
         mutant: Mutant::HostTakesLowerTokens,
-        known: 0,
+        known: 23,
         shape: Some(Shape::Asleep),
         what: "a guard does not compare tokens",
     },
     Taken {
         name: "zone-takes-lower-tokens",
         mutant: Mutant::ZoneTakesLowerTokens,
-        known: 0,
+        known: 5,
         shape: Some(Shape::Asleep),
         what: "the zone's compare-and-swap always swaps",
     },
@@ -123,7 +123,7 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "no-pause-gate",
         mutant: Mutant::Product(Mutation::NoPauseGate),
-        known: 20,
+        known: 84,
         shape: None,
         what: "a pause stops nothing",
     },
@@ -144,14 +144,14 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "majority-of-present",
         mutant: Mutant::Product(Mutation::MajorityOfPresent),
-        known: 7,
+        known: 103,
         shape: None,
         what: "a majority of those present is enough",
     },
     Taken {
         name: "many-open-runs",
         mutant: Mutant::Product(Mutation::ManyOpenRuns),
-        known: 26,
+        known: 315,
         shape: None,
         what: "a second run may open beside the first",
     },

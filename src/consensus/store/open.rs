@@ -17,6 +17,7 @@ use super::writer::{
     self, COMMITTED, GENERATION, IDENTITY, LOG, MEMBERS, META, PEERS, PURGED, SNAPSHOT, STORE_ID, VOTE, Writer,
 };
 use super::{Cache, Cached, MARK_FILE, STORE_FILE, Store, record};
+use crate::clock::{unique_id, unix_now};
 use crate::consensus::types::{Entry, Identity, LogId, SnapshotMeta};
 
 /// redb's own page cache. The log is in memory anyway.
@@ -136,7 +137,7 @@ fn open_database(file: &Path, length: u64) -> Result<Database, StoreError> {
 /// Writes who this store belongs to. Returns its first generation.
 fn found_store(database: &Database, file: &Path, identity: &Identity) -> Result<u64, StoreError> {
     let payload = record::to_json(file, identity)?;
-    let id = record::to_json(file, &uuid::Uuid::now_v7().to_string())?;
+    let id = record::to_json(file, &unique_id(unix_now()))?;
     let found = || -> Result<(), redb::Error> {
         let transaction = writer::begin(database)?;
         {

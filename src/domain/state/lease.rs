@@ -9,7 +9,7 @@ use crate::domain::lease::LeaseBinding;
 use crate::domain::mutation::{Mutation, is_out};
 use crate::domain::plan::Action;
 use crate::domain::policy::Fencing;
-use crate::domain::run::{RunPhase, StepEvent, StepPhase};
+use crate::domain::run::{Run, RunPhase, StepEvent, StepPhase};
 
 impl ClusterState {
     pub(super) fn bind_lease(&mut self, name: &GroupName, binding: &LeaseBinding) -> Effect {
@@ -45,13 +45,14 @@ impl ClusterState {
         Ok(None)
     }
 
-    /// Always allowed but while a promotion counts on it.
+    /// Always allowed but while a promotion counts on it. What the run promoted may be unbound: nobody counts on that.
     pub(super) fn unbind_lease(&mut self, name: &GroupName) -> Effect {
         let group = self.group_mut(name)?;
-        if group.lease.is_none() {
+        let Some(lease) = &group.lease else {
             return reject(RejectionCode::Illegal, format!("group {name}'s lease is not bound"));
-        }
-        if let Some(run) = group.open_run.as_ref().filter(|run| run.lease_lapsed) {
+        };
+        let counts_on_it = |run: &&Run| run.lease_lapsed && run.from() == &lease.region;
+        if let Some(run) = group.open_run.as_ref().filter(counts_on_it) {
             let message = format!("run {} counts on the silence of the old primary in {}", run.id, run.from());
             return reject(RejectionCode::RunOpen, message);
         }

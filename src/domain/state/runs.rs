@@ -299,6 +299,10 @@ impl ClusterState {
         if run.plan.step(step).is_none() {
             return reject(RejectionCode::NotFound, format!("run {} has no step {step}", run.id));
         }
+        // Decided before it was skipped. Nobody watches a skipped step: nothing would ever set the run going again.
+        if run.phase_of(step) == StepPhase::Skipped {
+            return reject(RejectionCode::Illegal, format!("step {step} is skipped: it does not keep run {}", run.id));
+        }
         run.phase = RunPhase::Stuck { step: step.clone(), reason: reason.to_owned(), since: entry.at };
         note(run, entry, Some(step), format!("stuck: {reason}"));
         let run = run.clone();
