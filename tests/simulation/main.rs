@@ -37,7 +37,7 @@ use mutation::{ALL, Taken};
 /// there is time for.
 const SCHEDULES: u64 = 300;
 /// A mutant that so many schedules do not notice is not noticed.
-const SCHEDULES_FOR_MUTANT: usize = 400;
+const SCHEDULES_FOR_MUTANT: usize = 1000;
 /// Schedules that once showed a defect of the product, and what it was.
 const REGRESSIONS: &[(u64, &str)] = &[
     (

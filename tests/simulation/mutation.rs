@@ -144,7 +144,7 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "majority-of-present",
         mutant: Mutant::Product(Mutation::MajorityOfPresent),
-        known: 103,
+        known: 514,
         shape: None,
         what: "a majority of those present is enough",
     },
