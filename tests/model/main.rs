@@ -3,6 +3,33 @@
 //!
 //! `MODEL_WIDE=1` searches further (`scripts/model-check`).
 
+/// A test for each scope of the module's `SCOPES`, and one that searches its `WIDE` where that is asked for, by its `holds`.
+macro_rules! scopes {
+    (further out: $wide:ident, $($test:ident: $name:literal),+ $(,)?) => {
+        $(#[test]
+        fn $test() {
+            holds(SCOPES.iter().find(|scope| scope.name == $name).expect("a scope of that name"));
+        })+
+
+        #[test]
+        fn every_scope_has_its_test() {
+            let tested = [$($name),+];
+            assert!(SCOPES.iter().all(|scope| tested.contains(&scope.name)));
+        }
+
+        #[test]
+        fn $wide() {
+            if std::env::var_os("MODEL_WIDE").is_none() {
+                println!("not searched: set MODEL_WIDE=1 (scripts/model-check)");
+                return;
+            }
+            for scope in WIDE {
+                holds(scope);
+            }
+        }
+    };
+}
+
 mod cluster;
 mod command;
 mod executor;
@@ -93,26 +120,8 @@ fn holds(scope: &Scope) {
     report(scope.name, &search(scope), &promises::possible(&scope.rules));
 }
 
-fn scope(name: &str) {
-    holds(SCOPES.iter().find(|scope| scope.name == name).expect("a scope of that name"));
-}
-
-macro_rules! scopes {
-    ($($test:ident: $name:literal),+ $(,)?) => {
-        $(#[test]
-        fn $test() {
-            scope($name);
-        })+
-
-        #[test]
-        fn every_scope_has_its_test() {
-            let tested = [$($name),+];
-            assert!(SCOPES.iter().all(|scope| tested.contains(&scope.name)));
-        }
-    };
-}
-
 scopes! {
+    further out: the_promises_hold_further_out,
     the_promises_hold_where_answers_are_lost: "answers are lost",
     the_promises_hold_where_answers_are_lost_and_orders_given: "answers and orders",
     the_promises_hold_where_hosts_fail_and_triggers_go: "hosts fail, triggers go",
@@ -125,15 +134,4 @@ scopes! {
     the_promises_hold_for_dns_beside_promotion: "DNS beside promotion",
     the_promises_hold_where_requests_arrive_twice: "requests arrive twice",
     the_promises_hold_in_mode_none: "mode none",
-}
-
-#[test]
-fn the_promises_hold_further_out() {
-    if std::env::var_os("MODEL_WIDE").is_none() {
-        println!("not searched: set MODEL_WIDE=1 (scripts/model-check)");
-        return;
-    }
-    for scope in WIDE {
-        holds(scope);
-    }
 }
