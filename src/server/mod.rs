@@ -6,7 +6,7 @@ mod backend;
 mod http;
 pub mod journal;
 pub mod leases;
-mod pager;
+pub mod pager;
 mod readiness;
 
 use std::collections::BTreeMap;
@@ -162,7 +162,7 @@ async fn serve(
     });
     let name = Principal(format!("node:{}", own.name));
     let book = Arc::new(leases::AskedBook::default());
-    let desk = leases::Desk::new(consensus.clone(), policy.clone(), own.id, name, leases.clone(), book.clone());
+    let desk = leases::Desk::new(consensus.clone(), policy.clone(), own.id, name.clone(), leases.clone(), book.clone());
     let receivers = pager::receivers(config)?;
     let dispatcher = Dispatcher::new(&config.cluster, &receivers)
         .map_err(|(receiver, source)| ServerError::Receiver { receiver, source })?;
@@ -187,7 +187,7 @@ async fn serve(
     tasks.spawn(push(consensus.clone(), own.id, observer.reports(), sightings));
     tasks.spawn(coordinator.run(stopping));
     tasks.spawn(actuators::keep_warm(actuators, policy, journal.leadership()));
-    tasks.spawn(pager::deliver(dispatcher.clone(), consensus.clone(), journal, own.clone()));
+    tasks.spawn(pager::deliver(dispatcher.clone(), consensus.clone(), journal, own.id, name));
     tasks.spawn(pager::page_lost_quorum(dispatcher, backend.clone(), config.cluster.clone(), own.name.clone()));
     tasks.spawn(backend::keep_standing(backend.clone()));
     if let Some(http) = http {

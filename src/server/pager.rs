@@ -12,7 +12,7 @@ use super::backend::Backend;
 use super::journal::RaftJournal;
 use crate::api::backend::AdminBackend as _;
 use crate::clock::unix_now;
-use crate::config::{Config, NodeConfig, ReceiverKind};
+use crate::config::{Config, ReceiverKind};
 use crate::consensus::Consensus;
 use crate::coordinator::Journal as _;
 use crate::domain::command::{Change, Command};
@@ -72,11 +72,17 @@ impl Settle for Committed {
     }
 }
 
-/// Delivers while this node leads.
-pub async fn deliver(dispatcher: Arc<Dispatcher>, consensus: Consensus, journal: Arc<RaftJournal>, own: NodeConfig) {
+/// Delivers while this node leads, and commits what became of each page as `by`.
+pub async fn deliver(
+    dispatcher: Arc<Dispatcher>,
+    consensus: Consensus,
+    journal: Arc<RaftJournal>,
+    node: NodeId,
+    by: Principal,
+) {
     let mut leadership = journal.leadership();
     let (publish, leading) = watch::channel(false);
-    let settle = Committed { journal, node: own.id, by: Principal(format!("node:{}", own.name)) };
+    let settle = Committed { journal, node, by };
     let translate = async {
         loop {
             let leads = leadership.borrow_and_update().leads;

@@ -11,7 +11,6 @@ use futures::future::BoxFuture;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use watchdog::clock::unix_now;
 use watchdog::consensus::{Consensus, Identity, Node, Options, Retention, Store, Timing};
 use watchdog::coordinator::{Coordinator, Journal, JournalError, Leadership, Leases, Sightings};
 use watchdog::domain::command::{Applied, Change, Command};
@@ -21,10 +20,10 @@ use watchdog::domain::observation::Report;
 use watchdog::domain::plan::Action;
 use watchdog::domain::policy::ClusterPolicy;
 use watchdog::domain::state::ClusterState;
-use watchdog::notify::{Backoff, Dispatcher, Settle, Told};
+use watchdog::notify::{Backoff, Dispatcher};
 use watchdog::server::journal::RaftJournal;
 use watchdog::server::leases::Desk;
-use watchdog::server::{push, take_in};
+use watchdog::server::{pager, push, take_in};
 
 use crate::acting::Hands;
 use crate::asking::{Desks, Front};
@@ -369,22 +368,7 @@ impl Journal for Witnessed {
     }
 }
 
-struct Committed {
-    journal: Arc<RaftJournal>,
-    node: u64,
-}
-
-#[async_trait]
-impl Settle for Committed {
-    async fn settle(&self, told: Told) -> Result<(), String> {
-        let change = Change::Told { seq: told.seq, receiver: told.receiver, refused: told.refused };
-        let by = Principal(format!("node:node-{}", self.node));
-        let command = Command { node: NodeId(self.node), at: unix_now(), by, request_id: None, change };
-        self.journal.propose(command).await.map(drop).map_err(|error| error.to_string())
-    }
-}
-
-/// As `server::pager::deliver`, to a model receiver.
+/// Tells a model receiver.
 async fn deliver(kit: Kit, id: u64, consensus: Consensus, journal: Arc<RaftJournal>) {
     let line = |name: &watchdog::domain::ids::ReceiverName| {
         let client = PagerClient { shared: kit.shared.clone(), node: id };
@@ -393,17 +377,6 @@ async fn deliver(kit: Kit, id: u64, consensus: Consensus, journal: Arc<RaftJourn
     let lines = kit.policy.receivers.iter().map(line).collect();
     let backoff = Backoff { first: Duration::from_millis(500), max: Duration::from_secs(2) };
     let dispatcher = Dispatcher::with_notifiers(lines, backoff, Duration::from_secs(4));
-    let mut leadership = journal.leadership();
-    let (publish, leading) = watch::channel(false);
-    let settle = Committed { journal, node: id };
-    let translate = async {
-        loop {
-            let leads = leadership.borrow_and_update().leads;
-            publish.send_if_modified(|current| std::mem::replace(current, leads) != leads);
-            if leadership.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::join!(dispatcher.run(consensus.state(), leading, &settle), translate);
+    let by = Principal(format!("node:node-{id}"));
+    pager::deliver(Arc::new(dispatcher), consensus, journal, NodeId(id), by).await;
 }
