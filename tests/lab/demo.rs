@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use watchdog::proto::RunPhase;
 
 use super::client::Balance;
-use super::frozen::{Late, Loyal, until_fenced};
+use super::crowd::{Crowd, Late, WRITERS};
+use super::frozen::until_fenced;
 use super::measure::Times;
 use super::parts::{Lab, Options, Pace, Zone};
 use super::story::{Story, cut};
@@ -166,10 +167,12 @@ pub async fn until_held(lab: &Lab) -> Result<Vec<String>> {
 
 /// The other fault: nobody can ask the host anything, and it comes back as if nothing had been.
 async fn freeze(lab: &mut Lab) -> Result<()> {
-    let loyal = Loyal::start(&lab.primary).await?;
+    let loyal = Crowd::start(&lab.primary, WRITERS);
+    loyal.all_answered(SystemTime::UNIX_EPOCH).await?;
     println!(
         "\nTwo more clients stay with {HOME} whatever the name says: one on its old connection, one that connects anew."
     );
+    let before = SystemTime::now();
     let (ending, mut story, first) = play(lab, Fault::Freeze, None, true).await?;
     lab.thaw_home()?;
     let thawed = SystemTime::now();
@@ -184,12 +187,12 @@ async fn freeze(lab: &mut Lab) -> Result<()> {
     }
     story.end();
     tell_the_end(lab, &ending, "freeze")?;
-    let late = loyal.late(first);
+    let late = loyal.late(first, before);
     println!("  rows acknowledged by {HOME} after {DR}'s first, asleep and awake again:");
-    println!("    on the old connection  {}", late.old);
-    println!("    on new connections     {}", late.new);
+    println!("    on the old connection  {}", late.rows_old);
+    println!("    on new connections     {}", late.rows_new);
     said?;
-    ensure!(late == Late { old: 0, new: 0 }, "two primaries: {HOME} acknowledged rows after {DR} had begun");
+    ensure!(late == Late::default(), "two primaries: {HOME} acknowledged rows after {DR} had begun");
     Ok(())
 }
 

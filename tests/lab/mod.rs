@@ -14,6 +14,7 @@ pub mod boot;
 pub mod client;
 pub mod config;
 pub mod cost;
+pub mod crowd;
 pub mod demo;
 pub mod dns;
 pub mod door;

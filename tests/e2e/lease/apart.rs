@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use watchdog::proto::RunPhase;
 
-use super::crowd::{Crowd, Late};
-use super::{at_new_side, fenced_for_good, leased, play_bound};
+use super::{at_new_side, crowd_of, leased, play_bound};
+use crate::lab::crowd::Late;
+use crate::lab::frozen::until_fenced;
 use crate::lab::parts::Lab;
 use crate::lab::watch::{brief, status_of};
 use crate::lab::{HOME, hub, lease, wait};
@@ -18,8 +19,7 @@ async fn p4_a_region_cut_off_is_silent_before_its_successor() -> Result<()> {
     let name = "lease::apart::p4_a_region_cut_off_is_silent_before_its_successor";
     hub::alone(name, async || {
         play_bound(leased(), async |lab: &mut Lab| {
-            let crowd = Crowd::start(lab);
-            crowd.busy().await?;
+            let crowd = crowd_of(lab).await?;
             let fault = SystemTime::now();
             lab.hub()?.cut_off(HOME)?;
             let eager = at_new_side(lab);
@@ -33,7 +33,7 @@ async fn p4_a_region_cut_off_is_silent_before_its_successor() -> Result<()> {
             let cut = crowd.late(first.at, fault);
             lab.services[HOME].health().await.context("the region's clients must reach it all the while")?;
             lab.hub()?.heal()?;
-            fenced_for_good(lab).await?;
+            until_fenced(lab).await?;
             let late = crowd.late(first.at, fault);
             println!(
                 "{before} rows before; the new side's first after {silence:?}; from then on {cut:?}, healed {late:?}"

@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 use watchdog::guard::egress::{Egress, Kind, Scope};
 use watchdog::proto::RunPhase;
 
-use super::crowd::{Crowd, Late};
 use super::table::{Round, print};
-use super::{at_new_side, fenced_for_good, leased, play_bound};
+use super::{at_new_side, crowd_of, leased, play_bound};
 use crate::lab::client::Acknowledged;
+use crate::lab::crowd::Late;
+use crate::lab::frozen::until_fenced;
 use crate::lab::parts::Lab;
 use crate::lab::watch::brief;
 use crate::lab::{GROUP, HOME, lease, wait};
@@ -34,13 +35,12 @@ async fn sleep_through(lab: &Lab) -> Result<(SystemTime, Acknowledged)> {
 }
 
 async fn round(lab: &mut Lab) -> Result<Round> {
-    let crowd = Crowd::start(lab);
-    crowd.busy().await?;
+    let crowd = crowd_of(lab).await?;
     let (fault, first) = sleep_through(lab).await?;
     let before = crowd.rows();
     wait::pause(ASLEEP).await;
     lab.thaw_home()?;
-    fenced_for_good(lab).await?;
+    until_fenced(lab).await?;
     let silence = first.at.duration_since(fault)?;
     Ok(Round { silence, before, late: crowd.late(first.at, fault) })
 }
@@ -68,8 +68,7 @@ async fn p4_a_frozen_primary_acknowledges_nothing_after_its_successor() -> Resul
 /// Freezes only a part of the host under a hold-down that is shorter than the freeze: whatever proof the failover rests on, no row is
 /// acknowledged on both sides.
 async fn one_part(lab: &mut Lab, freeze: impl Fn(&Lab) -> Result<()>, thaw: impl Fn(&Lab) -> Result<()>) -> Result<()> {
-    let crowd = Crowd::start(lab);
-    crowd.busy().await?;
+    let crowd = crowd_of(lab).await?;
     let fault = SystemTime::now();
     freeze(lab)?;
     let eager = at_new_side(lab);
@@ -78,7 +77,7 @@ async fn one_part(lab: &mut Lab, freeze: impl Fn(&Lab) -> Result<()>, thaw: impl
     let silence = first.at.duration_since(fault)?;
     // The fence may have ended what sleeps.
     thaw(lab)?;
-    fenced_for_good(lab).await?;
+    until_fenced(lab).await?;
     wait::pause(Duration::from_millis(lease::TTL_MS * 2)).await;
     let late = crowd.late(first.at, fault);
     println!("{} rows before, the new side's first after {silence:?}, {late:?}; {}", crowd.rows(), brief(&run));
@@ -115,8 +114,7 @@ async fn p4_only_the_database_frozen_acknowledges_nothing_twice() -> Result<()> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_gate_a_thawed_primary_acknowledges() -> Result<()> {
     play_bound(leased(), async |lab: &mut Lab| {
-        let crowd = Crowd::start(lab);
-        crowd.busy().await?;
+        let crowd = crowd_of(lab).await?;
         let (fault, first) = sleep_through(lab).await?;
         let scope = Scope {
             group: GROUP.into(),

@@ -3,7 +3,6 @@
 mod alone;
 mod apart;
 mod blips;
-mod crowd;
 mod frozen;
 mod reboot;
 mod table;
@@ -11,13 +10,13 @@ mod table;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use watchdog::guard::latch;
 use watchdog::guard::token_store::GroupFiles;
 
 use crate::lab::client::{Client, Route};
+use crate::lab::crowd::{Crowd, READERS_TOO};
 use crate::lab::parts::{Lab, Options};
 use crate::lab::watch::group;
-use crate::lab::{GROUP, HOME, lease, wait};
+use crate::lab::{GROUP, lease, wait};
 use crate::scene::{fast, nothing_happened, play};
 
 /// Fenced by lease; the fast settings but for the hold-down, which shall bear a busy machine's hiccups.
@@ -90,14 +89,11 @@ fn guard_files(lab: &Lab, site: &str) -> GroupFiles {
     GroupFiles::new(&lab.folder.path.join(site).join("guard"), &GROUP.into())
 }
 
-/// Waits until the old primary is fenced in earnest: stopped and latched.
-async fn fenced_for_good(lab: &Lab) -> Result<()> {
-    wait::until("the old primary to be fenced for good", Duration::from_secs(60), async || {
-        let latch = latch::load(&guard_files(lab, HOME))?;
-        ensure!(latch.mark.is_some() && !lab.primary.is_running(), "runs: {}, {latch:?}", lab.primary.is_running());
-        Ok(())
-    })
-    .await
+/// Five clients of the primary's, each busy.
+async fn crowd_of(lab: &Lab) -> Result<Crowd> {
+    let crowd = Crowd::start(&lab.primary, READERS_TOO);
+    crowd.busy().await?;
+    Ok(crowd)
 }
 
 /// Whoever takes rows on the new side, from the first moment on.

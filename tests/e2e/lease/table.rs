@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::crowd::Late;
+use crate::lab::crowd::Late;
 
 /// One round.
 #[derive(Debug)]

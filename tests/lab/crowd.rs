@@ -9,22 +9,28 @@ use anyhow::{Result, ensure};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use crate::lab::parts::Lab;
-use crate::lab::postgres::DATABASE;
-use crate::lab::wait;
+use super::postgres::{DATABASE, Postgres};
+use super::wait;
 
 /// Between two questions of one client.
 const EVERY: Duration = Duration::from_millis(10);
-/// What each client does, and whether it keeps its connection for as long as that lives or connects for every question.
-const CLIENTS: [(Does, bool); 5] =
-    [(Does::Writes, true), (Does::Writes, true), (Does::Reads, true), (Does::Writes, false), (Does::Reads, false)];
-
 /// What a client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Does {
+pub enum Does {
+    /// Inserts rows.
     Writes,
+    /// Asks for the newest row.
     Reads,
 }
+
+/// What a client does, and whether it keeps its connection for as long as that lives or connects for every question.
+pub type Manner = (Does, bool);
+
+/// Two writers and a reader that stay, a writer and a reader that come anew.
+pub const READERS_TOO: &[Manner] =
+    &[(Does::Writes, true), (Does::Writes, true), (Does::Reads, true), (Does::Writes, false), (Does::Reads, false)];
+/// A writer that stays, and one that comes anew.
+pub const WRITERS: &[Manner] = &[(Does::Writes, true), (Does::Writes, false)];
 
 #[derive(Debug, Clone, Copy)]
 struct Who {
@@ -70,6 +76,7 @@ impl Log {
 /// its connection lives.
 pub struct Crowd {
     log: Arc<Log>,
+    clients: usize,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -87,15 +94,15 @@ pub struct Late {
 }
 
 impl Crowd {
-    /// Starts it.
-    pub fn start(lab: &Lab) -> Self {
-        let (log, at) = (Arc::<Log>::default(), lab.primary.conninfo("app", DATABASE));
-        let tasks = CLIENTS.iter().enumerate().map(|(client, (does, stays))| {
+    /// Starts one client for each manner.
+    pub fn start(primary: &Postgres, manners: &[Manner]) -> Self {
+        let (log, at) = (Arc::<Log>::default(), primary.conninfo("app", DATABASE));
+        let tasks = manners.iter().enumerate().map(|(client, (does, stays))| {
             let (log, at, who) = (log.clone(), at.clone(), Who { client, does: *does });
             if *stays { tokio::spawn(stay(log, at, who)) } else { tokio::spawn(come_anew(log, at, who)) }
         });
         let tasks = tasks.collect();
-        Self { log, tasks }
+        Self { log, clients: manners.len(), tasks }
     }
 
     fn answers(&self) -> Vec<Answer> {
@@ -107,11 +114,21 @@ impl Crowd {
         self.answers().iter().filter(|answer| answer.does == Does::Writes).count()
     }
 
+    /// Waits until every one of them has been answered after `moment`.
+    pub async fn all_answered(&self, moment: SystemTime) -> Result<()> {
+        wait::until("every client of the old primary to be answered", Duration::from_secs(60), async || {
+            let since = self.answers().into_iter().filter(|answer| answer.at > moment);
+            let heard: BTreeSet<usize> = since.map(|answer| answer.client).collect();
+            ensure!(heard.len() == self.clients, "of {} only {heard:?}", self.clients);
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until every one of them has been answered, and rows come steadily.
     pub async fn busy(&self) -> Result<()> {
-        wait::until("every client of the old primary to be answered", Duration::from_secs(60), async || {
-            let heard: BTreeSet<usize> = self.answers().iter().map(|answer| answer.client).collect();
-            ensure!(heard.len() == CLIENTS.len(), "of {} only {heard:?}", CLIENTS.len());
+        self.all_answered(SystemTime::UNIX_EPOCH).await?;
+        wait::until("rows to come steadily", Duration::from_secs(60), async || {
             ensure!(self.rows() >= 100, "{} rows", self.rows());
             Ok(())
         })
