@@ -10,4 +10,4 @@ mod parts;
 mod ready;
 mod refusals;
 
-use lab::scene;
+use lab::{calm, scene};

@@ -4,7 +4,6 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
-mod calm;
 mod clocks;
 mod disks;
 mod one_way;
@@ -19,4 +18,4 @@ mod struck;
 mod table;
 mod upheld;
 
-use lab::scene;
+use lab::{calm, scene};

@@ -45,6 +45,31 @@ fn hosts_in(region: &str) -> Vec<String> {
     if region == WITNESS { vec![node] } else { vec![region.to_owned(), node] }
 }
 
+/// Everybody in one region with everybody in the other.
+fn hosts_of_both(one: &str, other: &str) -> Vec<(String, String)> {
+    hosts_in(one)
+        .into_iter()
+        .flat_map(|one| hosts_in(other).into_iter().map(move |other| (one.clone(), other)))
+        .collect()
+}
+
+/// A direction between one region and the two others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// What it says to them.
+    Out,
+    /// What they say to it.
+    In,
+}
+
+/// Who says something to whom, that way.
+fn pairs(region: &str, way: Way) -> impl Iterator<Item = (&str, &str)> {
+    [HOME, DR, WITNESS].into_iter().filter(move |other| *other != region).map(move |other| match way {
+        Way::Out => (region, other),
+        Way::In => (other, region),
+    })
+}
+
 /// Runs this test again inside a hub, and there the body. `name` is the test's own, with its modules. Says so where this machine
 /// cannot.
 pub async fn alone(name: &str, body: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
@@ -109,8 +134,10 @@ impl Hub {
         let address = format!("{}/24", address_of("hub"));
         run(Command::new("ip").args(["address", "add", &address, "dev", "hub"]))?;
         run(Command::new("ip").args(["link", "set", "hub", "up"]))?;
-        let rules = "table bridge watchdog_lab {\n set cut { type ipv4_addr . ipv4_addr;\n }\n chain between {\n \
-                     type filter hook forward priority 0;\n ip saddr . ip daddr @cut drop\n }\n}\n";
+        let rules = "table bridge watchdog_lab {\n set cut { type ipv4_addr . ipv4_addr;\n }\n \
+                     set passed { type ipv4_addr . ipv4_addr; size 256; flags dynamic;\n }\n chain between {\n \
+                     type filter hook forward priority 0;\n ip saddr . ip daddr @cut drop\n \
+                     update @passed { ip saddr . ip daddr counter }\n }\n}\n";
         let file = folder.write("etc/hub.nft", rules)?;
         run(Command::new("nft").arg("-f").arg(file))?;
         let mut hub = Self { holders: vec![] };
@@ -149,10 +176,8 @@ impl Hub {
 
     /// Nothing that anybody in region `from` says reaches anybody in region `to` any more.
     pub fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
-        for (one, other) in
-            hosts_in(from).iter().flat_map(|one| hosts_in(to).into_iter().map(move |other| (one, other)))
-        {
-            let pair = format!("{{ {} . {} }}", address_of(one), address_of(&other));
+        for (one, other) in hosts_of_both(from, to) {
+            let pair = format!("{{ {} . {} }}", address_of(&one), address_of(&other));
             run(Command::new("nft").args(["add", "element", "bridge", "watchdog_lab", "cut", &pair]))?;
         }
         Ok(())
@@ -160,11 +185,33 @@ impl Hub {
 
     /// Cuts a region off from the two others, both ways.
     pub fn cut_off(&self, region: &str) -> Result<()> {
-        for other in [HOME, DR, WITNESS].into_iter().filter(|other| *other != region) {
-            self.cut_one_way(region, other)?;
-            self.cut_one_way(other, region)?;
+        self.cut_off_one_way(region, Way::Out)?;
+        self.cut_off_one_way(region, Way::In)
+    }
+
+    /// Cuts a region off from the two others in one direction only.
+    pub fn cut_off_one_way(&self, region: &str, way: Way) -> Result<()> {
+        for (from, to) in pairs(region, way) {
+            self.cut_one_way(from, to)?;
         }
         Ok(())
+    }
+
+    /// How many packets have passed so far between a region and the two others, in one direction.
+    pub fn passed(&self, region: &str, way: Way) -> Result<u64> {
+        let told = run(Command::new("nft").args(["-j", "list", "set", "bridge", "watchdog_lab", "passed"]))?;
+        let told: serde_json::Value = serde_json::from_str(&told)?;
+        let sets = told["nftables"].as_array().into_iter().flatten();
+        let elements: Vec<_> = sets.filter_map(|it| it["set"]["elem"].as_array()).flatten().collect();
+        let mut packets = 0;
+        for (from, to) in pairs(region, way) {
+            for (one, other) in hosts_of_both(from, to) {
+                let pair = serde_json::json!({ "concat": [address_of(&one), address_of(&other)] });
+                let its = elements.iter().filter(|it| it["elem"]["val"] == pair);
+                packets += its.filter_map(|it| it["elem"]["counter"]["packets"].as_u64()).sum::<u64>();
+            }
+        }
+        Ok(packets)
     }
 
     /// All links work again.

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use watchdog::proto::admin_client::AdminClient;
 use watchdog::proto::{GetStatusRequest, Run, Standing, StepPhase};
 
-use crate::lab::nodes::Node;
-use crate::lab::parts::Lab;
-use crate::lab::wait;
-use crate::lab::watch::{brief, group, status_of};
+use super::nodes::Node;
+use super::parts::Lab;
+use super::wait;
+use super::watch::{brief, group, status_of};
 
 /// Every running node has a leader and quorum, all name the same leader, token and serving region, and there were so many
 /// runs, none of them open.
