@@ -7,6 +7,7 @@
 
 mod gates;
 mod leases;
+mod news;
 mod runs;
 mod settle;
 mod sightings;
@@ -25,7 +26,7 @@ use crate::actuator::Actuator;
 use crate::clock::{unique_id, unix_now};
 use crate::domain::command::{Applied, Change, Command};
 use crate::domain::decide::{Decision, Decisions, Explanation, OpenIntent, Standing, decide};
-use crate::domain::ids::{NodeId, Principal, RunId, UnixMs};
+use crate::domain::ids::{NodeId, Principal, RunId, StepId, UnixMs};
 use crate::domain::policy::ClusterPolicy;
 use crate::domain::quorum::Count;
 use crate::domain::run::Cause;
@@ -33,6 +34,7 @@ use crate::domain::state::ClusterState;
 use crate::domain::view::View;
 
 pub use leases::Leases;
+pub use news::News;
 pub use sightings::Sightings;
 
 /// What the coordinator knows of Raft's leadership. `voters` are those of the membership in force.
@@ -95,6 +97,8 @@ pub struct Coordinator {
     pub looks: watch::Sender<Arc<Decisions>>,
     /// The last rejection that was logged: the same again is not news.
     pub last_rejection: Mutex<Option<String>>,
+    /// What was logged of failures: what repeats is not news either.
+    pub news: News,
 }
 
 /// While a quorum's hold-down runs, the world is looked at this often; reports and results wake it too.
@@ -133,9 +137,12 @@ impl Coordinator {
     }
 
     async fn lead(self: Arc<Self>, leadership: Leadership) {
+        self.news.forget();
         let mut backoff = Duration::from_millis(20);
         while let Err(error) = self.journal.confirm().await {
-            tracing::warn!(%error, "leadership is not confirmed yet");
+            if self.news.is_news("leadership", &error.to_string()) {
+                tracing::warn!(%error, "leadership is not confirmed yet");
+            }
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(Duration::from_secs(1));
         }
@@ -234,10 +241,36 @@ impl Coordinator {
         let what = change.name();
         match self.answer(change).await {
             Ok(Applied::Rejected(_)) => None,
-            Ok(applied) => Some(applied),
+            Ok(applied) => {
+                if let Some(untold) = self.news.goes_well(what) {
+                    tracing::info!(what, untold, "proposed again");
+                }
+                Some(applied)
+            }
             Err(error) => {
-                tracing::warn!(what, %error, "not proposed");
+                if self.news.is_news(what, &error.to_string()) {
+                    tracing::warn!(what, %error, "not proposed");
+                }
                 None
+            }
+        }
+    }
+
+    /// Confirms leadership before something is done for a step. `not_done` says what, where it cannot be.
+    async fn confirm_for(&self, run: &RunId, step: &StepId, not_done: &'static str) -> bool {
+        let matter = format!("{step}: {not_done}");
+        match self.journal.confirm().await {
+            Ok(()) => {
+                if let Some(untold) = self.news.goes_well(&matter) {
+                    tracing::info!(%run, %step, untold, "leadership is confirmed again, after: {not_done}");
+                }
+                true
+            }
+            Err(error) => {
+                if self.news.is_news(&matter, &error.to_string()) {
+                    tracing::warn!(%run, %step, %error, "{not_done}: leadership is not confirmed");
+                }
+                false
             }
         }
     }

@@ -161,9 +161,8 @@ impl Executor {
             _ => {}
         }
         if !is_out(Mutation::StartWithoutConfirming)
-            && let Err(error) = self.coordinator.journal.confirm().await
+            && !self.coordinator.confirm_for(&self.run.id, id, "not started").await
         {
-            tracing::warn!(run = %self.run.id, step = %id, %error, "not started: leadership is not confirmed");
             return Rest::of(RECHECK);
         }
         let deadline = Instant::now() + Duration::from_millis(step.deadline_ms);
@@ -305,8 +304,7 @@ impl Executor {
 
     async fn settle(&self, id: &StepId, attempt: u32) -> Rest {
         let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
-        if let Err(error) = self.coordinator.journal.confirm().await {
-            tracing::warn!(run = %self.run.id, step = %id, %error, "not read back: leadership is not confirmed");
+        if !self.coordinator.confirm_for(&self.run.id, id, "not read back").await {
             return Rest::of(RECHECK);
         }
         if step.action.is_repeatable() || is_out(Mutation::RepeatInsteadOfReadingBack) {
@@ -388,8 +386,7 @@ impl Executor {
 
     /// Mode `lease`: commits the old primary's silence once it is proved, beside whatever the fence step is doing.
     async fn lapse(&self, fence: &StepId) -> Rest {
-        if let Err(error) = self.coordinator.journal.confirm().await {
-            tracing::warn!(run = %self.run.id, step = %fence, %error, "silence is not judged: leadership is not confirmed");
+        if !self.coordinator.confirm_for(&self.run.id, fence, "silence is not judged").await {
             return Rest::of(RECHECK);
         }
         match self.silence().await {

@@ -159,6 +159,7 @@ async fn serve(
         leases: leases.clone(),
         looks,
         last_rejection: std::sync::Mutex::default(),
+        news: crate::coordinator::News::default(),
     });
     let name = Principal(format!("node:{}", own.name));
     let book = Arc::new(leases::AskedBook::default());

@@ -2,6 +2,7 @@
 //! refuse lower ones, as zones and guards do. Stand-ins, for order and judgement only; `tests/e2e` has the real parts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use watchdog::actuator::Actuator;
 use watchdog::clock::unix_now;
-use watchdog::coordinator::{Coordinator, Journal, JournalError, Leadership, Sightings};
+use watchdog::coordinator::{Coordinator, Journal, JournalError, Leadership, News, Sightings};
 use watchdog::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use watchdog::domain::command::{Applied, Change, Command};
 use watchdog::domain::decide::specs;
@@ -25,12 +26,16 @@ use watchdog::domain::state::{ClusterState, GroupState};
 /// How long a test waits for a state before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The log of a cluster whose majority always answers. Every change is checked against the invariants.
+/// The log of a cluster whose majority answers until told otherwise. Every change is checked against the invariants.
 pub struct ModelLog {
     state: watch::Sender<Arc<ClusterState>>,
     leader: Mutex<(NodeId, u64)>,
     leaderships: Mutex<BTreeMap<NodeId, watch::Sender<Leadership>>>,
     pub broken: Mutex<Vec<String>>,
+    /// No majority answers.
+    pub is_cut_off: AtomicBool,
+    /// Proposals that no majority answered.
+    pub unanswered: AtomicUsize,
 }
 
 impl ModelLog {
@@ -40,6 +45,8 @@ impl ModelLog {
             leader: Mutex::new((NodeId(0), 0)),
             leaderships: Mutex::default(),
             broken: Mutex::default(),
+            is_cut_off: AtomicBool::default(),
+            unanswered: AtomicUsize::default(),
         });
         let adopt = Change::AdoptConfig {
             cluster: policy.cluster.clone(),
@@ -131,6 +138,10 @@ impl Journal for NodeLog {
 
     async fn propose(&self, command: Command) -> Result<Applied, JournalError> {
         tokio::task::yield_now().await;
+        if self.log.is_cut_off.load(Ordering::Relaxed) {
+            self.log.unanswered.fetch_add(1, Ordering::Relaxed);
+            return Err(JournalError::Unavailable("no majority answers".to_owned()));
+        }
         self.confirm().await?;
         Ok(self.log.apply(&command))
     }
@@ -338,6 +349,7 @@ impl Node {
             leases: Arc::default(),
             looks: watch::Sender::default(),
             last_rejection: Mutex::default(),
+            news: News::default(),
         });
         let (stop, stopping) = watch::channel(false);
         Self { task: tokio::spawn(coordinator.run(stopping)), sightings, deaf, _stop: stop }

@@ -276,6 +276,7 @@ async fn serve(
         looks,
         leases,
         last_rejection: Mutex::default(),
+        news: watchdog::coordinator::News::default(),
     });
     kit.doors.lock().expect("whole").insert(id, consensus.service());
     kit.desks.lock().expect("whole").insert(id, Front { desk: Arc::new(desk), consensus: consensus.clone() });
