@@ -1,6 +1,7 @@
 //! Mode `lease` where the old primary can still be asked: what is foretold, and that its own guard is the proof.
 
 use anyhow::{Context, Result, ensure};
+use watchdog::guard::egress::Kind;
 use watchdog::proto::StepPhase;
 
 use crate::lab::demo::{fail_over, until_held};
@@ -11,7 +12,7 @@ use crate::scene::{each_effect_once, fast, play, points_at};
 /// Whichever proof comes first: a fence by the guard waits neither for the lease nor for the standby's hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p4_the_guards_own_proof_waits_for_no_lease() -> Result<()> {
-    if !lease::can() {
+    if !lease::can(Kind::Bpf) {
         return Ok(());
     }
     play(Options { lease: true, ..fast() }, async |lab: &mut Lab| {

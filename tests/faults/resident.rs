@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use watchdog::guard::egress::Kind;
 use watchdog::proto::RunPhase;
 
 use crate::lab::parts::{Lab, Options};
@@ -40,7 +41,7 @@ async fn strike(lab: &mut Lab, site: &str, what: What) -> Result<()> {
 }
 
 async fn struck_in_each_step(what: What) -> Result<()> {
-    if !lease::can() {
+    if !lease::can(Kind::Bpf) {
         return Ok(());
     }
     play(Options { lease: true, ..living_database(40) }, async |lab: &mut Lab| {

@@ -128,8 +128,8 @@ fn row(name: &str, mut values: Vec<f64>) {
 pub async fn floor_once() -> Result<Duration> {
     let mut folder = Folder::create(None)?;
     let port = folder.port(&[address_of(HOME), address_of(DR)])?;
-    let mut primary = Postgres::primary(&folder, HOME, port, false).await?;
-    let standby = Postgres::standby(&folder, DR, &primary, false).await?;
+    let mut primary = Postgres::primary(&folder, HOME, port, None).await?;
+    let standby = Postgres::standby(&folder, DR, &primary, None).await?;
     let (home, dr) = (address_of(HOME).to_string(), address_of(DR).to_string());
     let client = Client::start(Route::Addresses(vec![home.clone(), dr.clone()]), port, Duration::from_millis(10));
     client.first_from(&home, Duration::from_secs(10)).await?;

@@ -34,7 +34,7 @@ pub fn nodes(lab: &Lab, sites: &[Site]) -> Result<String> {
     text += &outside(lab)?;
     text += &group(lab);
     if lab.options.lease {
-        let lease = format!("fencing = \"lease\"\nlease_ttl_ms = {}", super::lease::ttl_ms(lab.options.pace));
+        let lease = format!("fencing = \"lease\"\nlease_ttl_ms = {}", super::lease::ttl_ms(&lab.options));
         text = text.replace("fencing = \"confirm\"", &lease).replace("expect_role =", "canary = true\nexpect_role =");
     }
     for (old, new) in &lab.options.changes {

@@ -48,7 +48,7 @@ impl Pair {
 
 /// Measures `pairs` pairs for each number of clients, each run `seconds` long, and prints them.
 pub async fn lease_cost(pairs: u32, seconds: u32) -> Result<Vec<Pair>> {
-    ensure!(lease::can(), "this machine cannot gate a database");
+    ensure!(lease::can(Kind::Bpf), "this machine cannot gate a database");
     // Nothing shall be failed over while the guards are taken away.
     let changes = vec![("hold_down_ms = 3000".to_owned(), "hold_down_ms = 600000".to_owned())];
     let mut lab = Lab::start(Options { lease: true, pace: Pace::Default, changes, ..Options::default() }).await?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+use watchdog::guard::egress::Kind;
 use watchdog::proto::RunPhase;
 
 use super::client::Balance;
@@ -116,7 +117,7 @@ pub async fn demo(wish: &Wish) -> Result<()> {
 
 /// Mode `lease` where it is asked for, or where nothing else is and this machine can.
 fn is_leased(wish: &Wish) -> Result<bool> {
-    let obstacle = lease::obstacle();
+    let obstacle = lease::obstacle(Kind::Bpf);
     match (wish.fencing, obstacle) {
         (Some(Fencing::Confirm), _) if wish.freeze => {
             bail!("a frozen host confirms nothing: --freeze needs --fencing lease")

@@ -54,6 +54,6 @@ pub async fn until_fenced(lab: &Lab) -> Result<Fenced> {
         Ok(Fenced { at: SystemTime::now(), words })
     })
     .await?;
-    wait::pause(Duration::from_millis(lease::ttl_ms(lab.options.pace) * TTLS_AWAKE)).await;
+    wait::pause(Duration::from_millis(lease::ttl_ms(&lab.options) * TTLS_AWAKE)).await;
     Ok(fenced)
 }

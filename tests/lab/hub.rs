@@ -95,6 +95,21 @@ pub async fn alone(name: &str, body: impl AsyncFnOnce() -> Result<()>) -> Result
 /// The bridge and who is joined to it.
 pub struct Hub {
     holders: Vec<Part>,
+    hosts: Vec<String>,
+}
+
+/// One lab after the other may be played inside.
+impl Drop for Hub {
+    fn drop(&mut self) {
+        let mut words: Vec<String> = self.hosts.iter().map(|host| format!("ip link delete to-{host}")).collect();
+        words.extend(["ip link delete hub".to_owned(), "nft delete table bridge watchdog_lab".to_owned()]);
+        for words in words {
+            let words: Vec<&str> = words.split(' ').collect();
+            if let Err(why) = run(Command::new(words[0]).args(&words[1..])) {
+                eprintln!("left behind: {why:#}");
+            }
+        }
+    }
 }
 
 fn holder_file(folder: &Folder, host: &str) -> PathBuf {
@@ -140,7 +155,7 @@ impl Hub {
                      update @passed { ip saddr . ip daddr counter }\n }\n}\n";
         let file = folder.write("etc/hub.nft", rules)?;
         run(Command::new("nft").arg("-f").arg(file))?;
-        let mut hub = Self { holders: vec![] };
+        let mut hub = Self { holders: vec![], hosts: vec![] };
         for host in [HOME, DR, WITNESS].into_iter().flat_map(hosts_in) {
             hub.join(folder, &host)?;
         }
@@ -159,6 +174,7 @@ impl Hub {
         let (pid, port) = (holder.pid.to_string(), format!("to-{host}"));
         run(Command::new("ip").args(["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &pid]))?;
         run(Command::new("ip").args(["link", "set", &port, "master", "hub", "up"]))?;
+        self.hosts.push(host.to_owned());
         fs::write(holder_file(folder, host), &pid)?;
         let address = format!("{}/24", address_of(host));
         for words in [

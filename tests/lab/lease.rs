@@ -1,4 +1,5 @@
-//! Mode `lease` in a lab: a cgroup for each database, so that its kernel gate meets nobody else, and the resident guards.
+//! Mode `lease` in a lab: a cgroup for each database, so that its kernel gate meets nobody else, and the resident guards. With
+//! nftables a hub's namespaces do that, and nobody needs cgroups.
 //!
 //! On loopback the standby follows its primary through the Unix socket: a replica's address is everybody's there, and could
 //! not be exempted from the gate. Inside a hub it is.
@@ -13,11 +14,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use watchdog::guard::egress::Kind;
 
 use super::folder::{Folder, binaries};
 use super::hub;
 use super::nodes::Site;
-use super::parts::Pace;
+use super::parts::{Options, Pace};
 use super::process::{Part, kill_all};
 use super::{DR, HOME, address_of, wait};
 
@@ -79,23 +81,25 @@ impl Drop for Cgroup {
     }
 }
 
-/// The TTL a lab runs with, milliseconds: the configuration's default, or the shorter one of the fast settings.
-pub fn ttl_ms(pace: Pace) -> u64 {
-    match pace {
-        Pace::Default => 2 * TTL_MS,
-        Pace::Fast => TTL_MS,
+/// The TTL a lab runs with, milliseconds: the configuration's default, or the shorter one of the fast settings. nftables loses up
+/// to a second of each renewal.
+pub fn ttl_ms(options: &Options) -> u64 {
+    match (options.pace, options.nftables) {
+        (_, true) => 3 * TTL_MS,
+        (Pace::Default, false) => 2 * TTL_MS,
+        (Pace::Fast, false) => TTL_MS,
     }
 }
 
-/// Why this machine does not let a lab gate a database, if so: it needs BPF on a cgroup.
-pub fn obstacle() -> Option<String> {
+/// Why this machine does not let a lab gate a database so, if so.
+pub fn obstacle(kind: Kind) -> Option<String> {
     let can = watchdog::guard::egress::probe::probe();
-    (!can.can(watchdog::guard::egress::Kind::Bpf)).then(|| can.in_words())
+    (!can.can(kind)).then(|| can.in_words())
 }
 
-/// Whether this machine lets a lab gate a database; says why not.
-pub fn can() -> bool {
-    let obstacle = obstacle();
+/// Whether this machine lets a lab gate a database so; says why not.
+pub fn can(kind: Kind) -> bool {
+    let obstacle = obstacle(kind);
     if let Some(why) = &obstacle {
         println!("NOT TRIED, this machine cannot: {why}");
     }
@@ -103,7 +107,7 @@ pub fn can() -> bool {
 }
 
 /// Appends `[lease]` to both guards' configurations and starts them.
-pub fn start_guards(folder: &mut Folder, sites: &[Site], pace: Pace) -> Result<BTreeMap<String, Part>> {
+pub fn start_guards(folder: &mut Folder, sites: &[Site], options: &Options) -> Result<BTreeMap<String, Part>> {
     let mut listens = BTreeMap::new();
     for site in [HOME, DR] {
         let at = address_of(site);
@@ -114,18 +118,21 @@ pub fn start_guards(folder: &mut Folder, sites: &[Site], pace: Pace) -> Result<B
     for (site, other) in [(HOME, DR), (DR, HOME)] {
         let config = folder.path.join(site).join("guard.toml");
         let exempt = if hub::inside() { format!("exempt = [\"{}\"]\n", address_of(other)) } else { String::new() };
+        let gate = if options.nftables {
+            "gate = \"nftables\"\n".to_owned()
+        } else {
+            format!("gate = \"bpf\"\ncgroup = \"{}\"\n", Cgroup::path_of(folder, site)?.display())
+        };
         let mut text = String::new();
         write!(
             text,
             "\n[lease]\nhost = \"db-{site}\"\nregion = \"{site}\"\nttl_ms = {}\nlisten = \"{}\"\nnodes = [{}]\n\
-             holders = {{ db-{other} = \"{}\" }}\ngate = \"bpf\"\n{exempt}\
-             clock_trusted_by = \"the lab: whoever froze this machine would freeze its judge too\"\n\
-             cgroup = \"{}\"\n",
-            ttl_ms(pace),
+             holders = {{ db-{other} = \"{}\" }}\n{exempt}\
+             clock_trusted_by = \"the lab: whoever froze this machine would freeze its judge too\"\n{gate}",
+            ttl_ms(options),
             listens[site],
             nodes.join(", "),
             listens[other],
-            Cgroup::path_of(folder, site)?.display()
         )?;
         File::options().append(true).open(&config)?.write_all(text.as_bytes())?;
         guards.insert(site.to_owned(), serve(folder, site, &config)?);

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use watchdog::guard::egress::Kind;
 
 use super::client::{Client, Route};
 use super::config;
@@ -58,12 +59,21 @@ pub struct Options {
     pub trips: bool,
     /// Put relays between the nodes, so that links can be cut.
     pub links: bool,
-    /// Fence by lease: each database in a cgroup behind its kernel gate, each guard resident.
+    /// Fence by lease: each database behind its kernel gate, each guard resident.
     pub lease: bool,
+    /// The gate is a table of nftables instead of BPF at a cgroup. Inside a hub only: there each host has packets of its own.
+    pub nftables: bool,
     /// Say on standard output what is being started.
     pub speak: bool,
     /// Lines to replace in the nodes' configuration: `(old, new)`.
     pub changes: Vec<(String, String)>,
+}
+
+impl Options {
+    /// What the databases' gates are made of, where there are any.
+    pub fn gate(&self) -> Option<Kind> {
+        self.lease.then_some(if self.nftables { Kind::Nftables } else { Kind::Bpf })
+    }
 }
 
 /// The running zone.
@@ -138,9 +148,10 @@ impl Lab {
         let mut folder = Folder::create(options.folder.as_deref())?;
         let hub = hub::inside().then(|| Hub::start(&folder)).transpose()?;
         let port = folder.port(&[address_of(HOME), address_of(DR)])?;
-        let primary = Postgres::primary(&folder, HOME, port, options.lease).await?;
+        let gate = options.gate();
+        let primary = Postgres::primary(&folder, HOME, port, gate).await?;
         say(&format!("PostgreSQL in {HOME:<8} {}:{port}  primary", primary.address));
-        let standby = Postgres::standby(&folder, DR, &primary, options.lease).await?;
+        let standby = Postgres::standby(&folder, DR, &primary, gate).await?;
         say(&format!("PostgreSQL in {DR:<8} {}:{port}  standby, streaming", standby.address));
         let key = Key::make(&folder, "etc/id_ed25519")?;
         let mut hosts = BTreeMap::new();
@@ -209,7 +220,7 @@ impl Lab {
         }
         let text = config::nodes(self, &sites)?;
         if self.options.lease {
-            self.guards = lease::start_guards(&mut self.folder, &sites, self.options.pace)?;
+            self.guards = lease::start_guards(&mut self.folder, &sites, &self.options)?;
         }
         let file = self.folder.write("etc/watchdog.toml", &text)?;
         for site in sites {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, getuid};
 use tokio_postgres::{Client, NoTls};
+use watchdog::guard::egress::Kind;
 
 use super::folder::Folder;
 use super::hub;
@@ -41,9 +42,9 @@ pub struct Postgres {
 impl Postgres {
     /// A fresh primary with the application's tables, running.
     ///
-    /// `is_gated`: in a cgroup of its own, for the lease's gate.
-    pub async fn primary(folder: &Folder, site: &str, port: u16, is_gated: bool) -> Result<Self> {
-        let mut server = Self::at(folder, site, port, is_gated)?;
+    /// `gate`: the lease's. One by BPF needs a cgroup of the server's own.
+    pub async fn primary(folder: &Folder, site: &str, port: u16, gate: Option<Kind>) -> Result<Self> {
+        let mut server = Self::at(folder, site, port, gate)?;
         let mut initdb = server.command("initdb");
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync", "-D"]);
         initdb.arg(&server.data);
@@ -76,10 +77,10 @@ impl Postgres {
     }
 
     /// A standby of `primary`, streaming.
-    pub async fn standby(folder: &Folder, site: &str, primary: &Postgres, is_gated: bool) -> Result<Self> {
-        let mut server = Self::at(folder, site, primary.port, is_gated)?;
+    pub async fn standby(folder: &Folder, site: &str, primary: &Postgres, gate: Option<Kind>) -> Result<Self> {
+        let mut server = Self::at(folder, site, primary.port, gate)?;
         // Inside a hub the standby has an address of its own, which can be exempted from the gate.
-        let host = if is_gated && !hub::inside() {
+        let host = if gate.is_some() && !hub::inside() {
             primary.sockets.display().to_string()
         } else {
             primary.address.to_string()
@@ -107,7 +108,7 @@ impl Postgres {
         Ok(server)
     }
 
-    fn at(folder: &Folder, site: &str, port: u16, is_gated: bool) -> Result<Self> {
+    fn at(folder: &Folder, site: &str, port: u16, gate: Option<Kind>) -> Result<Self> {
         let parent = folder.path.join("pg");
         let data = parent.join(site);
         let sockets = folder.path.join("run").join(site);
@@ -118,7 +119,7 @@ impl Postgres {
             }
         }
         run(Command::new("chmod").arg("0700").arg(&data))?;
-        let cgroup = is_gated.then(|| Cgroup::new(folder, site)).transpose()?;
+        let cgroup = gate.filter(|kind| *kind == Kind::Bpf).map(|_| Cgroup::new(folder, site)).transpose()?;
         let (site, address) = (site.to_owned(), address_of(site));
         Ok(Self { site, address, port, data, sockets, bin: programs()?, part: None, cgroup })
     }

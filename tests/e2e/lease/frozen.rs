@@ -1,5 +1,6 @@
 //! The old primary's host sleeps through its own failover, and wakes.
 
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
@@ -7,20 +8,21 @@ use watchdog::guard::egress::{Egress, Kind, Scope};
 use watchdog::proto::RunPhase;
 
 use super::table::{Round, print};
-use super::{at_new_side, crowd_of, leased, play_bound};
+use super::{at_new_side, crowd_of, leased, leased_by_nftables, play_bound};
 use crate::lab::client::Acknowledged;
 use crate::lab::crowd::Late;
 use crate::lab::frozen::until_fenced;
-use crate::lab::parts::Lab;
+use crate::lab::parts::{Lab, Options};
+use crate::lab::process::run;
 use crate::lab::watch::brief;
-use crate::lab::{GROUP, HOME, lease, wait};
+use crate::lab::{GROUP, HOME, hub, lease, wait};
 
 /// How long after the failover the old host wakes.
 const ASLEEP: Duration = Duration::from_secs(10);
 
 /// How many rounds are played: `WATCHDOG_LEASE_ROUNDS`, or few.
-fn rounds() -> Result<u32> {
-    std::env::var("WATCHDOG_LEASE_ROUNDS").map_or(Ok(2), |text| Ok(text.parse()?))
+fn rounds(few: u32) -> Result<u32> {
+    std::env::var("WATCHDOG_LEASE_ROUNDS").map_or(Ok(few), |text| Ok(text.parse()?))
 }
 
 /// Freezes the host, waits for the failover, and gives the new primary's first row.
@@ -49,9 +51,20 @@ async fn round(lab: &mut Lab) -> Result<Round> {
 /// for good. `scripts/lease-proof` plays more rounds and shows the table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p4_a_frozen_primary_acknowledges_nothing_after_its_successor() -> Result<()> {
+    play_rounds(&leased(), rounds(2)?).await
+}
+
+/// The same behind nftables, which needs no BPF and no cgroup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_a_frozen_primary_behind_nftables_acknowledges_nothing_after_its_successor() -> Result<()> {
+    let name = "lease::frozen::p4_a_frozen_primary_behind_nftables_acknowledges_nothing_after_its_successor";
+    hub::alone(name, async || play_rounds(&leased_by_nftables(), rounds(1)?).await).await
+}
+
+async fn play_rounds(options: &Options, rounds: u32) -> Result<()> {
     let mut played = Vec::new();
-    for _ in 0..rounds()? {
-        play_bound(leased(), async |lab: &mut Lab| {
+    for _ in 0..rounds {
+        play_bound(options.clone(), async |lab: &mut Lab| {
             let round = round(lab).await?;
             println!("{round:?}");
             played.push(round);
@@ -113,16 +126,32 @@ async fn p4_only_the_database_frozen_acknowledges_nothing_twice() -> Result<()> 
 /// The same with the gate taken away before the host wakes: the clients above do notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_gate_a_thawed_primary_acknowledges() -> Result<()> {
-    play_bound(leased(), async |lab: &mut Lab| {
+    thaw_without_gate(leased()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_table_a_thawed_primary_acknowledges() -> Result<()> {
+    let name = "lease::frozen::without_its_table_a_thawed_primary_acknowledges";
+    hub::alone(name, async || thaw_without_gate(leased_by_nftables()).await).await
+}
+
+/// Away with the gate at home, as nobody should.
+fn remove_gate(lab: &Lab) -> Result<()> {
+    if lab.options.nftables {
+        let mut delete = Command::new("nft");
+        delete.args(["delete", "table", "inet", &format!("watchdog_{GROUP}")]);
+        return run(&mut hub::at(&lab.folder, HOME, delete)).map(drop);
+    }
+    let cgroup = lab.primary.cgroup().map(lease::Cgroup::path);
+    let scope = Scope { group: GROUP.into(), port: lab.primary.port, exempt: vec![], cgroup };
+    Ok(Egress::install(scope, Some(Kind::Bpf))?.remove()?)
+}
+
+async fn thaw_without_gate(options: Options) -> Result<()> {
+    play_bound(options, async |lab: &mut Lab| {
         let crowd = crowd_of(lab).await?;
         let (fault, first) = sleep_through(lab).await?;
-        let scope = Scope {
-            group: GROUP.into(),
-            port: lab.primary.port,
-            exempt: vec![],
-            cgroup: lab.primary.cgroup().map(lease::Cgroup::path),
-        };
-        Egress::install(scope, Some(Kind::Bpf))?.remove()?;
+        remove_gate(lab)?;
         // Its guard sleeps on: awake, it would put the gate back.
         lab.primary.thaw()?;
         wait::until("rows and reads that should not be, on old connections", Duration::from_secs(20), async || {

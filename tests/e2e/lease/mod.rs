@@ -1,4 +1,4 @@
-//! Mode `lease`: the old primary falls silent by itself. Not tried where the machine has no BPF on cgroups.
+//! Mode `lease`: the old primary falls silent by itself. Not tried where the machine's kernel has no such gate.
 
 mod alone;
 mod apart;
@@ -30,9 +30,14 @@ fn patient(hold_down_ms: u64) -> Options {
     Options { lease: true, changes, ..fast() }
 }
 
+/// As [`leased`], behind nftables. Inside a hub only.
+fn leased_by_nftables() -> Options {
+    Options { nftables: true, ..leased() }
+}
+
 /// Plays once the lease is bound: from there on silence proves something. Says so where this machine cannot.
 async fn play_bound(options: Options, body: impl AsyncFnOnce(&mut Lab) -> Result<()>) -> Result<()> {
-    if !lease::can() {
+    if !options.gate().is_some_and(lease::can) {
         return Ok(());
     }
     play(options, async |lab: &mut Lab| {
