@@ -8,6 +8,8 @@
 #[path = "../guard/host.rs"]
 #[allow(dead_code, reason = "shared with the guard's tests, which use all of it")]
 mod host;
+#[path = "../guard/nodes.rs"]
+mod nodes;
 #[path = "../guard/server.rs"]
 #[allow(dead_code, reason = "shared with the guard's tests, which use all of it")]
 mod server;
@@ -16,5 +18,6 @@ mod attesting;
 mod gating;
 mod holder;
 mod kept;
+mod resident;
 mod rig;
 mod writer;

@@ -18,7 +18,8 @@ use watchdog::guard::lease::gate::Gate;
 use watchdog::proto::LeaseWord;
 
 use crate::host::{Host, signal_to, text, wait_until};
-use crate::leases::{Site, StandInGate, leased};
+use crate::leases::{Site, StandInGate};
+use crate::nodes::leased;
 use crate::server::Server;
 
 const ROLE: &str = "WATCHDOG_COMMIT_GATE";

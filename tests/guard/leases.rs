@@ -5,23 +5,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request as Call, Response, Status};
 use watchdog::domain::lease::GateSeen;
 use watchdog::guard::config::Config;
 use watchdog::guard::host::boottime_ms;
 use watchdog::guard::lease::gate::{Gate, GateError};
 use watchdog::guard::lease::serve::serve;
 use watchdog::guard::protocol::{Reply, Request};
-use watchdog::proto::lease_server::{Lease, LeaseServer};
-use watchdog::proto::{GateState, HoldGround, LeaseWord, RenewReply, RenewRequest};
+use watchdog::proto::{GateState, LeaseWord, RenewRequest};
 
 use crate::host::{Host, act, name, signal_to, text, wait_until, warrant};
+use crate::nodes::{StandInNode, TTL_MS, free_address, leased};
 use crate::server::Server;
-
-/// Long enough that a busy machine renews in time.
-const TTL_MS: u64 = 4000;
 
 /// Stands in for the kernel's gate: remembers what it was told.
 #[derive(Default)]
@@ -62,69 +57,6 @@ impl Gate for StandInGate {
     }
 }
 
-/// Stands in for a node: says what it is told to, or nothing; binds and unbinds as a leader does.
-#[derive(Default)]
-pub struct StandInNode {
-    word: Mutex<Option<LeaseWord>>,
-    holders: Mutex<Option<Vec<String>>>,
-    pub last: Mutex<Option<RenewRequest>>,
-}
-
-impl StandInNode {
-    pub fn say(&self, word: Option<LeaseWord>) {
-        *self.word.lock().unwrap() = word;
-    }
-    fn holders(&self) -> Option<Vec<String>> {
-        self.holders.lock().unwrap().clone()
-    }
-}
-
-struct Served(Arc<StandInNode>);
-
-#[tonic::async_trait]
-impl Lease for Served {
-    async fn renew(&self, call: Call<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let request = call.into_inner();
-        *self.0.last.lock().unwrap() = Some(request.clone());
-        let word = self.0.word.lock().unwrap().ok_or_else(|| Status::unavailable("no quorum, says the stand-in"))?;
-        let mut holders = self.0.holders.lock().unwrap();
-        let mut answered = word;
-        match (word, request.gate()) {
-            (LeaseWord::Granted, GateState::Bounded) => {
-                let bound = holders.get_or_insert_default();
-                bound.extend(request.holders.iter().filter(|host| !bound.contains(host)).cloned().collect::<Vec<_>>());
-            }
-            (LeaseWord::Granted, _) if holders.take().is_some() => answered = LeaseWord::Denied,
-            (LeaseWord::OpenEnded, _) => *holders = None,
-            _ => {}
-        }
-        let reply = RenewReply {
-            nonce: request.nonce,
-            word: answered.into(),
-            why: "says the stand-in".to_owned(),
-            bound: holders.is_some(),
-            holders: holders.clone().unwrap_or_default(),
-            ground: Some(HoldGround { epoch: 1, n: 3 }),
-            ttl_ms: TTL_MS,
-            challenge: 0,
-        };
-        Ok(Response::new(reply))
-    }
-}
-
-fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-/// `[lease]`, and what follows in it.
-pub fn leased(host: &str, listen: &str, node: &str, holders: &str) -> String {
-    format!(
-        "[lease]\nhost = \"{host}\"\nregion = \"{host}-region\"\nttl_ms = {TTL_MS}\nrenew_every_ms = 200\n\
-         clock_trusted_by = \"the test\"\n\
-         listen = \"{listen}\"\nnodes = [\"{node}\"]\n{holders}"
-    )
-}
-
 /// A primary and a standby, each with its resident guard.
 pub struct Site {
     runtime: tokio::runtime::Runtime,
@@ -156,12 +88,7 @@ impl Site {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (node, gate, stop) =
             (Arc::new(StandInNode::default()), Arc::new(StandInGate::default()), CancellationToken::new());
-        let served = LeaseServer::new(Served(node.clone()));
-        runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::bind(&at_node).await.unwrap();
-            let server = tonic::transport::Server::builder().add_service(served);
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-        });
+        node.serve(&runtime, &at_node);
         let config = Config::load(&standby_host.config).unwrap();
         runtime.spawn(serve(config, Arc::new(StandInGate::default()), stop.clone()));
         let site =
