@@ -2,6 +2,7 @@
 
 mod faults;
 mod judging;
+mod layouts;
 mod samples;
 mod text_of_plans;
 mod units;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers too")]
 
 mod by_hand;
+mod check;
 mod commit_gate;
 mod concurrency;
 mod crashes;
