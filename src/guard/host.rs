@@ -1,8 +1,12 @@
 //! The host itself: its boot, its clock that counts suspends, its name, its users. And the one place that waits.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The kernel's boot id: another after each boot. Empty where the kernel tells none, which equals no nonce.
@@ -62,6 +66,31 @@ pub fn user(name: &str) -> Result<User, String> {
     answer.ok().and_then(|out| user_in(&String::from_utf8_lossy(&out.stdout), name)).ok_or_else(|| {
         format!("no user {name:?} on this host: create it, or name another in the guard's configuration")
     })
+}
+
+/// Connects to a Unix socket as `user`, so that PostgreSQL's `peer` lets the guard in as it does `psql`. The credentials
+/// that the server sees are the connecting thread's: one of its own takes that user on and ends.
+///
+/// # Errors
+/// Nobody listens there, its queue is full, or the guard may not become that user.
+pub fn connect_as(path: &Path, user: &User) -> io::Result<UnixStream> {
+    let (path, uid, gid) = (path.to_path_buf(), user.uid, user.gid);
+    let becomes = rustix::process::geteuid().is_root() && uid != 0;
+    let connect = move || -> io::Result<OwnedFd> {
+        if becomes {
+            let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
+            rustix::thread::set_thread_groups(&[])?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        }
+        // Not waiting: a frozen server whose queue is full would keep this thread for ever.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?)?;
+        Ok(socket)
+    };
+    let thread = std::thread::Builder::new().name("connect-as".to_owned()).spawn(connect)?;
+    thread.join().map_err(|_| io::Error::other("the connecting thread ended badly"))?.map(Into::into)
 }
 
 fn user_in(passwd: &str, name: &str) -> Option<User> {

@@ -256,13 +256,21 @@ const CLOSE_LOOK: &str = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN 'writabl
     WHEN pg_is_wal_replay_paused() THEN 'recovery' \
     WHEN pg_wal_replay_resume() IS NOT NULL THEN 'recovery' END";
 
+/// How long the server may take for it, milliseconds.
+pub const CLOSE_LOOK_MS: u64 = 3000;
+
 /// What it may do, asking the server where files alone cannot tell.
 pub fn look_closely(pg: &Postgres) -> Seen {
+    look_closely_by(pg, |question| query(pg, question, CLOSE_LOOK_MS))
+}
+
+/// [`look_closely`], the question put to the server by `ask`.
+pub fn look_closely_by(pg: &Postgres, ask: impl FnOnce(&str) -> Result<String, String>) -> Seen {
     let seen = look(pg);
     if seen.role != Role::InRecovery {
         return seen;
     }
-    match query(pg, CLOSE_LOOK, 3000) {
+    match ask(CLOSE_LOOK) {
         Ok(answer) if answer == "recovery" => Seen::new(Role::InRecovery, "server answers: in recovery, not promoting"),
         Ok(answer) if answer == "writable" => Seen::new(Role::Writable, "server answers: not in recovery"),
         Err(why) if why.contains("promotion is ongoing") => Seen::new(Role::Promoting, why),

@@ -3,13 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::process::Signal;
 use watchdog::domain::attempt::Warrant;
 use watchdog::domain::ids::{HostName, Token};
 use watchdog::guard::config::Config;
 use watchdog::guard::host::boottime_ms;
 use watchdog::guard::lease::hold::{self, Ask, HoldRecord};
+use watchdog::guard::postgres::{Role, look_closely};
 use watchdog::guard::protocol::{Refusal, Reply};
 use watchdog::guard::records;
+use watchdog::guard::session::Session;
 
 use crate::host::{Host, act, flip, read_back, text, wait_until, warrant};
 use crate::server::Server;
@@ -33,7 +36,7 @@ impl Site {
     }
 
     fn hold(&self, ask: &Ask) -> Result<HoldRecord, String> {
-        hold::grant(&Config::load(&self.host.config).unwrap(), ask, boottime_ms())
+        hold::grant(&Config::load(&self.host.config).unwrap(), ask, boottime_ms(), look_closely)
     }
 }
 
@@ -141,13 +144,13 @@ fn a_hold_is_refused_where_it_could_not_be_kept() {
     }
     // Asked for too long ago: the primary could make nothing of it.
     let config = Config::load(&site.host.config).unwrap();
-    let why = hold::grant(&config, &ask(9), boottime_ms().saturating_sub(50_001)).unwrap_err();
+    let why = hold::grant(&config, &ask(9), boottime_ms().saturating_sub(50_001), look_closely).unwrap_err();
     assert!(why.contains("TTL"), "{why}");
     let primary = Host::new(&site.primary.guarded(""));
-    let why = hold::grant(&Config::load(&primary.config).unwrap(), &ask(9), boottime_ms()).unwrap_err();
+    let why = hold::grant(&Config::load(&primary.config).unwrap(), &ask(9), boottime_ms(), look_closely).unwrap_err();
     assert!(why.contains("no standby"), "{why}");
     let stranger = Host::not_enrolled(&site.standby.guarded(""));
-    let why = hold::grant(&Config::load(&stranger.config).unwrap(), &ask(9), boottime_ms()).unwrap_err();
+    let why = hold::grant(&Config::load(&stranger.config).unwrap(), &ask(9), boottime_ms(), look_closely).unwrap_err();
     assert!(why.contains("does not exist"), "{why}");
     site.standby.freeze();
     let why = site.hold(&ask(9)).unwrap_err();
@@ -187,12 +190,12 @@ fn a_promotion_in_flight_ends_new_holds_and_is_seen_though_its_token_is_the_grou
     let promoting = host.begin(&act(&warrant("r1", "promote", 5), "promote"));
     host.until_in_flight();
     let config = Config::load(&host.config).unwrap();
-    let why = hold::grant(&config, &ask(5), boottime_ms()).unwrap_err();
+    let why = hold::grant(&config, &ask(5), boottime_ms(), look_closely).unwrap_err();
     assert!(why.contains("a promotion is in flight"), "{why}");
     // Asked for by hand, and not taken up yet.
     let signal = site.standby.data.join("promote");
     fs::write(&signal, "").unwrap();
-    let why = hold::grant(&config, &ask(5), boottime_ms()).unwrap_err();
+    let why = hold::grant(&config, &ask(5), boottime_ms(), look_closely).unwrap_err();
     assert!(why.contains("a promotion was asked for"), "{why}");
     fs::remove_file(&signal).unwrap();
     fs::write(&go, "").unwrap();
@@ -225,4 +228,41 @@ fn a_hold_of_an_earlier_boot_and_one_that_cannot_be_read_stand() {
     record.lasts_ms = boottime_ms() - 1;
     records::write_durably(&file, &record).unwrap();
     assert!(matches!(promote(&site.host, "r1", 4), (Reply::Done { .. }, 0)));
+}
+
+/// The resident guard's way of asking: one session for many questions, and another when the server is another.
+#[test]
+fn the_server_is_asked_over_one_session_until_it_is_another() {
+    let site = Site::new();
+    let config = Config::load(&site.host.config).unwrap();
+    let pg = config.postgres.as_ref().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _within = runtime.enter();
+    let session = Session::default();
+    let ours = "SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_activity \
+                WHERE application_name = 'watchdog-guard'";
+    let ask = || session.look_closely(pg);
+
+    assert_eq!(ask().role, Role::InRecovery);
+    let first = site.standby.sql(ours);
+    assert_eq!(first.split(' ').count(), 1, "{first}");
+    assert_eq!(ask().role, Role::InRecovery);
+    assert_eq!(site.standby.sql(ours), first);
+
+    site.standby.stop_fast();
+    assert_eq!(ask().role, Role::Stopped);
+    site.standby.start();
+    assert_eq!(ask().role, Role::InRecovery);
+    assert_ne!(site.standby.sql(ours), first);
+
+    // Frozen with all its sessions: nothing can be told, and nothing waits for ever.
+    site.standby.signal_all(Signal::STOP);
+    let seen = ask();
+    assert_eq!(seen.role, Role::Unknown, "{seen:?}");
+    assert!(seen.how.contains("no answer in time"), "{seen:?}");
+    site.standby.signal_all(Signal::CONT);
+    wait_until("an answer once it is awake", || (ask().role == Role::InRecovery).then_some(()));
+
+    site.standby.sql("SELECT pg_promote()");
+    wait_until("its promotion to be seen", || (ask().role == Role::Writable).then_some(()));
 }

@@ -171,6 +171,13 @@ impl Server {
     pub fn freeze(&self) {
         signal_to(self.postmaster().unwrap(), Signal::STOP);
     }
+
+    /// Every process of it: those that serve sessions too.
+    pub fn signal_all(&self, signal: Signal) {
+        for pid in watchdog::guard::postgres::processes(&self.data).unwrap() {
+            signal_to(pid, signal);
+        }
+    }
 }
 
 impl Drop for Server {

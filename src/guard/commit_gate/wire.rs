@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
@@ -11,12 +10,11 @@ use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Header, Message};
 use postgres_protocol::message::frontend;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_blocking;
 
 use super::flow::Lsn;
-use crate::guard::host::{self, User};
+use crate::guard::host;
 
 /// No message of the server's is longer, bytes: log comes in pieces of 16 blocks, and no block is above 32 KiB.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -162,7 +160,7 @@ impl Session {
             }),
             Place::Unix { path, user } => {
                 let (path, user) = (path.clone(), host::user(user).map_err(WireError::Own)?);
-                let connected = spawn_blocking(move || connect_as(&path, &user)).await.map_err(io::Error::other);
+                let connected = spawn_blocking(move || host::connect_as(&path, &user)).await.map_err(io::Error::other);
                 connected.and_then(|connected| connected).and_then(UnixStream::from_std).map(Socket::Unix)
             }
         };
@@ -372,29 +370,6 @@ fn begin_in(row: &DataRowBody) -> Option<(u32, Lsn)> {
     let ranges: Vec<_> = row.ranges().collect().ok()?;
     let text = |at: usize| std::str::from_utf8(row.buffer().get(ranges.get(at)?.clone()?)?).ok();
     Some((text(1)?.parse().ok()?, Lsn::parse(text(2)?)?))
-}
-
-/// As the server's user, so that `peer` lets the guard in as it does `psql`. The credentials that the server sees are the
-/// connecting thread's: one of its own takes that user on and ends.
-fn connect_as(path: &Path, user: &User) -> io::Result<std::os::unix::net::UnixStream> {
-    let (path, uid, gid) = (path.to_path_buf(), user.uid, user.gid);
-    let me = rustix::process::geteuid();
-    let becomes = me.is_root() && uid != 0;
-    let connect = move || -> io::Result<OwnedFd> {
-        if becomes {
-            let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
-            rustix::thread::set_thread_groups(&[])?;
-            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-        }
-        // Not waiting: a frozen server whose queue is full would keep this thread for ever.
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?)?;
-        Ok(socket)
-    };
-    let thread = std::thread::Builder::new().name("commit-gate-connect".to_owned()).spawn(connect)?;
-    thread.join().map_err(|_| io::Error::other("the connecting thread ended badly"))?.map(Into::into)
 }
 
 /// The password: the file's first line.

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::config::TTL_MS_MAX;
 use crate::domain::ids::{ClusterName, GroupName, HostName, Token};
 use crate::domain::lease::silence_ms;
-use crate::guard::config::Config;
+use crate::guard::config::{Config, Postgres};
 use crate::guard::host::{self, boottime_ms};
 use crate::guard::in_flight;
 use crate::guard::locks;
-use crate::guard::postgres::{self, Role};
+use crate::guard::postgres::{self, Role, Seen};
 use crate::guard::protocol::{HoldShown, PROMOTE};
 use crate::guard::records::{self, RecordError};
 use crate::guard::token_store::{self, GroupFiles};
@@ -92,14 +92,20 @@ pub struct Ask {
     pub ground: Token,
 }
 
-/// Grants a hold that lasts the TTL and its margin from `arrived_ms`, and has made it durable; or says why not.
+/// Grants a hold that lasts the TTL and its margin from `arrived_ms`, and has made it durable; or says why not. What the
+/// database may do is asked by `look`: [`postgres::look_closely`], or the same by a session that is kept.
 ///
 /// # Errors
 /// Why not, in words; nothing new is held then.
-pub fn grant(config: &Config, ask: &Ask, arrived_ms: u64) -> Result<HoldRecord, String> {
+pub fn grant(
+    config: &Config,
+    ask: &Ask,
+    arrived_ms: u64,
+    look: impl FnOnce(&Postgres) -> Seen,
+) -> Result<HoldRecord, String> {
     let pg = allowed(config, ask)?;
     // A promotion that the server has taken up shows to a question only, and the token lock is not held for that long.
-    let seen = postgres::look_closely(pg);
+    let seen = look(pg);
     if seen.role != Role::InRecovery {
         return Err(format!("the database here is no standby that stays one: {}", seen.how));
     }
@@ -129,7 +135,7 @@ pub fn grant(config: &Config, ask: &Ask, arrived_ms: u64) -> Result<HoldRecord, 
 }
 
 /// What needs no lock.
-fn allowed<'a>(config: &'a Config, ask: &Ask) -> Result<&'a crate::guard::config::Postgres, String> {
+fn allowed<'a>(config: &'a Config, ask: &Ask) -> Result<&'a Postgres, String> {
     if ask.cluster != config.cluster {
         return Err(format!("this guard serves cluster {:?}", config.cluster.as_str()));
     }

@@ -20,6 +20,7 @@ use crate::guard::commit_gate::keep::CommitGate;
 use crate::guard::config::Config;
 use crate::guard::host::boottime_ms;
 use crate::guard::locks;
+use crate::guard::session::Session;
 use crate::proto::hold_server::{Hold, HoldServer};
 use crate::proto::{HoldReply, HoldRequest};
 
@@ -32,6 +33,7 @@ const KEEPALIVE_S: u64 = 10;
 
 struct Holds {
     config: Arc<Config>,
+    session: Arc<Session>,
     room: Arc<Semaphore>,
 }
 
@@ -45,10 +47,10 @@ impl Hold for Holds {
         let Ok(place) = self.room.clone().try_acquire_owned() else {
             return Err(Status::resource_exhausted("other holds are being looked into: ask again"));
         };
-        let config = self.config.clone();
+        let (config, session) = (self.config.clone(), self.session.clone());
         let granted = spawn_blocking(move || {
             let _place = place;
-            hold::grant(&config, &ask, arrived_ms)
+            hold::grant(&config, &ask, arrived_ms, |pg| session.look_closely(pg))
         });
         let granted = granted.await.map_err(|e| Status::internal(e.to_string()))?;
         let why = granted.as_ref().err().cloned().unwrap_or_default();
@@ -85,7 +87,7 @@ pub async fn serve(config: Config, gate: Arc<dyn Gate>, stop: CancellationToken)
     let listener = TcpListener::bind(&listen).await.map_err(|source| ServeError::Listen { listen, source })?;
     tracing::info!(listen = %site.lease().listen, host = %site.lease().host, "serving");
     let config = Arc::new(site.config.clone());
-    let holds = Holds { config, room: Arc::new(Semaphore::new(HOLDS_AT_ONCE)) };
+    let holds = Holds { config, session: Arc::default(), room: Arc::new(Semaphore::new(HOLDS_AT_ONCE)) };
     let closing = stop.clone();
     let grpc = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(KEEPALIVE_S)))
