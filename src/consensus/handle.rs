@@ -17,7 +17,7 @@ use super::error::{ConfirmError, LeaderHint, ProposeError, StartError, TransferE
 use super::network::{Contact, Dial, NetworkFactory, PeerError, PeerService, Peers, Pong, dial_tcp};
 use super::options::{Options, Timing};
 use super::state_machine::StateMachine;
-use super::store::{Store, StoreError};
+use super::store::{Reached, Store, StoreError};
 use super::types::{Identity, MAX_COMMAND_BYTES, Node, Raft, TypeConfig};
 use crate::domain::command::{Applied, Command};
 use crate::domain::ids::NodeId;
@@ -94,11 +94,13 @@ pub(super) struct Inner {
     state: watch::Receiver<Arc<ClusterState>>,
     leadership: watch::Receiver<Leadership>,
     watcher: JoinHandle<()>,
+    keeper: JoinHandle<()>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.watcher.abort();
+        self.keeper.abort();
     }
 }
 
@@ -130,7 +132,8 @@ impl Consensus {
         drop(shared.set(raft.clone()));
         let contact = Arc::new(Contact::default());
         let (publish, leadership) = watch::channel(Leadership::default());
-        let watcher = tokio::spawn(watch_leadership(raft.clone(), publish));
+        let watcher = tokio::spawn(watch_leadership(raft.clone(), store.clone(), publish));
+        let keeper = tokio::spawn(store.clone().keep_reached());
         let service = PeerService {
             identity: options.identity.clone(),
             store: store.clone(),
@@ -152,6 +155,7 @@ impl Consensus {
             state,
             leadership,
             watcher,
+            keeper,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -169,6 +173,11 @@ impl Consensus {
     /// The id of this node's store: its peers accept no other from it.
     pub fn store_id(&self) -> &str {
         self.inner.store.id()
+    }
+
+    /// How far the stores came as far as this node knows, its own first: what a node says of them in every message.
+    pub fn reached(&self) -> Vec<Reached> {
+        self.inner.store.reached()
     }
 
     /// The replicated state as this node has applied it, whenever it changes.
@@ -325,7 +334,12 @@ impl Consensus {
             file: self.inner.store.file().to_owned(),
             reason: format!("it did not close within {} ms", SHUTDOWN_WAIT.as_millis()),
         };
-        match timeout_at(Instant::now() + SHUTDOWN_WAIT, self.inner.store.close()).await {
+        let close = async {
+            // For its next start: what others come to meanwhile it does not hear. Where that fails, closing says why.
+            drop(self.inner.store.write_reached().await);
+            self.inner.store.close().await
+        };
+        match timeout_at(Instant::now() + SHUTDOWN_WAIT, close).await {
             // Closed before: that is what was asked for.
             Ok(Ok(()) | Err(StoreError::Closed { .. })) => Ok(()),
             Ok(Err(error)) => Err(error),
@@ -371,10 +385,13 @@ pub(super) fn has_quorum(raft: &Raft, contact: &Contact, limit: Duration) -> boo
     age.is_some_and(|age| age <= limit)
 }
 
-async fn watch_leadership(raft: Raft, publish: watch::Sender<Leadership>) {
+async fn watch_leadership(raft: Raft, store: Store, publish: watch::Sender<Leadership>) {
     let mut metrics = raft.metrics();
+    let mut revoked = store.watch_revoked();
     loop {
-        let now = observe(&raft);
+        let gone = revoked.borrow_and_update().as_ref().map(ToString::to_string);
+        let is_gone = gone.is_some();
+        let now = observe(&raft, gone);
         publish.send_if_modified(|known| {
             let changed = *known != now;
             if changed {
@@ -382,16 +399,22 @@ async fn watch_leadership(raft: Raft, publish: watch::Sender<Leadership>) {
             }
             changed
         });
-        if metrics.changed().await.is_err() {
+        if is_gone {
+            drop(raft.shutdown().await);
             return;
+        }
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { return },
+            // Its sender lives in the store.
+            _ = revoked.changed() => {}
         }
     }
 }
 
-fn observe(raft: &Raft) -> Leadership {
+fn observe(raft: &Raft, gone: Option<String>) -> Leadership {
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
-    let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
+    let stopped = gone.or_else(|| metrics.running_state.as_ref().err().map(ToString::to_string));
     let membership = metrics.membership_config.membership();
     let voters: std::collections::BTreeSet<NodeId> = membership.voter_ids().collect();
     let (voting, learning): (BTreeMap<_, _>, BTreeMap<_, _>) =

@@ -17,5 +17,5 @@ pub use handle::{Consensus, Leadership};
 pub use network::{Dial, Line, LineError, PeerError, PeerService, Pong};
 pub use options::{Options, Retention, Timing};
 pub use state_machine::{SnapshotBuilder, StateMachine};
-pub use store::{MARK_FILE, STORE_FILE, Store, StoreError};
+pub use store::{MARK_FILE, Reached, STORE_FILE, Store, StoreError};
 pub use types::{Identity, MAX_COMMAND_BYTES, MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES, Node, TypeConfig};

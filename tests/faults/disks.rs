@@ -215,3 +215,53 @@ async fn p8_an_emptied_voter_does_not_count() -> Result<()> {
     })
     .await
 }
+
+/// Puts away, or puts back, all that a node keeps.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for file in [STORE_FILE, MARK_FILE] {
+        fs::copy(from.join(file), to.join(file)).with_context(|| format!("{file} from {}", from.display()))?;
+    }
+    Ok(())
+}
+
+/// A voter's folder is restored as a whole from an older copy: it agrees with itself. The others know better, also those
+/// that were killed since; it ends with what to do, does not start again, and the two fail over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p8_a_voter_restored_from_an_older_copy_is_refused_and_the_others_go_on() -> Result<()> {
+    const WORDS: &[&str] = &[STORE_FILE, "went back in time", "under a new id"];
+    play(fast(), async |lab: &mut Lab| {
+        let (node, others) = (name_at(DR), [name_at(HOME), name_at(WITNESS)]);
+        let (folder, old) = (data_dir(lab, &node), lab.folder.path.join("old"));
+        lab.node_mut(&node)?.kill()?;
+        copy_folder(&folder, &old)?;
+        start_again(lab, &node)?;
+        at_rest(lab, 0).await?;
+        lab.node(&node)?.ctl(&["pause", GROUP, "--reason", "the copy knows nothing of it"]).await?;
+        lab.node(&node)?.ctl(&["resume", GROUP, "--reason", "nor of this"]).await?;
+        at_rest(lab, 0).await?;
+        // Longer than it takes until what was heard is on the disk.
+        wait::pause(Duration::from_secs(3)).await;
+
+        lab.node_mut(&node)?.kill()?;
+        copy_folder(&old, &folder)?;
+        refuses_to_start(lab, &node, WORDS).await.context("restored")?;
+        refuses_to_start(lab, &node, WORDS).await.context("started again")?;
+        at_rest(lab, 0).await?;
+
+        for other in &others {
+            lab.node_mut(other)?.kill()?;
+        }
+        for other in &others {
+            start_again(lab, other)?;
+        }
+        at_rest(lab, 0).await?;
+        copy_folder(&old, &folder)?;
+        refuses_to_start(lab, &node, WORDS).await.context("the others were killed and started since")?;
+        lab.kill_home()?;
+        lab.until_run(&[RunPhase::Succeeded], Duration::from_secs(60)).await?;
+        each_effect_once(lab)?;
+        at_rest(lab, 1).await
+    })
+    .await
+}

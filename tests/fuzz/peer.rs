@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use watchdog::consensus::{Consensus, Node, Options, Retention};
+use watchdog::consensus::{Consensus, Node, Options, Reached, Retention};
 use watchdog::domain::ids::NodeId;
 use watchdog::domain::observation::Report;
 use watchdog::proto::peer_client::PeerClient;
@@ -72,7 +72,8 @@ impl Listening {
 
 fn header() -> Header {
     let (cluster, store, to_store) = ("demo".to_owned(), "another".to_owned(), String::new());
-    Header { cluster, epoch: 1, from: 2, to: 1, store, to_store }
+    let reached = Reached { node: NodeId(2), start: "first".to_owned(), began: 1, position: 1 };
+    Header { cluster, epoch: 1, from: 2, to: 1, store, to_store, reached: vec![reached.to_wire()] }
 }
 
 fn request(payload: &[u8]) -> PeerRequest {

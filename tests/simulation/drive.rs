@@ -259,8 +259,12 @@ impl Simulation {
                 promises::agrees(&mut self.kit.shared.lock(), id, &state);
             }
             self.rest.see_leadership(&self.kit.shared, id, &handles);
-            if self.machines[at].has_stopped() {
-                self.kit.shared.lock().note(format!("node {id}: raft has stopped"));
+            if let Some(why) = self.machines[at].stopped() {
+                self.kit.shared.lock().note(format!("node {id}: raft has stopped: {why}"));
+                // No disk here forgets what it synced.
+                if why.contains("went back in time") {
+                    self.kit.shared.lock().broken("storage", format!("node {id} is falsely accused: {why}"));
+                }
                 self.machines[at].crash(&self.kit, None);
                 self.machines[at].restart_at = Some(self.now + SECOND);
             }

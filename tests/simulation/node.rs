@@ -203,8 +203,8 @@ impl Machine {
     }
 
     /// Raft has stopped: the program would end, and be started again by whoever watches over it.
-    pub fn has_stopped(&self) -> bool {
-        self.handles().is_some_and(|handles| handles.consensus.leadership().borrow().stopped.is_some())
+    pub fn stopped(&self) -> Option<String> {
+        self.handles().and_then(|handles| handles.consensus.leadership().borrow().stopped.clone())
     }
 }
 

@@ -1,9 +1,10 @@
 //! Three nodes in one process, over loopback gRPC.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use watchdog::consensus::{MARK_FILE, Node, ProposeError, Retention, STORE_FILE};
+use watchdog::consensus::{MARK_FILE, Node, ProposeError, Retention, STORE_FILE, StartError};
 use watchdog::domain::ids::{ConfigDigest, NodeId, UnixMs};
 use watchdog::domain::observation::Report;
 
@@ -30,6 +31,21 @@ impl Cluster {
         let node = start(id, &self.members, self.folder.path(), self.retention).await.expect("starts");
         node.consensus.bootstrap().await.expect("forms");
         self.nodes.insert(id, node);
+    }
+
+    /// Starts a node outside of this list, on whatever lies in its folder.
+    pub async fn start_as_it_is(&self, id: u64) -> Result<Running, StartError> {
+        start(id, &self.members, self.folder.path(), self.retention).await
+    }
+
+    /// Where the nodes' folders lie.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A node's.
+    pub fn folder_of(&self, id: u64) -> PathBuf {
+        self.folder.path().join(format!("node-{id}"))
     }
 
     pub async fn stop(&mut self, id: u64) {

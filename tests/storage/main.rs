@@ -3,6 +3,7 @@
 mod cluster;
 mod damage;
 mod image;
+mod restored;
 mod suite;
 mod support;
 mod wire;

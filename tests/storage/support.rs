@@ -146,6 +146,13 @@ impl Running {
         self.serving = Some(Serving::start(&self.consensus, self.address).await);
     }
 
+    /// Hears again, where it did not.
+    pub async fn unmute_if_mute(&mut self) {
+        if self.serving.is_none() {
+            self.unmute().await;
+        }
+    }
+
     pub fn leads(&self) -> bool {
         self.consensus.leadership().borrow().is_self
     }

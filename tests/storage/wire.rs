@@ -1,18 +1,26 @@
 //! What a node answers to a peer that is not one, or sends what no peer sends. It goes on serving afterwards.
 
 use tonic::{Code, Status};
-use watchdog::consensus::{MAX_COMMAND_BYTES, MAX_MESSAGE_BYTES, ProposeError, Retention};
+use watchdog::consensus::{MAX_COMMAND_BYTES, MAX_MESSAGE_BYTES, ProposeError, Reached, Retention};
 use watchdog::domain::ids::NodeId;
 use watchdog::proto::peer_client::PeerClient;
-use watchdog::proto::{Header, PeerRequest, SnapshotChunk};
+use watchdog::proto::{self as wire, Header, PeerRequest, SnapshotChunk};
 
 use crate::cluster::Cluster;
 use crate::support::{CALL, note};
 
 /// As node 2 calls node 1.
 fn header(cluster: &Cluster) -> Header {
-    let store = cluster.nodes[&2].consensus.store_id().to_owned();
-    Header { cluster: "demo".to_owned(), epoch: 1, from: 2, to: 1, store, to_store: String::new() }
+    let consensus = &cluster.nodes[&2].consensus;
+    Header {
+        cluster: "demo".to_owned(),
+        epoch: 1,
+        from: 2,
+        to: 1,
+        store: consensus.store_id().to_owned(),
+        to_store: String::new(),
+        reached: consensus.reached().iter().map(Reached::to_wire).collect(),
+    }
 }
 
 fn request(header: Option<Header>, payload: &[u8]) -> PeerRequest {
@@ -30,7 +38,11 @@ async fn a_call_that_no_peer_makes_is_refused_precisely() {
     let large = vec![b'x'; MAX_MESSAGE_BYTES + 1];
     let deep = "[".repeat(100_000);
     let header = || header(&cluster);
-    let table: [(&str, PeerRequest, Code, &str); 13] = [
+    let reaching = |change: fn(Reached) -> Vec<wire::Reached>| {
+        let own = cluster.nodes[&2].consensus.reached().remove(0);
+        request(Some(Header { reached: change(own), ..header() }), b"{}")
+    };
+    let table: [(&str, PeerRequest, Code, &str); 18] = [
         ("no header", request(None, b"{}"), Code::InvalidArgument, "header"),
         (
             "cluster",
@@ -59,6 +71,26 @@ async fn a_call_that_no_peer_makes_is_refused_precisely() {
             request(Some(Header { to_store: "x".to_owned(), ..header() }), b"{}"),
             Code::FailedPrecondition,
             "header.to_store",
+        ),
+        ("says nothing of itself", reaching(|_| Vec::new()), Code::InvalidArgument, "does not say how far it came"),
+        (
+            "other than was said",
+            reaching(|own| vec![wire::Reached { position: own.position + 1, ..own.to_wire() }]),
+            Code::InvalidArgument,
+            "header.reached: of node 2: its checksum",
+        ),
+        (
+            "before its start",
+            reaching(|own| vec![Reached { began: own.position + 1, ..own }.to_wire()]),
+            Code::InvalidArgument,
+            "before its start",
+        ),
+        ("too many", reaching(|own| vec![own.to_wire(); 129]), Code::InvalidArgument, "129 stores are more than 128"),
+        (
+            "went back",
+            reaching(|own| vec![Reached { start: "restored".to_owned(), began: own.position, ..own }.to_wire()]),
+            Code::FailedPrecondition,
+            "header.reached: the store of node 2 went back in time",
         ),
         ("garbage", request(Some(header()), b"\xff\x00garbage"), Code::InvalidArgument, "payload"),
         ("nested", request(Some(header()), deep.as_bytes()), Code::InvalidArgument, "payload"),

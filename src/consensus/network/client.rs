@@ -13,7 +13,7 @@ use openraft::raft::{
 use serde::de::DeserializeOwned;
 use tonic::Status;
 
-use super::peers::{self, Peers};
+use super::peers::Peers;
 use super::wire::{self, CHUNK_BYTES, SnapshotBegin};
 use crate::consensus::handle::quorum_age;
 use crate::consensus::types::{Node, Raft, Snapshot, TypeConfig, Vote};
@@ -77,7 +77,7 @@ impl Client {
                 Method::TransferLeader => client.transfer_leader(request).await,
             }
         };
-        let reply = peers::within(self.target, &self.address, wait, call).await;
+        let reply = self.peers.within(self.target, &self.address, wait, call).await;
         let reply: PeerReply = reply.map_err(|error| {
             tracing::debug!(%error, "call between nodes failed");
             Unreachable::new(&error)
@@ -86,7 +86,7 @@ impl Client {
     }
 
     async fn decode<T: DeserializeOwned>(&self, reply: &PeerReply) -> Result<T, Unreachable<TypeConfig>> {
-        let known = self.peers.recognise(self.target, &self.address, &reply.store).await;
+        let known = self.peers.recognise(self.target, &self.address, &reply.store, &reply.reached).await;
         known.map_err(|error| Unreachable::new(&error))?;
         wire::decode(&reply.payload).map_err(|status| Unreachable::new(&status))
     }
@@ -110,7 +110,7 @@ impl Client {
         });
         let mut client = self.peers.client(self.target, &self.address).map_err(|error| Unreachable::new(&error))?;
         let call = client.snapshot(futures::stream::iter(std::iter::once(first).chain(rest)));
-        let reply = peers::within(self.target, &self.address, wait, call).await;
+        let reply = self.peers.within(self.target, &self.address, wait, call).await;
         let reply = reply.map_err(|error| {
             tracing::warn!(%error, "a snapshot was not taken");
             Unreachable::new(&error)

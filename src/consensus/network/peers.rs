@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::{StdError, http};
@@ -13,12 +14,12 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::wire;
-use crate::consensus::store::Store;
+use crate::consensus::store::{Contradiction, Store, StoreError};
 use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
 use crate::proto::peer_client::PeerClient;
-use crate::proto::{Header, PeerRequest};
+use crate::proto::{Header, Known, PeerRequest, Reached};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that answers no ping for so long is dropped, and dialled anew.
@@ -111,20 +112,63 @@ impl Peers {
     }
 
     /// An answer counts only if it comes from the store that promised what the node promised before.
-    pub(super) async fn recognise(&self, node: NodeId, address: &str, store: &str) -> Result<(), PeerError> {
+    pub(super) async fn recognise(
+        &self,
+        node: NodeId,
+        address: &str,
+        store: &str,
+        reached: &[Reached],
+    ) -> Result<(), PeerError> {
         let fail = |reason: String| {
             tracing::warn!(%node, address, "refused an answer between nodes: {reason}");
             PeerError::Failed { node, address: address.to_owned(), reason, code: Code::FailedPrecondition }
         };
         match self.store.recognise(node, store).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(fail(wire::other_store(node))),
-            Err(error) => Err(fail(error.to_string())),
+            Ok(true) => {}
+            Ok(false) => return Err(fail(wire::other_store(node))),
+            Err(error) => return Err(fail(error.to_string())),
+        }
+        let reached = wire::check_reached("reached", reached).map_err(|status| fail(status.message().to_owned()))?;
+        if !reached.iter().any(|said| said.node == node) {
+            return Err(fail("reached: it does not say how far it came".to_owned()));
+        }
+        self.store.meet(node, &reached).await.map_err(|contradiction| match contradiction {
+            Contradiction::Own(error) => self.gone(node, address, &error),
+            Contradiction::Theirs { .. } => fail(contradiction.to_string()),
+        })
+    }
+
+    /// This node itself takes no part any more.
+    fn gone(&self, node: NodeId, address: &str, error: &StoreError) -> PeerError {
+        let reason = format!("node {} takes no part: {error}", self.identity.node);
+        PeerError::Failed { node, address: address.to_owned(), reason, code: Code::FailedPrecondition }
+    }
+
+    /// Waits for a call's answer. A refusal may tell what is known of this node's own store.
+    pub(super) async fn within<T>(
+        &self,
+        node: NodeId,
+        address: &str,
+        wait: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, PeerError> {
+        match timeout(wait, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => {
+                let told = Known::decode(status.details()).unwrap_or_default();
+                let told = wire::check_reached("details", &told.reached).unwrap_or_default();
+                self.store.judge_own(&told).await.map_err(|error| self.gone(node, address, &error))?;
+                Err(failed(node, address, &status))
+            }
+            Err(_) => Err(PeerError::TimedOut { node, address: address.to_owned(), waited_ms: wait.as_millis() }),
         }
     }
 
     /// A client for the node; connects when first used, and again after every failure.
     pub(super) fn client(&self, node: NodeId, address: &str) -> Result<PeerClient<Line>, PeerError> {
+        if let Some(error) = self.store.revoked() {
+            return Err(self.gone(node, address, &error));
+        }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let line = match lines.get(address) {
             Some(line) => line.clone(),
@@ -149,16 +193,16 @@ impl Peers {
         let payload = wire::encode(report).map_err(|status| failed(node, address, &status))?;
         let request = self.request(node, payload);
         let mut client = self.client(node, address)?;
-        let reply = within(node, address, wait, client.push_report(request)).await?;
-        self.recognise(node, address, &reply.store).await
+        let reply = self.within(node, address, wait, client.push_report(request)).await?;
+        self.recognise(node, address, &reply.store, &reply.reached).await
     }
 
     /// Asks `node` whether it is there.
     pub(crate) async fn ping(&self, node: NodeId, address: &str, wait: Duration) -> Result<Pong, PeerError> {
         let request = self.request(node, Vec::new());
         let mut client = self.client(node, address)?;
-        let reply = within(node, address, wait, client.ping(request)).await?;
-        self.recognise(node, address, &reply.store).await?;
+        let reply = self.within(node, address, wait, client.ping(request)).await?;
+        self.recognise(node, address, &reply.store, &reply.reached).await?;
         Ok(Pong {
             node: NodeId(reply.node),
             term: reply.term,
@@ -186,20 +230,6 @@ fn connect(address: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, Stri
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
         .connect_lazy())
-}
-
-/// Waits for a call's answer.
-pub(super) async fn within<T>(
-    node: NodeId,
-    address: &str,
-    wait: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, PeerError> {
-    match timeout(wait, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(failed(node, address, &status)),
-        Err(_) => Err(PeerError::TimedOut { node, address: address.to_owned(), waited_ms: wait.as_millis() }),
-    }
 }
 
 pub(super) fn failed(node: NodeId, address: &str, status: &Status) -> PeerError {

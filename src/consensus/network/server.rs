@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::wire::{self, SnapshotBegin};
 use crate::consensus::handle::{has_quorum, stop_reason};
-use crate::consensus::store::Store;
+use crate::consensus::store::{Contradiction, Store, StoreError};
 use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES, Raft, Snapshot, TypeConfig};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
 use crate::proto::peer_server::{Peer, PeerServer};
-use crate::proto::{Header, PeerReply, PeerRequest, PingReply, SnapshotChunk};
+use crate::proto::{Header, Known, PeerReply, PeerRequest, PingReply, SnapshotChunk};
 
 /// A snapshot whose next message does not come for so long is given up.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +77,25 @@ impl PeerService {
             tracing::warn!(%from, "refused a call between nodes: {text}");
             return Err(Status::failed_precondition(text));
         }
+        let reached = wire::check_reached("header.reached", &header.reached)?;
+        if !reached.iter().any(|said| said.node == from) {
+            return Err(Status::invalid_argument(format!("header.reached: node {from} does not say how far it came")));
+        }
+        self.store.meet(from, &reached).await.map_err(|contradiction| match contradiction {
+            Contradiction::Own(error) => revoked(&error),
+            Contradiction::Theirs { ref known, .. } => {
+                let text = format!("header.reached: {contradiction}");
+                tracing::warn!(%from, "refused a call between nodes: {text}");
+                let known = Known { reached: vec![known.to_wire()] };
+                Status::with_details(Code::FailedPrecondition, text, known.encode_to_vec().into())
+            }
+        })?;
         Ok(from)
+    }
+
+    /// Nothing that was promised is answered once others know better.
+    fn still_counts(&self) -> Result<(), Status> {
+        self.store.revoked().map_or(Ok(()), |error| Err(revoked(&error)))
     }
 
     fn is_member(&self, node: NodeId) -> bool {
@@ -86,8 +105,14 @@ impl PeerService {
     }
 
     fn reply<T: serde::Serialize>(&self, answer: &T) -> Result<Response<PeerReply>, Status> {
-        Ok(Response::new(PeerReply { payload: wire::encode(answer)?, store: self.store.id().to_owned() }))
+        self.still_counts()?;
+        let (payload, store) = (wire::encode(answer)?, self.store.id().to_owned());
+        Ok(Response::new(PeerReply { payload, store, reached: wire::reached(&self.store) }))
     }
+}
+
+fn revoked(error: &StoreError) -> Status {
+    Status::failed_precondition(format!("this node takes no part: {error}"))
 }
 
 fn stopped(error: &impl std::fmt::Display) -> Status {
@@ -191,6 +216,7 @@ impl Peer for PeerService {
             formed,
             quorum,
             store: self.store.id().to_owned(),
+            reached: wire::reached(&self.store),
         }))
     }
 }

@@ -6,13 +6,18 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
-use crate::consensus::store::Store;
+use crate::consensus::store::{Reached, Store};
 use crate::consensus::types::{Identity, SnapshotMeta, TypeConfig, Vote};
 use crate::domain::ids::NodeId;
-use crate::proto::Header;
+use crate::proto::{self, Header};
 
 /// The data of one message of a snapshot.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
+
+/// Of so many stores one message speaks at most.
+const MOST_REACHED: usize = 128;
+/// The name of a start is no longer.
+const START_BYTES: usize = 64;
 
 /// What precedes a snapshot's data.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,7 +37,64 @@ pub(super) fn header(identity: &Identity, store: &Store, to: NodeId) -> Header {
         to: to.0,
         store: store.id().to_owned(),
         to_store: store.known_store(to).unwrap_or_default(),
+        reached: reached(store),
     }
+}
+
+/// How far stores came, as it is said in every message.
+pub(super) fn reached(store: &Store) -> Vec<proto::Reached> {
+    store.reached().iter().map(Reached::to_wire).collect()
+}
+
+/// What a message says of how far stores came; `field` is where.
+pub(super) fn check_reached(field: &str, said: &[proto::Reached]) -> Result<Vec<Reached>, Status> {
+    let wrong = |what: String| {
+        tracing::warn!("refused a message between nodes: {what}");
+        Status::invalid_argument(what)
+    };
+    if said.len() > MOST_REACHED {
+        return Err(wrong(format!("{field}: {} stores are more than {MOST_REACHED}", said.len())));
+    }
+    let of = |said: &proto::Reached| {
+        Reached::from_wire(said).map_err(|what| wrong(format!("{field}: of node {}: {what}", said.node)))
+    };
+    said.iter().map(of).collect()
+}
+
+impl Reached {
+    /// As it goes between nodes.
+    pub fn to_wire(&self) -> proto::Reached {
+        let mut wire = proto::Reached {
+            node: self.node.0,
+            start: self.start.clone(),
+            began: self.began,
+            position: self.position,
+            crc32c: 0,
+        };
+        wire.crc32c = sum(&wire);
+        wire
+    }
+
+    fn from_wire(wire: &proto::Reached) -> Result<Self, String> {
+        if wire.start.is_empty() || wire.start.len() > START_BYTES {
+            return Err(format!("the name of its start has {} bytes, not 1 to {START_BYTES}", wire.start.len()));
+        }
+        if wire.crc32c != sum(wire) {
+            return Err("its checksum does not match: it is not what that node said".to_owned());
+        }
+        if wire.began > wire.position {
+            return Err(format!("it is at {}, before its start at {}", wire.position, wire.began));
+        }
+        let (start, began, position) = (wire.start.clone(), wire.began, wire.position);
+        Ok(Self { node: NodeId(wire.node), start, began, position })
+    }
+}
+
+fn sum(wire: &proto::Reached) -> u32 {
+    let numbers = [wire.node, wire.began, wire.position];
+    numbers
+        .iter()
+        .fold(crc32c::crc32c(wire.start.as_bytes()), |sum, number| crc32c::crc32c_append(sum, &number.to_le_bytes()))
 }
 
 /// The caller, once its header is as it should be.
@@ -153,6 +215,7 @@ mod tests {
             to: 1,
             store: "s".to_owned(),
             to_store: "own".to_owned(),
+            reached: Vec::new(),
         };
         assert_eq!(check(&own, "own", &good).unwrap(), NodeId(3));
         let bad = [

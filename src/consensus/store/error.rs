@@ -52,6 +52,19 @@ pub enum StoreError {
         /// In the configuration.
         expected: String,
     },
+    /// It is older than what others heard from this node: it forgot what this node promised.
+    #[error(
+        "the store {} went back in time: {detail}; it was restored from an older copy, or a second node runs under this \
+         id. It forgot what this node had promised: remove this node from the cluster and add it again under a new id \
+         with an empty data_dir",
+        file.display()
+    )]
+    WentBack {
+        /// Which file.
+        file: PathBuf,
+        /// What others heard.
+        detail: String,
+    },
     /// A write did not reach the disk; the store takes no more of them until it is opened again.
     #[error("cannot write to the store {}: {reason}; the node stops: free space or replace the disk, then start it", file.display())]
     Write {
@@ -93,6 +106,7 @@ impl StoreError {
             | Self::Locked { file }
             | Self::Corrupt { file, .. }
             | Self::OtherIdentity { file, .. }
+            | Self::WentBack { file, .. }
             | Self::Write { file, .. }
             | Self::Closed { file } => file,
         }

@@ -7,19 +7,26 @@ mod error;
 mod log_storage;
 mod mark;
 mod open;
+mod past;
 mod record;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use error::StoreError;
+pub use past::Reached;
+
+pub(super) use past::Contradiction;
 
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
 use crate::domain::ids::NodeId;
+use past::{Judged, Start};
 use writer::Request;
 
 /// The store's name in a node's data folder.
@@ -27,10 +34,22 @@ pub const STORE_FILE: &str = "consensus.redb";
 /// The name of the mark beside it.
 pub const MARK_FILE: &str = "consensus.mark";
 
+/// What is heard of how far others came is written so long after it was heard, all at once.
+const HEARD_AFTER: Duration = Duration::from_secs(1);
+
 /// A node's durable part of the consensus. Clones share it.
 #[derive(Clone)]
 pub struct Store {
     id: Arc<str>,
+    node: NodeId,
+    /// How far it has come on the disk.
+    position: Arc<AtomicU64>,
+    /// Its own starts; the last is this one.
+    starts: Arc<[Start]>,
+    /// There is something to write about how far others came.
+    heard: Arc<Notify>,
+    /// Why this store may not be used any more.
+    revoked: Arc<watch::Sender<Option<StoreError>>>,
     file: Arc<PathBuf>,
     cache: Arc<Mutex<Cache>>,
     requests: mpsc::Sender<Request>,
@@ -52,6 +71,8 @@ struct Cache {
     peers: BTreeMap<NodeId, String>,
     /// Every number that was ever a member's.
     members: BTreeSet<NodeId>,
+    /// How far the others' stores are known to have come.
+    reached: BTreeMap<NodeId, Reached>,
 }
 
 impl Store {
@@ -104,6 +125,98 @@ impl Store {
             record::to_json(&self.file, &cache.members)?
         };
         self.ask(|done| Request::Members { payload, done }).await
+    }
+
+    /// How far this store has come, and the others' as far as this node knows; its own is the first.
+    pub(super) fn reached(&self) -> Vec<Reached> {
+        // Read before the lock, so that it is never more than what is on the disk.
+        let position = self.position.load(Ordering::Acquire);
+        let own = self.starts.last().map(|start| Reached {
+            node: self.node,
+            start: start.id.clone(),
+            began: start.began,
+            position,
+        });
+        own.into_iter().chain(self.cache().reached.values().cloned()).collect()
+    }
+
+    /// Takes what `from` told about how far it came itself, and what it heard of others. Refused where that shows that
+    /// either of the two went back in time; this one is then revoked, for good.
+    pub(super) async fn meet(&self, from: NodeId, told: &[Reached]) -> Result<(), Contradiction> {
+        self.judge_own(told).await?;
+        let mut cache = self.cache();
+        let reached = &mut cache.reached;
+        let mut is_new = false;
+        // The one that speaks first: of one that went back nothing is taken.
+        for said in told.iter().filter(|said| said.node == from).chain(told.iter().filter(|said| said.node != from)) {
+            let known = reached.get(&said.node);
+            if said.node == self.node || (known.is_none() && said.node != from && !past::has_room(reached.len())) {
+                continue;
+            }
+            match past::judge(known, said) {
+                Judged::Known => {}
+                Judged::Further => {
+                    reached.insert(said.node, said.clone());
+                    is_new = true;
+                }
+                Judged::Backwards => {
+                    if let Some(known) = known.filter(|_| said.node == from) {
+                        return Err(Contradiction::Theirs { said: said.clone(), known: known.clone() });
+                    }
+                }
+            }
+        }
+        if is_new {
+            self.heard.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Revokes this store where others know that it had come further than it knows itself.
+    pub(super) async fn judge_own(&self, told: &[Reached]) -> Result<(), StoreError> {
+        if let Some(error) = self.revoked() {
+            return Err(error);
+        }
+        let position = self.position.load(Ordering::Acquire);
+        let own = told.iter().filter(|said| said.node == self.node);
+        let Some(detail) = own.filter_map(|said| past::judge_own(&self.starts, position, said).err()).next() else {
+            return Ok(());
+        };
+        let error = StoreError::WentBack { file: self.file.to_path_buf(), detail: detail.clone() };
+        tracing::error!(%error, "this node takes no further part");
+        // At once: from here on nothing is answered and nothing counted. Then for good.
+        self.revoked.send_replace(Some(error.clone()));
+        let payload = record::to_json(&self.file, &detail)?;
+        self.ask(|done| Request::Revoked { payload, done }).await?;
+        Err(error)
+    }
+
+    /// Why it may not be used any more.
+    pub(super) fn revoked(&self) -> Option<StoreError> {
+        self.revoked.borrow().clone()
+    }
+
+    /// To wait until it may not be used any more.
+    pub(super) fn watch_revoked(&self) -> watch::Receiver<Option<StoreError>> {
+        self.revoked.subscribe()
+    }
+
+    /// Writes how far others are known to have come.
+    pub(super) async fn write_reached(&self) -> Result<(), StoreError> {
+        let payload = record::to_json(&self.file, &self.cache().reached)?;
+        self.ask(|done| Request::Reached { payload, done }).await
+    }
+
+    /// Writes how far others came, a little after it was heard, until the store takes no more.
+    pub(super) async fn keep_reached(self) {
+        loop {
+            self.heard.notified().await;
+            tokio::time::sleep(HEARD_AFTER).await;
+            if let Err(error) = self.write_reached().await {
+                tracing::debug!(%error, "it is no longer written how far others came");
+                return;
+            }
+        }
     }
 
     /// Nothing was ever voted, logged or received.

@@ -3,18 +3,21 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use openraft::entry::RaftEntry;
 use redb::{Database, ReadableDatabase, ReadableTable};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::error::StoreError;
 use super::mark::Mark;
+use super::past::{self, Start};
 use super::writer::{
-    self, COMMITTED, GENERATION, IDENTITY, LOG, MEMBERS, META, PEERS, PURGED, SNAPSHOT, STORE_ID, VOTE, Writer,
+    self, COMMITTED, GENERATION, IDENTITY, LOG, MEMBERS, META, PEERS, POSITION, PURGED, REACHED, REVOKED, Request,
+    SNAPSHOT, STARTS, STORE_ID, VOTE, Writer,
 };
 use super::{Cache, Cached, MARK_FILE, STORE_FILE, Store, record};
 use crate::clock::{unique_id, unix_now};
@@ -30,14 +33,35 @@ impl Store {
     pub fn open(folder: &Path, identity: &Identity) -> Result<Self, StoreError> {
         let file = folder.join(STORE_FILE);
         // redb may panic on pages that are not what it wrote: that too is an error with a file's name.
-        let (writer, cache, id) = catch_unwind(AssertUnwindSafe(|| prepare(folder, &file, identity)))
+        let (writer, opened) = catch_unwind(AssertUnwindSafe(|| prepare(folder, &file, identity)))
             .unwrap_or_else(|panic| Err(StoreError::corrupt(&file, "file", "-", writer::panic_text(panic.as_ref()))))?;
-        let (requests, queue) = mpsc::channel(QUEUE);
+        let (store, queue) = Self::assemble(file.clone(), identity, &writer, opened);
         std::thread::Builder::new()
             .name("consensus-store".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| StoreError::open(&file, format!("cannot start its writer: {error}")))?;
-        Ok(Self { id: Arc::from(id), file: Arc::new(file), cache: Arc::new(Mutex::new(cache)), requests })
+        Ok(store)
+    }
+
+    fn assemble(
+        file: PathBuf,
+        identity: &Identity,
+        writer: &Writer,
+        opened: Opened,
+    ) -> (Self, mpsc::Receiver<Request>) {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let store = Self {
+            id: Arc::from(opened.id),
+            node: identity.node,
+            position: writer.position.clone(),
+            starts: Arc::from(opened.starts),
+            heard: Arc::new(Notify::new()),
+            revoked: Arc::new(watch::Sender::new(None)),
+            file: Arc::new(file),
+            cache: Arc::new(Mutex::new(opened.cache)),
+            requests,
+        };
+        (store, queue)
     }
 
     /// A store on what stands for a disk, and its writer, which the caller runs: `pace` is how long the disk takes before
@@ -53,21 +77,49 @@ impl Store {
         F: FnMut() -> P + Send + 'static,
         P: Future<Output = ()> + Send + 'static,
     {
-        let file = std::path::PathBuf::from(STORE_FILE);
+        let file = PathBuf::from(STORE_FILE);
         let length = disk.len().map_err(|error| StoreError::open(&file, error))?;
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         let database =
             builder.create_with_backend(disk).map_err(|error| StoreError::corrupt(&file, "file", "-", error))?;
-        let (generation, id, cache) = read_store(&database, &file, length, identity)?;
-        let writer = Writer { file: file.clone(), database, mark: None, generation };
-        let (requests, queue) = mpsc::channel(QUEUE);
-        let store = Self { id: Arc::from(id), file: Arc::new(file), cache: Arc::new(Mutex::new(cache)), requests };
+        let mut opened = read_store(&database, &file, length, identity)?;
+        opened.start(&database, &file)?;
+        let position = Arc::new(AtomicU64::new(opened.position));
+        let writer = Writer { file: file.clone(), database, mark: None, generation: opened.generation, position };
+        let (store, queue) = Self::assemble(file, identity, &writer, opened);
         Ok((store, writer.run_paced(queue, pace)))
     }
 }
 
-fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, Cache, String), StoreError> {
+/// What a store was found to be.
+struct Opened {
+    generation: u64,
+    position: u64,
+    starts: Vec<Start>,
+    id: String,
+    cache: Cache,
+}
+
+impl Opened {
+    /// Writes down that the store is used from here under a new name, before anything is said in it.
+    fn start(&mut self, database: &Database, file: &Path) -> Result<(), StoreError> {
+        let (generation, position) = (self.generation + 1, self.position + 1);
+        past::begin(&mut self.starts, Start { id: unique_id(unix_now()), began: position });
+        let starts = record::to_json(file, &self.starts)?;
+        let (generation_text, position_text) = (generation.to_string(), position.to_string());
+        let records = [
+            (STARTS, starts.as_slice()),
+            (POSITION, position_text.as_bytes()),
+            (GENERATION, generation_text.as_bytes()),
+        ];
+        write_meta(database, &records).map_err(|error| StoreError::write(file, error))?;
+        (self.generation, self.position) = (generation, position);
+        Ok(())
+    }
+}
+
+fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, Opened), StoreError> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -81,7 +133,8 @@ fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, C
         return Err(StoreError::corrupt(file, "file", "-", detail));
     }
     let database = open_database(file, length)?;
-    let (generation, id, cache) = read_store(&database, file, length, identity)?;
+    let mut opened = read_store(&database, file, length, identity)?;
+    let generation = opened.generation;
     match marked {
         Some(marked) if marked > generation => {
             let detail = format!("it is at generation {generation}, but had reached {marked}: it went back in time");
@@ -93,17 +146,17 @@ fn prepare(folder: &Path, file: &Path, identity: &Identity) -> Result<(Writer, C
         }
         _ => {}
     }
-    let mark = Some(Mark::open(&mark_path, generation)?);
-    Ok((Writer { file: file.to_owned(), database, mark, generation }, cache, id))
+    // There before anything else is written: a new store without a mark was never used.
+    let mark = Mark::open(&mark_path, generation)?;
+    opened.start(&database, file)?;
+    mark.write(opened.generation)?;
+    let position = Arc::new(AtomicU64::new(opened.position));
+    let writer = Writer { file: file.to_owned(), database, mark: Some(mark), generation: opened.generation, position };
+    Ok((writer, opened))
 }
 
-/// Its generation, its id, and all it holds; founded where it is new.
-fn read_store(
-    database: &Database,
-    file: &Path,
-    length: u64,
-    identity: &Identity,
-) -> Result<(u64, String, Cache), StoreError> {
+/// All it holds; founded where it is new.
+fn read_store(database: &Database, file: &Path, length: u64, identity: &Identity) -> Result<Opened, StoreError> {
     let generation = match read_meta::<u64>(database, file, GENERATION)? {
         Some(generation) => generation,
         None if length == 0 => found_store(database, file, identity)?,
@@ -112,7 +165,16 @@ fn read_store(
     check_identity(database, file, identity)?;
     let id: String = read_meta(database, file, STORE_ID)?
         .ok_or_else(|| StoreError::corrupt(file, "meta", STORE_ID, "it is missing"))?;
-    Ok((generation, id, load(database, file)?))
+    if let Some(detail) = read_meta(database, file, REVOKED)? {
+        return Err(StoreError::WentBack { file: file.to_owned(), detail });
+    }
+    let starts: Vec<Start> = read_meta(database, file, STARTS)?.unwrap_or_default();
+    let position: u64 = read_meta(database, file, POSITION)?.unwrap_or_default();
+    if starts.last().is_some_and(|start| start.began > position) {
+        let detail = format!("it is at {position}, before its last start: {:?}", starts.last());
+        return Err(StoreError::corrupt(file, "meta", POSITION, detail));
+    }
+    Ok(Opened { generation, position, starts, id, cache: load(database, file)? })
 }
 
 fn open_database(file: &Path, length: u64) -> Result<Database, StoreError> {
@@ -138,22 +200,25 @@ fn open_database(file: &Path, length: u64) -> Result<Database, StoreError> {
 fn found_store(database: &Database, file: &Path, identity: &Identity) -> Result<u64, StoreError> {
     let payload = record::to_json(file, identity)?;
     let id = record::to_json(file, &unique_id(unix_now()))?;
-    let found = || -> Result<(), redb::Error> {
-        let transaction = writer::begin(database)?;
-        {
-            transaction.open_table(LOG)?;
-            transaction.open_table(SNAPSHOT)?;
-            let mut meta = transaction.open_table(META)?;
-            for (key, payload) in [(IDENTITY, payload.as_slice()), (STORE_ID, id.as_slice()), (GENERATION, b"1")] {
-                let framed = record::frame("meta", key.as_bytes(), payload).map_err(|_| redb::Error::Unsupported)?;
-                meta.insert(key, framed.as_slice())?;
-            }
-        }
-        transaction.commit()?;
-        Ok(())
-    };
-    found().map_err(|error| StoreError::write(file, error))?;
+    let records = [(IDENTITY, payload.as_slice()), (STORE_ID, id.as_slice()), (GENERATION, b"1")];
+    write_meta(database, &records).map_err(|error| StoreError::write(file, error))?;
     Ok(1)
+}
+
+/// Writes these records in one transaction, durably; makes the tables where they are not there.
+fn write_meta(database: &Database, records: &[(&str, &[u8])]) -> Result<(), redb::Error> {
+    let transaction = writer::begin(database)?;
+    {
+        transaction.open_table(LOG)?;
+        transaction.open_table(SNAPSHOT)?;
+        let mut meta = transaction.open_table(META)?;
+        for (key, payload) in records {
+            let framed = record::frame("meta", key.as_bytes(), payload).map_err(|_| redb::Error::Unsupported)?;
+            meta.insert(*key, framed.as_slice())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 fn check_identity(database: &Database, file: &Path, expected: &Identity) -> Result<(), StoreError> {
@@ -191,6 +256,7 @@ fn load(database: &Database, file: &Path) -> Result<Cache, StoreError> {
         purged: read_meta(database, file, PURGED)?,
         peers: read_meta(database, file, PEERS)?.unwrap_or_default(),
         members: read_meta(database, file, MEMBERS)?.unwrap_or_default(),
+        reached: read_meta(database, file, REACHED)?.unwrap_or_default(),
         ..Cache::default()
     };
     let failed = |key: &str, detail: String| StoreError::corrupt(file, "log", key, detail);

@@ -3,6 +3,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::storage::IOFlushed;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
@@ -22,6 +24,10 @@ pub(super) const GENERATION: &str = "generation";
 pub(super) const STORE_ID: &str = "store_id";
 pub(super) const PEERS: &str = "peers";
 pub(super) const MEMBERS: &str = "members";
+pub(super) const STARTS: &str = "starts";
+pub(super) const POSITION: &str = "position";
+pub(super) const REACHED: &str = "reached";
+pub(super) const REVOKED: &str = "revoked";
 pub(super) const VOTE: &str = "vote";
 pub(super) const COMMITTED: &str = "committed";
 pub(super) const PURGED: &str = "purged";
@@ -50,6 +56,14 @@ pub(super) enum Request {
         done: Reply<()>,
     },
     Members {
+        payload: Vec<u8>,
+        done: Reply<()>,
+    },
+    Reached {
+        payload: Vec<u8>,
+        done: Reply<()>,
+    },
+    Revoked {
         payload: Vec<u8>,
         done: Reply<()>,
     },
@@ -91,6 +105,9 @@ pub(super) struct Writer {
     /// `None` where there is no folder to keep one in.
     pub(super) mark: Option<Mark>,
     pub(super) generation: u64,
+    /// Counts the commits that hold something others rely on. What they tell of one another is not: or each would write
+    /// because the other did.
+    pub(super) position: Arc<AtomicU64>,
 }
 
 /// What a writer carries from one batch to the next.
@@ -189,15 +206,22 @@ impl Writer {
 
     fn commit(&mut self, writes: &[Request], committed: Option<&[u8]>) -> Result<(), StoreError> {
         let next = self.generation + 1;
-        self.transact(writes, committed, next).map_err(|error| match error {
+        let position = self.position.load(Ordering::Acquire) + u64::from(writes.iter().any(is_relied_on));
+        self.transact(writes, committed, (next, position)).map_err(|error| match error {
             TransactError::Store(error) => error,
             TransactError::Redb(error) => StoreError::write(&self.file, error),
         })?;
         self.generation = next;
+        self.position.store(position, Ordering::Release);
         self.mark.as_ref().map_or(Ok(()), |mark| mark.write(next))
     }
 
-    fn transact(&self, writes: &[Request], committed: Option<&[u8]>, generation: u64) -> Result<(), TransactError> {
+    fn transact(
+        &self,
+        writes: &[Request],
+        committed: Option<&[u8]>,
+        (generation, position): (u64, u64),
+    ) -> Result<(), TransactError> {
         let transaction = begin(&self.database)?;
         {
             let mut log = transaction.open_table(LOG)?;
@@ -217,6 +241,8 @@ impl Writer {
                     Request::Vote { payload, .. } => put(VOTE, payload)?,
                     Request::Peers { payload, .. } => put(PEERS, payload)?,
                     Request::Members { payload, .. } => put(MEMBERS, payload)?,
+                    Request::Reached { payload, .. } => put(REACHED, payload)?,
+                    Request::Revoked { payload, .. } => put(REVOKED, payload)?,
                     Request::Truncate { from, .. } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
                     Request::Purge { upto, payload, .. } => {
                         log.retain_in::<u64, _>(..=*upto, |_, _| false)?;
@@ -236,6 +262,7 @@ impl Writer {
                 put(COMMITTED, payload)?;
             }
             put(GENERATION, generation.to_string().as_bytes())?;
+            put(POSITION, position.to_string().as_bytes())?;
         }
         transaction.commit()?;
         Ok(())
@@ -294,12 +321,32 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     format!("the storage engine gave up on it: {}", said.unwrap_or("no reason given"))
 }
 
+/// Others count on it once it is answered.
+fn is_relied_on(request: &Request) -> bool {
+    match request {
+        Request::Append { .. }
+        | Request::Vote { .. }
+        | Request::Truncate { .. }
+        | Request::Purge { .. }
+        | Request::Snapshot { .. } => true,
+        Request::Peers { .. }
+        | Request::Members { .. }
+        | Request::Reached { .. }
+        | Request::Revoked { .. }
+        | Request::Committed { .. }
+        | Request::ReadSnapshot { .. }
+        | Request::Close { .. } => false,
+    }
+}
+
 fn answer(request: Request) -> Option<Answer> {
     match request {
         Request::Append { done, .. } => Some(Answer::Flushed(done)),
         Request::Vote { done, .. }
         | Request::Peers { done, .. }
         | Request::Members { done, .. }
+        | Request::Reached { done, .. }
+        | Request::Revoked { done, .. }
         | Request::Truncate { done, .. }
         | Request::Purge { done, .. }
         | Request::Snapshot { done, .. } => Some(Answer::Done(done)),
