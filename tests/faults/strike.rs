@@ -75,6 +75,26 @@ fn guard_at_work(lab: &Lab, step: &str) -> Result<(String, u32)> {
     Ok((format!("{site}/{action}"), u32::try_from(guard)?))
 }
 
+/// Waits until the guard was asked about the step under the newest claim's token: what is at work there has met it.
+pub async fn looked_at_anew(lab: &Lab, step: &str) -> Result<()> {
+    let (site, action) = effect_of(step)?;
+    let log = lab.folder.log(&format!("guard-{site}"));
+    wait::until(&format!("the new holder to look at {step}"), REACHED_WITHIN, async || {
+        let run = lab.newest_run(std::time::Duration::ZERO).await?;
+        let claimed = &run.claims.last().context("no claim")?.token;
+        let (epoch, n) = claimed.split_once('.').context("a token without a number")?;
+        let words = [format!("\"action\":\"{action}\""), format!("\"token\":{{\"epoch\":{epoch},\"n\":{n}}}")];
+        let text = std::fs::read_to_string(&log)?;
+        let asked = text.lines().filter_map(|line| line.split_once(" answered: ")).map(|(asked, _)| asked);
+        ensure!(
+            asked.into_iter().any(|asked| words.iter().all(|word| asked.contains(word))),
+            "not under {claimed} yet"
+        );
+        Ok(())
+    })
+    .await
+}
+
 /// SIGKILL to the guard alone; its command goes on.
 pub fn kill_guard(lab: &Lab, step: &str) -> Result<String> {
     let (effect, guard) = guard_at_work(lab, step)?;

@@ -12,7 +12,7 @@ use crate::lab::parts::{Lab, Options};
 use crate::lab::trip::{self, Point};
 use crate::lab::{HOME, wait};
 use crate::scene::{fast, play};
-use crate::strike::{follower, follows, freeze_guard, holder, kill_guard, revive, taken_over};
+use crate::strike::{follower, follows, freeze_guard, holder, kill_guard, looked_at_anew, revive, taken_over};
 use crate::table::{At, Case, What, Who};
 use crate::upheld::upheld;
 
@@ -156,6 +156,11 @@ async fn strike_leader(
         lab.node(other)?.thaw()?;
     }
     taken_over(lab, &victim).await?;
+    if matches!(case.at, At::Held(Point::Inside | Point::Through)) {
+        for step in stop {
+            looked_at_anew(lab, step).await?;
+        }
+    }
     toll.holders.push(victim.clone());
     for step in stop.iter().filter(|_| case.at != At::Reporting) {
         let is_request = matches!(*step, "fence" | "dns" | "promote" | "services");

@@ -35,6 +35,9 @@ pub async fn upheld(lab: &Lab, case: &Case, run: &Run, toll: &Toll, old: &Client
     }
     refused_by_name(lab, case, run, toll).await?;
     claims_tell(run, case, toll)?;
+    if case.who != Who::Guard {
+        each_begun_once(lab)?;
+    }
     nothing_is_lost(lab, old).await?;
     untouched_by_it(lab, run, toll, old).await
 }
@@ -48,7 +51,7 @@ pub async fn untouched_by_it(lab: &Lab, run: &Run, toll: &Toll, old: &Client) ->
     one_run(lab, run).await?;
     tokens_rise(run)?;
     shown(lab, run).await?;
-    paged_once_per_key(lab, toll).await
+    paged_once_per_key(lab, run, toll).await
 }
 
 fn in_log(log: &Path, count: impl Fn(&str) -> bool) -> usize {
@@ -79,6 +82,18 @@ fn each_effect_once(lab: &Lab, toll: &Toll) -> Result<()> {
         known.insert(effect);
     }
     ensure!(counts.keys().all(|(effect, _)| known.contains(effect)), "something else was done, too: {counts:?}");
+    Ok(())
+}
+
+/// Whoever takes over adopts what is at work; it does not end it and begin again.
+fn each_begun_once(lab: &Lab) -> Result<()> {
+    for site in [HOME, DR] {
+        let entries = ledger(lab, site)?;
+        let begun =
+            |action: &str| entries.iter().filter(|it| it.action == action && it.event == Event::Started).count();
+        let again = entries.iter().find(|entry| begun(&entry.action) != 1);
+        ensure!(again.is_none(), "{site} began something again: {entries:?}");
+    }
     Ok(())
 }
 
@@ -207,23 +222,33 @@ async fn shown(lab: &Lab, run: &Run) -> Result<()> {
     .await
 }
 
-/// Both receivers were told; a page came again only where the leader that sent it could not write that down, and then
-/// under the same key.
-async fn paged_once_per_key(lab: &Lab, toll: &Toll) -> Result<()> {
+/// Both receivers were told, of the run under one key and of its end under that key, too, so that its incident closes; a page
+/// came again only where the leader that sent it could not write that down, and then under the same key.
+async fn paged_once_per_key(lab: &Lab, run: &Run, toll: &Toll) -> Result<()> {
+    let id = &run.summary.as_ref().context("no summary")?.id;
+    let incident = format!("/{GROUP}/{id}");
     wait::until("both receivers to be told", TOLD_WITHIN, async || {
         let mut times: BTreeMap<(&str, String, String), usize> = BTreeMap::new();
-        let mut keys: BTreeSet<(&str, String)> = BTreeSet::new();
+        let (mut successes, mut resolved) = (BTreeSet::new(), BTreeSet::new());
         for page in lab.receivers.received() {
             let field = |name: &str| page.body.get(name).and_then(|value| value.as_str()).map(str::to_owned);
             let key = field("key").or_else(|| field("dedup_key")).context("a page without a key")?;
+            let root = ["/stuck", "/result"].iter().find_map(|end| key.strip_suffix(end)).unwrap_or(&key);
+            let is_known = !page.says(id) || root.ends_with(&incident);
+            ensure!(is_known, "{} was paged about the run under another key: {key}", page.by);
             if page.says("DR_FAILOVER_SUCCESS") {
-                keys.insert((page.by, key.clone()));
+                successes.insert((page.by, key.clone()));
+            }
+            if field("action").or_else(|| field("event_action")).is_some_and(|action| action == "resolve") {
+                resolved.insert((page.by, key.clone()));
             }
             *times.entry((page.by, key, page.headline())).or_default() += 1;
         }
         for by in ["webhook", "pagerduty"] {
-            let told = keys.iter().filter(|(who, _)| *who == by).count();
+            let told = successes.iter().filter(|(who, _)| *who == by).count();
             ensure!(told == 1, "{by} was told of the success under {told} keys: {times:#?}");
+            let is_over = resolved.iter().any(|(who, key)| *who == by && key.ends_with(&incident));
+            ensure!(is_over, "{by} was not told that {incident} is over: {times:#?}");
         }
         let again = times.iter().find(|(_, count)| **count > 1 + toll.holders.len());
         ensure!(again.is_none(), "paged too often: {again:?}");
