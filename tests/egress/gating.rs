@@ -1,5 +1,7 @@
 //! What passes and what does not.
 
+use std::sync::atomic::Ordering;
+
 use rustix::process::Signal;
 use watchdog::guard::egress::{Egress, EgressError, Kind, OPEN_ENDED, SHUT};
 use watchdog::guard::host::{boottime_ns, pause};
@@ -8,7 +10,7 @@ use crate::holder::Holder;
 use crate::host::wait_until;
 use crate::rig::{MS, Rig, alone, in_ms, until};
 use crate::server::Server;
-use crate::writer::{Writer, gets_in};
+use crate::writer::{Writer, gets_in, waits};
 
 const ROUNDS: u32 = 20;
 /// A client may be told late what the kernel passed in time: the machine is shared. Milliseconds.
@@ -94,6 +96,31 @@ fn a_blip_resets_a_connection_nftables() {
         wait_until("the old connection to be reset", || writer.broken().then_some(()));
         assert!(gets_in(HERE, HERE, rig.server.port));
     });
+}
+
+#[test]
+fn who_only_waits_hears_of_the_end_bpf() {
+    alone("gating::who_only_waits_hears_of_the_end_bpf", Kind::Bpf, || hears(Kind::Bpf));
+}
+
+#[test]
+fn who_only_waits_hears_of_the_end_nftables() {
+    alone("gating::who_only_waits_hears_of_the_end_nftables", Kind::Nftables, || hears(Kind::Nftables));
+}
+
+/// Old connections are ended while the gate is shut, so that none says anything more. Those who wait there must learn of it
+/// nevertheless, by IPv4 and IPv6.
+fn hears(kind: Kind) {
+    let rig = Rig::new(kind);
+    let gate = rig.install();
+    gate.open_ended().unwrap();
+    let waiting = [waits(HERE, HERE, rig.server.port), waits("::1", "::1", rig.server.port)];
+    gate.shut().unwrap();
+    pause(CLIENT_LAG_MS);
+    assert!(waiting.iter().all(|ended| !ended.load(Ordering::SeqCst)), "a shut gate alone ends nothing");
+    assert!(gate.kill_stale_connections().unwrap() >= 2);
+    wait_until("both to hear of it", || waiting.iter().all(|ended| ended.load(Ordering::SeqCst)).then_some(()));
+    assert!(!gets_in(HERE, HERE, rig.server.port) && !gets_in("::1", "::1", rig.server.port), "it is still shut");
 }
 
 #[test]

@@ -48,6 +48,27 @@ pub fn gets_in(from: &str, to: &str, port: u16) -> bool {
     runtime().block_on(connect(from, to, Duration::from_millis(250))).is_some()
 }
 
+/// A client that asked for something long and only waits: nothing of its own is on the way. `true` once its connection is over.
+pub fn waits(from: &str, to: &str, port: u16) -> Arc<AtomicBool> {
+    let (from, to) = (from.parse().unwrap(), SocketAddr::new(to.parse().unwrap(), port));
+    let ended = Arc::new(AtomicBool::new(false));
+    let (its, (say, asked)) = (Arc::clone(&ended), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        runtime().block_on(async {
+            let client = connect(from, to, Duration::from_secs(5)).await.unwrap();
+            client.simple_query("SELECT 1").await.unwrap();
+            say.send(()).unwrap();
+            let _it_fails = client.simple_query("SELECT pg_sleep(60)").await;
+            its.store(true, Ordering::SeqCst);
+        });
+    });
+    asked.recv().unwrap();
+    // Until the question has arrived and TCP has said so.
+    watchdog::guard::host::pause(300);
+    assert!(!ended.load(Ordering::SeqCst));
+    ended
+}
+
 impl Writer {
     /// Begins to write, over a connection that must succeed.
     pub fn begin(from: &str, to: &str, port: u16) -> Self {

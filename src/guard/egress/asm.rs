@@ -22,6 +22,7 @@ pub(super) enum Label {
     Pass,
     Drop,
     Six,
+    Flags,
     Look,
 }
 
@@ -50,6 +51,8 @@ pub(super) enum Jump {
     NotEqual = 0x50,
     /// Unsigned.
     Less = 0xa0,
+    /// Any of the bits.
+    Has = 0x40,
 }
 
 /// A program under way.
@@ -78,7 +81,18 @@ impl Program {
     }
     /// `dst = frame + offset`.
     pub(super) fn frame(&mut self, dst: Reg, offset: i32) -> &mut Self {
-        self.copy(dst, Reg::R10).push(0x07, dst, 0, 0, offset);
+        self.copy(dst, Reg::R10).add(dst, offset)
+    }
+    pub(super) fn add(&mut self, dst: Reg, value: i32) -> &mut Self {
+        self.push(0x07, dst, 0, 0, value);
+        self
+    }
+    pub(super) fn and(&mut self, dst: Reg, bits: i32) -> &mut Self {
+        self.push(0x57, dst, 0, 0, bits);
+        self
+    }
+    pub(super) fn shift_left(&mut self, dst: Reg, bits: i32) -> &mut Self {
+        self.push(0x67, dst, 0, 0, bits);
         self
     }
     pub(super) fn shift_right(&mut self, dst: Reg, bits: i32) -> &mut Self {
@@ -152,16 +166,24 @@ const SKB_SK: i16 = 168;
 const SOCK_PROTOCOL: i16 = 12;
 const SOCK_SRC_PORT: i16 = 44;
 const IPPROTO_TCP: i32 = 6;
+/// Bytes: where an IPv6 header names what follows, and its length; where a TCP header has its flags, and the one that resets.
+const NEXT_HEADER_V6: i32 = 6;
+const HEADER_V6: i32 = 40;
+const TCP_FLAGS: i32 = 13;
+const TCP_RST: i32 = 4;
 /// Where the key stands in the frame.
 const KEY: i16 = -32;
 
 /// The gate. The *socket* says whether the packet is TCP of the database's port: no header has to be believed, and a
 /// connection the database opens itself (a standby to its primary's same port) has another local port. Then the deadline;
 /// then, only past it, the packet's other end is looked up among the exempt ones. Whatever cannot be told is dropped.
+///
+/// A reset passes, as it does with nftables: it carries no answer (what data one may bear no TCP delivers), and a client that only
+/// waits learns from nothing else that its connection was ended. IPv6's extension headers, which no server here sends, hide it.
 pub(super) fn gate(hook: Hook, port: u16, deadline_map: i32, exempt_map: i32) -> Option<Vec<u64>> {
     use Helper::{KtimeGetBootNs, MapLookup, SkFullsock, SkbLoadBytes};
-    use Jump::{Equal, Less, NotEqual};
-    use Label::{Drop, Look, Pass, Six};
+    use Jump::{Equal, Has, Less, NotEqual};
+    use Label::{Drop, Flags, Look, Pass, Six};
     use Reg::{R0, R1, R2, R3, R4, R6, R7};
     // The other end's address: destination at egress, source at ingress.
     let (at_v4, at_v6) = match hook {
@@ -183,13 +205,18 @@ pub(super) fn gate(hook: Hook, port: u16, deadline_map: i32, exempt_map: i32) ->
     p.store(Size::Word, KEY, KEY_BITS.cast_signed());
     p.store(Size::Double, KEY + 8, 0).store(Size::Double, KEY + 16, 0).store(Size::Double, -8, 0);
     p.copy(R1, R6).set(R2, 0).frame(R3, -8).set(R4, 1).call(SkbLoadBytes).jump_if(R0, NotEqual, 0, Drop);
-    p.load(Size::Byte, R1, Reg::R10, -8).shift_right(R1, 4).jump_if(R1, Equal, 6, Six).jump_if(R1, NotEqual, 4, Drop);
-    p.store(Size::Word, KEY + 4, 4);
+    p.load(Size::Byte, R7, Reg::R10, -8).copy(R1, R7).shift_right(R1, 4);
+    p.jump_if(R1, Equal, 6, Six).jump_if(R1, NotEqual, 4, Drop);
+    p.store(Size::Word, KEY + 4, 4).and(R7, 0x0f).shift_left(R7, 2).add(R7, TCP_FLAGS);
     p.copy(R1, R6).set(R2, at_v4).frame(R3, i32::from(KEY) + 8).set(R4, 4).call(SkbLoadBytes);
-    p.jump_if(R0, NotEqual, 0, Drop).jump(Look);
+    p.jump_if(R0, NotEqual, 0, Drop).jump(Flags);
     p.label(Six).store(Size::Word, KEY + 4, 6);
     p.copy(R1, R6).set(R2, at_v6).frame(R3, i32::from(KEY) + 8).set(R4, 16).call(SkbLoadBytes);
     p.jump_if(R0, NotEqual, 0, Drop);
+    p.copy(R1, R6).set(R2, NEXT_HEADER_V6).frame(R3, -8).set(R4, 1).call(SkbLoadBytes).jump_if(R0, NotEqual, 0, Drop);
+    p.load(Size::Byte, R1, Reg::R10, -8).jump_if(R1, NotEqual, IPPROTO_TCP, Look).set(R7, HEADER_V6 + TCP_FLAGS);
+    p.label(Flags).copy(R1, R6).copy(R2, R7).frame(R3, -8).set(R4, 1).call(SkbLoadBytes);
+    p.jump_if(R0, NotEqual, 0, Drop).load(Size::Byte, R1, Reg::R10, -8).jump_if(R1, Has, TCP_RST, Pass);
     p.label(Look).frame(R2, i32::from(KEY)).map(R1, exempt_map).call(MapLookup).jump_if(R0, Equal, 0, Drop);
     p.label(Pass).set(R0, 1).exit();
     p.label(Drop).set(R0, 0).exit();
@@ -222,6 +249,7 @@ mod tests {
             -8,
         );
         p.load(Size::Word, Reg::R1, Reg::R0, 44).frame(Reg::R2, -4).label(Label::Drop).set(Reg::R0, -1).exit();
+        p.and(Reg::R7, 15).shift_left(Reg::R7, 2).jump_if(Reg::R1, Jump::Has, 4, Label::Pass).label(Label::Pass);
         assert_eq!(
             bytes(&p.finish().expect("every label is there")),
             [
@@ -240,6 +268,9 @@ mod tests {
                 [0x07, 0x02, 0, 0, 0xfc, 0xff, 0xff, 0xff],
                 [0xb7, 0x00, 0, 0, 0xff, 0xff, 0xff, 0xff],
                 [0x95, 0, 0, 0, 0, 0, 0, 0],
+                [0x57, 0x07, 0, 0, 15, 0, 0, 0],
+                [0x67, 0x07, 0, 0, 2, 0, 0, 0],
+                [0x45, 0x01, 0, 0, 4, 0, 0, 0],
             ]
         );
     }
