@@ -57,19 +57,26 @@ pub struct Desk {
 #[derive(Debug, Default)]
 struct Turn {
     term: u64,
-    challenges: BTreeMap<GroupName, u64>,
+    /// With the serving epoch in which it was drawn: what was attested in an earlier one is of another server's life.
+    challenges: BTreeMap<GroupName, (u64, u64)>,
     /// Groups with a binding that was proposed and never heard of: it may still be committed.
     unheard: BTreeSet<GroupName>,
 }
 
 impl Turn {
-    fn challenge(&mut self, group: &GroupName) -> u64 {
-        *self.challenges.entry(group.clone()).or_insert_with(rand::random)
+    fn challenge(&mut self, group: &GroupName, serving_epoch: u64) -> u64 {
+        let known = self.challenges.get(group).filter(|(epoch, _)| *epoch == serving_epoch);
+        match known {
+            Some((_, challenge)) => *challenge,
+            None => self.draw_anew(group, serving_epoch),
+        }
     }
 
     /// Whatever was sent before now binds nothing any more.
-    fn draw_anew(&mut self, group: &GroupName) {
-        self.challenges.insert(group.clone(), rand::random());
+    fn draw_anew(&mut self, group: &GroupName, serving_epoch: u64) -> u64 {
+        let challenge = rand::random();
+        self.challenges.insert(group.clone(), (serving_epoch, challenge));
+        challenge
     }
 }
 
@@ -157,7 +164,7 @@ impl Desk {
                 Some(Fencing::Lease { ttl_ms }) => *ttl_ms,
                 _ => 0,
             },
-            challenge: turn.challenge(group),
+            challenge: turn.challenge(group, shown.map_or(0, |group| group.serving.epoch)),
         }
     }
 }
@@ -180,12 +187,13 @@ impl LeaseDesk for Desk {
         if turn.unheard.contains(&group) {
             self.unbind(&mut turn, &group, "a binding was proposed and never heard of").await?;
         }
-        let may_bind = turn.challenge(&group) == challenge || is_out(Mutation::ChallengeUnchecked);
+        let state = self.consensus.state().borrow().clone();
+        let epoch = state.group(&group).map_or(0, |group| group.serving.epoch);
+        let may_bind = turn.challenge(&group, epoch) == challenge || is_out(Mutation::ChallengeUnchecked);
         let request = LeaseRequest { may_bind, ..request };
         if !matches!(request.gate, GateSeen::Bounded { .. }) {
-            turn.draw_anew(&group);
+            turn.draw_anew(&group, epoch);
         }
-        let state = self.consensus.state().borrow().clone();
         let (word, why) = match answer(&state, &request, self.leases.is_stopped(&group, &region), unix_now()) {
             LeaseAnswer::Granted { bind } => {
                 if let Some(binding) = bind {
@@ -198,7 +206,7 @@ impl LeaseDesk for Desk {
                 }
             }
             LeaseAnswer::OpenEnded { unbind, why } => {
-                turn.draw_anew(&group);
+                turn.draw_anew(&group, epoch);
                 if unbind && !is_out(Mutation::OpenBeforeUnbind) {
                     self.unbind(&mut turn, &group, &why).await?;
                     tracing::warn!(%group, "the lease is unbound: {why}");
@@ -229,5 +237,24 @@ impl LeaseDesk for Desk {
             self.book.remember(&group, arrived, LeaseAsked { host, age_ms: 0, given, why, gate, open_for_ms, holds });
         }
         Ok(self.word(&mut turn, &group, word, why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_ends_with_the_serving_epoch_and_with_every_answer_that_may_open() {
+        let (mut turn, group) = (Turn::default(), GroupName::from("aicamera"));
+        let first = turn.challenge(&group, 1);
+        assert_eq!(turn.challenge(&group, 1), first);
+        // Failed over and back again: what its primary attested before is another server's life.
+        assert_ne!(turn.challenge(&group, 2), first);
+        let third = turn.challenge(&group, 3);
+        assert_ne!(third, first);
+        assert_ne!(turn.draw_anew(&group, 3), third);
+        assert_ne!(turn.challenge(&group, 3), third);
+        assert_ne!(turn.challenge(&GroupName::from("other"), 3), turn.challenge(&group, 3));
     }
 }
