@@ -39,6 +39,10 @@ impl Gate for StandInGate {
         self.0.lock().unwrap().get_or_insert(0);
         Ok(())
     }
+    fn begin(&self, ms: u64) -> Result<(), GateError> {
+        self.install()?;
+        self.extend_until(ms)
+    }
     fn extend_until(&self, ms: u64) -> Result<(), GateError> {
         self.change(|until_ms| until_ms.max(ms))
     }

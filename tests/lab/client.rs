@@ -35,6 +35,7 @@ pub struct Acknowledged {
 struct Log {
     acknowledged: Vec<Acknowledged>,
     unknown: BTreeSet<i64>,
+    sessions: usize,
     last_error: Option<String>,
 }
 
@@ -93,6 +94,11 @@ impl Client {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).acknowledged.last().cloned()
     }
 
+    /// How many connections it has had that took rows.
+    pub fn sessions(&self) -> usize {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).sessions
+    }
+
     /// Why the last attempt failed.
     pub fn last_error(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).last_error.clone().unwrap_or_default()
@@ -138,6 +144,7 @@ async fn write_for_ever(log: Arc<Mutex<Log>>, route: Route, port: u16, every: Du
     loop {
         match open(&route, port, patience).await {
             Ok((session, insert, by)) => {
+                log.lock().unwrap_or_else(PoisonError::into_inner).sessions += 1;
                 let into = Into { session, insert, by, every, patience };
                 write_while_it_works(&log, &into, &mut next_id).await;
             }

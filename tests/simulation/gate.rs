@@ -30,6 +30,14 @@ impl Gate {
         }
     }
 
+    /// Open until then; or as it is and extended, where it is there already.
+    pub fn begin(&mut self, now_ms: u64, until_ms: u64) {
+        match self {
+            Self::Missing => *self = Self::Until(until_ms),
+            Self::Until(_) | Self::Open => self.extend(now_ms, until_ms),
+        }
+    }
+
     /// A moment that is past does nothing.
     pub fn extend(&mut self, now_ms: u64, until_ms: u64) {
         if let Self::Until(at_ms) = self

@@ -257,6 +257,10 @@ fn carry_out(world: &mut World, at: usize, generation: u64, action: Action) {
             side.gate.install();
             resident.is_installed = true;
         }
+        Action::Begin(until_ms) => {
+            side.gate.begin(now_ms, until_ms);
+            resident.is_installed = true;
+        }
         Action::ExtendUntil(until_ms) => side.gate.extend(now_ms, until_ms),
         Action::BoundAt(until_ms) => side.gate.bound(until_ms),
         Action::Open if resident.is_installed => side.gate.open(),

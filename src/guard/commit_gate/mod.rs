@@ -111,6 +111,12 @@ impl Gate for BothLayers {
         self.kernel.install()
     }
 
+    fn begin(&self, boottime_ms: u64) -> Result<(), GateError> {
+        self.kernel.begin(boottime_ms)?;
+        self.shared.change(|until_ns| until_ns.max(boottime_ms.saturating_mul(NS_PER_MS)));
+        Ok(())
+    }
+
     fn extend_until(&self, boottime_ms: u64) -> Result<(), GateError> {
         self.kernel.extend_until(boottime_ms)?;
         self.shared.change(|until_ns| until_ns.max(boottime_ms.saturating_mul(NS_PER_MS)));

@@ -155,7 +155,8 @@ fn ours(dir: &File, hook: Hook, port: u16) -> Result<Vec<Program>, EgressError> 
 }
 
 impl BpfGate {
-    pub(super) fn install(scope: &Scope) -> Result<Self, EgressError> {
+    /// `first_ns`: the deadline that a fresh gate begins with, before any packet meets it.
+    pub(super) fn install(scope: &Scope, first_ns: u64) -> Result<Self, EgressError> {
         let path = scope.cgroup.clone().ok_or_else(|| EgressError::Scope {
             group: scope.group.clone(),
             why: "kind bpf needs the cgroup the database runs in; `watchdog-guard egress-probe` shows where to find it"
@@ -173,7 +174,12 @@ impl BpfGate {
         }
         let maps = match adopted {
             Some(maps) => maps,
-            None => Maps::create(scope).map_err(refused("create a BPF map"))?,
+            None => {
+                let maps = Maps::create(scope).map_err(refused("create a BPF map"))?;
+                let first = first_ns.to_ne_bytes();
+                maps.deadline.update(&ONLY, &first).map_err(refused("write the first deadline"))?;
+                maps
+            }
         };
         maps.exempt_exactly(scope).map_err(refused("write the exempt addresses"))?;
         let mut tags = [[0; 8]; 2];

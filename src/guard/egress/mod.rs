@@ -150,14 +150,24 @@ impl Egress {
     /// # Errors
     /// The scope is wrong, or the host cannot; see [`EgressError`].
     pub fn install(scope: Scope, kind: Option<Kind>) -> Result<Self, EgressError> {
+        Self::install_until(scope, kind, SHUT)
+    }
+
+    /// As [`Self::install`], but a gate that is not there yet is put in place open until `first_ns` (`CLOCK_BOOTTIME`,
+    /// nanoseconds) in one step: at no moment is it there and shut, so nobody loses a connection or an attempt at one. The
+    /// moment is absolute: what is past by now, whatever this process slept through, is shut.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn install_until(scope: Scope, kind: Option<Kind>, first_ns: u64) -> Result<Self, EgressError> {
         scope.check()?;
         let gate = match kind {
-            Some(Kind::Bpf) => Gate::Bpf(bpf::BpfGate::install(&scope)?),
-            Some(Kind::Nftables) => Gate::Nftables(nft::NftGate::install(&scope)?),
-            None if nft::in_force(&scope) => Gate::Nftables(nft::NftGate::install(&scope)?),
-            None => match bpf::BpfGate::install(&scope) {
+            Some(Kind::Bpf) => Gate::Bpf(bpf::BpfGate::install(&scope, first_ns)?),
+            Some(Kind::Nftables) => Gate::Nftables(nft::NftGate::install(&scope, first_ns)?),
+            None if nft::in_force(&scope) => Gate::Nftables(nft::NftGate::install(&scope, first_ns)?),
+            None => match bpf::BpfGate::install(&scope, first_ns) {
                 Ok(gate) => Gate::Bpf(gate),
-                Err(bpf) => match nft::NftGate::install(&scope) {
+                Err(bpf) => match nft::NftGate::install(&scope, first_ns) {
                     Ok(gate) => Gate::Nftables(gate),
                     Err(nftables) => {
                         let (bpf, nftables) = (Box::new(bpf), Box::new(nftables));

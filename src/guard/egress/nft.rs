@@ -286,14 +286,16 @@ pub(super) fn can(scope: &Scope) -> Result<(), EgressError> {
 }
 
 impl NftGate {
-    pub(super) fn install(scope: &Scope) -> Result<Self, EgressError> {
+    /// `first_ns`: the deadline that a fresh table begins with, in the transaction that makes it.
+    pub(super) fn install(scope: &Scope, first_ns: u64) -> Result<Self, EgressError> {
         let _lock = lock()?;
         let table = table_of(scope);
         let mut text = rules(&table, scope);
-        // A deadline that cannot be read, or is another port's, is not taken over.
-        let known = list(&table)?.is_some_and(|rows| deadline_in(&rows, scope.port).is_ok_and(|at| at != SHUT));
-        if !known {
-            text += &deadline_rules(&table, scope.port, &Lease::Shut);
+        match list(&table)? {
+            None => text += &deadline_rules(&table, scope.port, &Lease::until(first_ns)),
+            Some(rows) if deadline_in(&rows, scope.port).is_ok_and(|at| at != SHUT) => {}
+            // A deadline that cannot be read, or is another port's, is not taken over.
+            Some(_) => text += &deadline_rules(&table, scope.port, &Lease::Shut),
         }
         nft("write the gate's rules", &["-f", "-"], &text)?;
         let rows = list(&table)?.ok_or_else(|| amiss("the table is gone as soon as it was written"))?;

@@ -7,7 +7,7 @@ use crate::domain::ids::GroupName;
 use crate::domain::lease::GateSeen;
 use crate::guard::config::{Config, Postgres};
 use crate::guard::egress::probe::clock_source;
-use crate::guard::egress::{Attestation, Egress, EgressError, Kind, OPEN_ENDED, Scope, cgroup};
+use crate::guard::egress::{Attestation, Egress, EgressError, Kind, OPEN_ENDED, SHUT, Scope, cgroup};
 use crate::guard::host::boottime_ms;
 use crate::guard::postgres;
 
@@ -34,6 +34,12 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// The host cannot.
     fn install(&self) -> Result<(), GateError>;
+
+    /// Puts it in place open until `boottime_ms`, in one step; or takes over the one that is there, and extends it.
+    ///
+    /// # Errors
+    /// The host cannot.
+    fn begin(&self, boottime_ms: u64) -> Result<(), GateError>;
 
     /// Lets pass until `boottime_ms` at least. A moment that is past does nothing.
     ///
@@ -67,6 +73,10 @@ pub trait Gate: Send + Sync {
 /// # Errors
 /// The configuration names nothing to gate.
 pub fn of(config: &Config) -> Result<Arc<dyn Gate>, GateError> {
+    Ok(Arc::new(configured(config)?))
+}
+
+fn configured(config: &Config) -> Result<EgressGate, GateError> {
     let lease = config.lease.as_ref().ok_or(GateError::Nothing("[lease]"))?;
     let pg = config.postgres.clone().ok_or(GateError::Nothing("[postgres]"))?;
     let group = config.postgres_group().cloned().ok_or(GateError::Nothing("group of [postgres]"))?;
@@ -76,7 +86,7 @@ pub fn of(config: &Config) -> Result<Arc<dyn Gate>, GateError> {
         GateKind::Bpf => Some(Kind::Bpf),
         GateKind::Nftables => Some(Kind::Nftables),
     };
-    Ok(Arc::new(EgressGate { pg, scope, kind, lease: lease.clone(), egress: Mutex::new(None) }))
+    Ok(EgressGate { pg, scope, kind, lease: lease.clone(), egress: Mutex::new(None) })
 }
 
 struct EgressGate {
@@ -109,7 +119,8 @@ impl EgressGate {
         egress.attest_without_server()
     }
 
-    /// After a lapse no socket may deliver what it could not say in time.
+    /// After a lapse no socket may deliver what it could not say in time: they are ended while the gate is still shut, so that
+    /// there is no moment in which one is alive and may speak. Their resets pass a shut gate, as they carry no answer.
     fn reset_after_lapse(&self, egress: &Egress) -> Result<(), EgressError> {
         match self.attest(egress) {
             Some(Ok(seen)) if seen.deadline_ns <= seen.read_ns => egress.kill_stale_connections().map(drop),
@@ -118,8 +129,9 @@ impl EgressGate {
     }
 }
 
-impl Gate for EgressGate {
-    fn install(&self) -> Result<(), GateError> {
+impl EgressGate {
+    /// `first_ns`: the deadline of a gate that is not there yet.
+    fn place(&self, first_ns: u64) -> Result<(), GateError> {
         let mut egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scope = self.scope.clone();
         if let (None, Some(pid)) = (&scope.cgroup, postgres::postmaster(&self.pg.data_dir)) {
@@ -137,8 +149,20 @@ impl Gate for EgressGate {
             tracing::warn!(group = %self.scope.group, "the gate is gone from the kernel, or from where the server is: installing it again");
             kind = Some(there.kind());
         }
-        *egress = Some(Egress::install(scope, kind)?);
+        *egress = Some(Egress::install_until(scope, kind, first_ns)?);
         Ok(())
+    }
+}
+
+impl Gate for EgressGate {
+    fn install(&self) -> Result<(), GateError> {
+        self.place(SHUT)
+    }
+
+    fn begin(&self, until_ms: u64) -> Result<(), GateError> {
+        self.place(until_ms.saturating_mul(NS_PER_MS))?;
+        // One that was there already has kept its own deadline: it may have lapsed.
+        self.extend_until(until_ms)
     }
 
     fn extend_until(&self, until_ms: u64) -> Result<(), GateError> {

@@ -9,6 +9,10 @@
 //!   missing record means bounded, and so does one of an earlier boot.
 //! * The gate is opened only by the answer *open-ended* to the newest request sent, after that was made durable. While an
 //!   older request waits for its answer no newer is sent, once such an answer was seen.
+//! * A server that this very process saw follow another, of a host whose record knows no binding, is asked for before its first
+//!   gate is put in place: the grant brings it, open until its deadline, and no client of the new primary is reset. Nothing can count
+//!   on the silence of such a host: what it attests until then is *absent*, which binds nothing. A denial, or a TTL without a word,
+//!   puts the gate in place shut, as for every other server without one.
 //! * A holder that the last binding named stays named in every request until the cluster shows an unbound lease: so no
 //!   binding can forget a holder whose hold this guard would believe.
 //!
@@ -134,6 +138,8 @@ pub enum Action {
     Save(LeaseRecord),
     /// Put the gate into the kernel, shut; or take over the one that is there.
     Install,
+    /// Put the gate into the kernel open until here, in one step; or take over the one that is there and extend it.
+    Begin(u64),
     /// Let pass until here at least.
     ExtendUntil(u64),
     /// Let pass until here at most.
@@ -193,6 +199,17 @@ enum Then {
     Bound { until_ms: u64 },
 }
 
+/// Whether the cluster's word comes before the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// The gate, shut.
+    Gate,
+    /// The word, should this server be promoted: it follows another, and no gate of it was seen.
+    Follows,
+    /// The word, up to here: it was promoted.
+    Word { until_ms: u64 },
+}
+
 /// One primary's lease.
 #[derive(Debug, Clone)]
 pub struct Keeper {
@@ -214,6 +231,7 @@ pub struct Keeper {
     alone: bool,
     group_ttl_ms: u64,
     deadline_ms: u64,
+    first: First,
     glass: Glass,
     said: String,
 }
@@ -239,6 +257,7 @@ impl Keeper {
             alone: false,
             group_ttl_ms: u64::MAX,
             deadline_ms: 0,
+            first: First::Gate,
             glass: Glass::Whole,
             said: "nobody has answered yet".to_owned(),
             settings,
@@ -321,9 +340,14 @@ impl Keeper {
             return actions;
         }
         if !look.may_serve {
+            self.first = if self.known.bound { First::Gate } else { First::Follows };
             return actions;
         }
+        if self.first == First::Follows {
+            self.first = First::Word { until_ms: look.now_ms.saturating_add(self.ttl_ms()) };
+        }
         match (self.durable.bounded, &look.gate) {
+            (true, GateSeen::Absent { .. }) if self.word_comes_first(look.now_ms) => {}
             (true, GateSeen::Bounded { .. }) | (false, GateSeen::OpenEnded) => {}
             (true, GateSeen::Absent { .. }) => actions.push(Action::Install),
             (true, GateSeen::OpenEnded) => actions.push(Action::BoundAt(self.deadline_ms)),
@@ -334,8 +358,17 @@ impl Keeper {
         actions
     }
 
+    fn word_comes_first(&mut self, now_ms: u64) -> bool {
+        let comes = matches!(self.first, First::Word { until_ms } if now_ms < until_ms);
+        if !comes {
+            self.first = First::Gate;
+        }
+        comes
+    }
+
     /// Fenced: nobody is asked, and what was asked counts for nothing.
     fn fall_silent(&mut self, look: &Look) -> Vec<Action> {
+        self.first = First::Gate;
         self.asked.clear();
         self.holds.clear();
         self.deadline_ms = 0;
@@ -438,7 +471,14 @@ impl Keeper {
                 self.alone |= !is_newest;
                 (is_newest || is_out(Mutation::OpenOutOfOrder)).then_some(Then::Open)
             }
-            (Word::OpenEnded, false) | (Word::Denied, true) => None,
+            (Word::Denied, true) => {
+                if matches!(self.first, First::Word { .. }) {
+                    self.first = First::Gate;
+                    actions.push(Action::Install);
+                }
+                None
+            }
+            (Word::OpenEnded, false) => None,
             (Word::Denied, false) => (is_news && self.glass != Glass::Broken).then_some(Then::Bound { until_ms: 0 }),
         };
         match then {
@@ -498,7 +538,10 @@ impl Keeper {
             return Vec::new();
         }
         self.deadline_ms = until_ms;
-        vec![Action::ExtendUntil(until_ms)]
+        match std::mem::replace(&mut self.first, First::Gate) {
+            First::Word { .. } => vec![Action::Begin(until_ms)],
+            First::Gate | First::Follows => vec![Action::ExtendUntil(until_ms)],
+        }
     }
 }
 

@@ -233,6 +233,65 @@ fn a_node_that_is_silent_or_fails_is_left_for_the_next() {
     assert_eq!(keeper.answered(2300, first, Some(&said(Word::Granted))), vec![]);
 }
 
+fn absent() -> GateSeen {
+    GateSeen::Absent { why: "not installed yet".to_owned() }
+}
+
+/// A standby's keeper that has seen it promoted, and its first request.
+fn promoted(found: Option<LeaseRecord>) -> (Keeper, Vec<Action>) {
+    let mut keeper = keeper(found);
+    assert_eq!(keeper.looked(&Look { may_serve: false, ..look(1000, absent()) }), vec![]);
+    let actions = keeper.looked(&look(1400, absent()));
+    (keeper, actions)
+}
+
+#[test]
+fn a_new_primarys_gate_begins_with_its_first_grant() {
+    let (mut keeper, actions) = promoted(None);
+    let (nonce, _, gate) = asked(&actions).expect("asked");
+    assert_eq!(gate, absent(), "which binds nothing");
+    assert_eq!(actions.len(), 1, "no gate yet: {actions:?}");
+    let actions = keeper.answered(1500, nonce, Some(&Said { bound: false, ..said(Word::Granted) }));
+    assert!(actions.contains(&Action::Begin(3400)) && !actions.contains(&Action::Install), "{actions:?}");
+    keeper.saved();
+    let (nonce, _, gate) = asked(&keeper.looked(&look(1800, bounded()))).expect("asked");
+    assert_eq!(gate, bounded());
+    let actions = keeper.answered(1900, nonce, Some(&said(Word::Granted)));
+    assert!(actions.contains(&Action::ExtendUntil(3800)), "from then on as ever: {actions:?}");
+    keeper.saved();
+    // Taken away it is put back shut.
+    assert!(keeper.looked(&look(2200, absent())).contains(&Action::Install));
+}
+
+#[test]
+fn without_a_grant_a_new_primarys_gate_is_put_in_place_shut() {
+    let installs = |actions: &[Action]| actions.contains(&Action::Install);
+    // Denied: at once.
+    let (mut denied, actions) = promoted(None);
+    let (nonce, ..) = asked(&actions).expect("asked");
+    assert!(installs(&denied.answered(1500, nonce, Some(&said(Word::Denied)))));
+    // Nobody answers: after a TTL; and a grant that comes later extends it.
+    let (mut alone, _) = promoted(None);
+    let actions = alone.looked(&look(1400 + TTL_MS - 1, absent()));
+    let (nonce, ..) = asked(&actions).expect("asked");
+    assert!(!installs(&actions), "{actions:?}");
+    assert!(installs(&alone.looked(&look(1400 + TTL_MS, absent()))));
+    let actions = alone.answered(1400 + TTL_MS + 100, nonce, Some(&said(Word::Granted)));
+    assert!(actions.contains(&Action::ExtendUntil(1400 + 2 * TTL_MS - 1)), "{actions:?}");
+    // Latched meanwhile.
+    let (mut latched, _) = promoted(None);
+    latched.looked(&Look { latched: true, ..look(1800, absent()) });
+    assert!(installs(&latched.looked(&look(2200, absent()))));
+}
+
+#[test]
+fn whose_silence_may_count_gets_its_gate_before_the_word() {
+    // One that was bound before, as far as it knows; and one that this process never saw follow another.
+    let bound = LeaseRecord { bound: true, holders: vec![STANDBY.into()], ..LeaseRecord::missing() };
+    assert!(promoted(Some(bound)).1.contains(&Action::Install));
+    assert!(keeper(None).looked(&look(1000, absent())).contains(&Action::Install));
+}
+
 /// The kernel's gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {
@@ -336,6 +395,11 @@ impl World {
                 }
                 Action::Install if self.kernel == Kernel::Absent => self.kernel = Kernel::Until(0),
                 Action::Install => {}
+                Action::Begin(ms) => match self.kernel {
+                    Kernel::Until(until) => self.kernel = Kernel::Until(until.max(ms)),
+                    Kernel::Open => {}
+                    Kernel::Absent => self.kernel = Kernel::Until(ms),
+                },
                 Action::ExtendUntil(ms) => match self.kernel {
                     Kernel::Until(until) => self.kernel = Kernel::Until(until.max(ms)),
                     Kernel::Open => {}

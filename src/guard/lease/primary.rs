@@ -289,9 +289,10 @@ impl Primary {
 
     async fn move_gate(&mut self, action: Action) {
         let gate = self.site.gate.clone();
-        let is_install = action == Action::Install;
+        let is_install = matches!(action, Action::Install | Action::Begin(_));
         let moved = spawn_blocking(move || match action {
             Action::Install => gate.install(),
+            Action::Begin(until_ms) => gate.begin(until_ms),
             Action::ExtendUntil(until_ms) => gate.extend_until(until_ms),
             Action::BoundAt(until_ms) => gate.bound_at(until_ms),
             Action::Open => gate.open(),

@@ -4,6 +4,7 @@ mod alone;
 mod apart;
 mod blips;
 mod frozen;
+mod promoted;
 mod reboot;
 mod table;
 

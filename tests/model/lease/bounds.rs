@@ -66,6 +66,8 @@ pub enum Mutation {
 pub enum Begins {
     /// A host that has no gate yet.
     New,
+    /// The same, and its server has just been promoted.
+    Promoted,
     /// A bound lease, renewed this moment.
     Bound,
     /// The same, with the second holder alone.
@@ -194,6 +196,11 @@ pub const SCOPES: &[Scope] = &[
         name: "lease: from the beginning",
         bound: Bound { begins: Begins::New, looks: 3, faults: 1, losses: 1, runs: 0, moments: 3, ..QUIET },
     },
+    Scope {
+        name: "lease: from a promotion",
+        bound: Bound { begins: Begins::Promoted, looks: 3, kills: 1, faults: 1, runs: 0, moments: 3, ..QUIET },
+    },
+    Scope { name: "lease: promoted and lost again", bound: Bound { begins: Begins::Promoted, looks: 2, ..QUIET } },
 ];
 
 /// What is searched where somebody has the time.

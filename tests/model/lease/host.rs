@@ -60,6 +60,15 @@ pub fn look(model: &LeaseModel, world: &mut World) {
     after(model, world, event);
 }
 
+/// The guard of a server that still follows another has begun, and looked once.
+pub fn follow(model: &LeaseModel, world: &mut World) {
+    while !world.host.todo.is_empty() {
+        go_on(model, world, Luck::Good);
+    }
+    let now_ms = world.host_ms();
+    after(model, world, Event::Follows { now_ms });
+}
+
 /// Does the next thing that the keeper wants.
 pub fn go_on(model: &LeaseModel, world: &mut World, luck: Luck) -> Option<()> {
     let todo = *world.host.todo.first()?;
@@ -78,6 +87,8 @@ pub fn go_on(model: &LeaseModel, world: &mut World, luck: Luck) -> Option<()> {
         _ if fails => {}
         Todo::Install if world.host.kernel == Kernel::Absent => world.host.kernel = Kernel::Until(0),
         Todo::Install => {}
+        Todo::Begin(until_ms) if world.host.kernel == Kernel::Absent => world.host.kernel = Kernel::Until(until_ms),
+        Todo::Begin(until_ms) => extend(world, until_ms),
         Todo::Bound(until_ms) => match world.host.kernel {
             Kernel::Until(before_ms) => world.host.kernel = Kernel::Until(before_ms.min(until_ms)),
             Kernel::Open => world.host.kernel = Kernel::Until(until_ms),

@@ -20,9 +20,24 @@ pub type RecordId = u32;
 /// What a keeper is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
-    Looked { now_ms: u64, gate: Gate, pane: Pane },
-    Answered { now_ms: u64, reply: Reply },
-    Held { now_ms: u64, nonce: u64, granted: bool },
+    Looked {
+        now_ms: u64,
+        gate: Gate,
+        pane: Pane,
+    },
+    /// Looked, and the server follows another.
+    Follows {
+        now_ms: u64,
+    },
+    Answered {
+        now_ms: u64,
+        reply: Reply,
+    },
+    Held {
+        now_ms: u64,
+        nonce: u64,
+        granted: bool,
+    },
     Saved,
     NotSaved,
 }
@@ -32,6 +47,7 @@ pub enum Event {
 pub enum Todo {
     Save(RecordId),
     Install,
+    Begin(u64),
     Extend(u64),
     Bound(u64),
     Open,
@@ -91,6 +107,9 @@ impl Keepers {
         let mut keeper = kept.keepers[id as usize].clone();
         let actions = match event {
             Event::Looked { now_ms, gate, pane } => keeper.looked(&look(now_ms, gate, pane)),
+            Event::Follows { now_ms } => {
+                keeper.looked(&Look { may_serve: false, ..look(now_ms, Gate::Absent, Pane::Whole) })
+            }
             Event::Answered { now_ms, reply } => keeper.answered(now_ms, reply.nonce, Some(&said(reply))),
             Event::Held { now_ms, nonce, granted } => keeper.held(now_ms, nonce, granted),
             Event::Saved => keeper.saved(),
@@ -137,6 +156,7 @@ impl Kept {
                 Todo::Save(RecordId::try_from(at).expect("fewer records than that"))
             }
             Action::Install => Todo::Install,
+            Action::Begin(until_ms) => Todo::Begin(*until_ms),
             Action::ExtendUntil(until_ms) => Todo::Extend(*until_ms),
             Action::BoundAt(until_ms) => Todo::Bound(*until_ms),
             Action::Open => Todo::Open,

@@ -40,4 +40,6 @@ scopes! {
     a_bound_gate_shuts_when_the_guard_dies_while_it_is_open: "lease: it dies while open",
     a_bound_gate_shuts_when_the_host_boots: "lease: the host boots",
     a_lease_is_bound_from_nothing: "lease: from the beginning",
+    a_lease_is_bound_after_a_promotion: "lease: from a promotion",
+    silence_is_silence_soon_after_a_promotion: "lease: promoted and lost again",
 }

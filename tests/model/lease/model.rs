@@ -416,7 +416,15 @@ impl Model for LeaseModel {
     type Action = Act;
 
     fn init_states(&self) -> Vec<World> {
-        vec![if self.bound.begins == Begins::New { self.empty() } else { self.begin() }]
+        vec![match self.bound.begins {
+            Begins::New => self.empty(),
+            Begins::Promoted => {
+                let mut world = self.empty();
+                host::follow(self, &mut world);
+                world
+            }
+            _ => self.begin(),
+        }]
     }
 
     fn actions(&self, world: &World, acts: &mut Vec<Act>) {
