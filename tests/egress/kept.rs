@@ -1,28 +1,36 @@
 //! The gate as the resident guard keeps it: attested by this kernel, put back where it was taken away.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use watchdog::domain::lease::GateSeen;
 use watchdog::guard::config::Config;
 use watchdog::guard::egress::{Egress, Kind};
-use watchdog::guard::host::{boottime_ms, boottime_ns};
+use watchdog::guard::host::{boot_nonce, boottime_ms, boottime_ns};
 use watchdog::guard::lease::gate::{self, Gate};
+use watchdog::guard::protocol::{Reply, Request};
 
-use crate::host::wait_until;
+use crate::host::{Host, act, wait_until, warrant};
 use crate::rig::{Cgroup, MS, Rig, alone};
-use crate::writer::{Writer, gets_in};
+use crate::server::Server;
+use crate::writer::{Writer, gets_in, waits};
 
 const HERE: &str = "127.0.0.1";
 const TTL_MS: u64 = 5000;
 
-fn config(rig: &Rig, more: &str) -> Config {
-    let lease = format!(
+fn leased(rig: &Rig, more: &str) -> String {
+    format!(
         "[lease]\nhost = \"db-hcmc\"\nregion = \"hcmc\"\nttl_ms = {TTL_MS}\nlisten = \"127.0.0.1:9\"\nnodes = [\"127.0.0.1:9\"]\n\
          clock_trusted_by = \"nobody pauses a test\"\n\
          gate = \"{}\"\n{more}",
         rig.kind.word()
-    );
+    )
+}
+
+fn config(rig: &Rig, more: &str) -> Config {
+    let lease = leased(rig, more);
     let path = rig.dir.path().join("guard.toml");
     let head = format!("cluster = \"demo\"\nstate_dir = \"{}\"\ngroups = [\"aicamera\"]\n", rig.dir.path().display());
     fs::write(&path, head + &rig.server.guarded("") + &lease).unwrap();
@@ -118,6 +126,70 @@ fn a_new_primarys_gate_begins_open_bpf() {
 #[test]
 fn a_new_primarys_gate_begins_open_nftables() {
     alone("kept::a_new_primarys_gate_begins_open_nftables", Kind::Nftables, || begins_open(Kind::Nftables));
+}
+
+/// Of a fenced primary that has become a standby. While its server runs the gate stays.
+fn goes(kind: Kind) {
+    let rig = Rig::new(kind);
+    let config = config(&rig, &named(&rig));
+    let gate = gate::of(&config).unwrap();
+    gate.install().unwrap();
+    gate.extend_until(boottime_ms() + 60_000).unwrap();
+    let waiting = waits(HERE, HERE, rig.server.port);
+    gate.bound_at(0).unwrap();
+    gate::leave(&config).unwrap_err();
+    assert!(!gets_in(HERE, HERE, rig.server.port), "its server runs");
+    rig.server.kill();
+    gate::leave(&config).unwrap();
+    // Behind nftables the dying server's own last packet was answered by a reset, to the server: nobody is left to tell the client.
+    if kind == Kind::Bpf {
+        wait_until("what waited there to hear of the end", || waiting.load(Ordering::SeqCst).then_some(()));
+    }
+    assert!(matches!(gate.seen(), GateSeen::Absent { .. }), "{:?}", gate.seen());
+    rig.cgroup.inside(|| rig.server.start());
+    assert!(gets_in(HERE, HERE, rig.server.port));
+    rig.server.kill();
+    gate::leave(&config).unwrap();
+}
+
+#[test]
+fn it_goes_with_a_primary_that_became_a_standby_bpf() {
+    alone("kept::it_goes_with_a_primary_that_became_a_standby_bpf", Kind::Bpf, || goes(Kind::Bpf));
+}
+
+#[test]
+fn it_goes_with_a_primary_that_became_a_standby_nftables() {
+    alone("kept::it_goes_with_a_primary_that_became_a_standby_nftables", Kind::Nftables, || goes(Kind::Nftables));
+}
+
+/// `rejoin` takes it away before the latch is cleared: who reads from the standby is answered.
+fn rejoined(kind: Kind) {
+    let rig = Rig::new(kind);
+    let other = Server::standby(rig.dir.path(), &rig.server);
+    let upstream = format!("[postgres.upstream.other]\nconninfo = \"{}\"\n", other.conninfo());
+    let host = Host::new(&rig.server.guarded(&(upstream + &leased(&rig, &named(&rig)))));
+    let gate = rig.install();
+    let done = |(reply, _): (Reply, i32)| assert!(matches!(reply, Reply::Done { acted: true, .. }), "{reply:?}");
+    done(host.ask(&act(&warrant("r1", "fence", 5), "fence")));
+    done(Host::new(&other.guarded("")).ask(&act(&warrant("r1", "promote", 5), "promote")));
+    assert!(gate.is_in_place(), "a fence leaves it");
+    let params = BTreeMap::from([("upstream".to_owned(), "other".to_owned())]);
+    let rejoin = warrant("r2", "rejoin", 6);
+    let rejoin = Request::act(&rejoin, "rejoin", params, &boot_nonce(), boottime_ms() + 120_000);
+    rig.cgroup.inside(|| done(host.ask(&rejoin)));
+    assert_eq!(rig.server.sql("SELECT pg_is_in_recovery()"), "t");
+    assert!(!gate.is_in_place() && gets_in(HERE, HERE, rig.server.port));
+    rig.server.kill();
+}
+
+#[test]
+fn a_rejoined_primary_can_be_read_from_bpf() {
+    alone("kept::a_rejoined_primary_can_be_read_from_bpf", Kind::Bpf, || rejoined(Kind::Bpf));
+}
+
+#[test]
+fn a_rejoined_primary_can_be_read_from_nftables() {
+    alone("kept::a_rejoined_primary_can_be_read_from_nftables", Kind::Nftables, || rejoined(Kind::Nftables));
 }
 
 #[test]

@@ -298,6 +298,10 @@ pub fn rejoin(world: &mut World, at: usize) {
         return;
     }
     host.latch = None;
+    // As `rejoin` does: a standby has no gate.
+    if let Some(side) = &mut host.lease {
+        side.gate = Default::default();
+    }
     host.database.kind = Kind::Standby;
     host.database.running = true;
     host.wants_start = false;

@@ -1,5 +1,7 @@
 //! `rejoin`: makes a fenced primary a standby of the new one: `pg_rewind`, else a base backup taken beside the old data,
-//! which is kept. Clears the latch under its own, later token, once the data directory can only start as a standby.
+//! which is kept. Clears the latch under its own, later token, once the data directory can only start as a standby. Before that
+//! it takes the lease's gate away, which a fence left shut: a standby is there to be read from. If it dies in between, the latch
+//! stands, and the next attempt does the same again.
 
 use std::fs;
 use std::io::Write;
@@ -12,6 +14,7 @@ use crate::guard::exec::{Ended, Stop};
 use crate::guard::host::{self, boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
+use crate::guard::lease::gate;
 use crate::guard::postgres::{self, Role};
 use crate::guard::protocol::Refusal;
 use crate::guard::records;
@@ -88,6 +91,10 @@ pub fn act(
     };
     if let Err(e) = make_standby(pg, upstream) {
         return End::again(format!("{how}, but the standby's settings could not be written: {e}"));
+    }
+    // Only where a fence went before: else the cluster may still count on the silence of a server that is merely stopped.
+    if latched && let Err(e) = gate::leave(context.config) {
+        return End::again(format!("{how}, but the gate could not be taken away: {e}"));
     }
     let cleared_by = Some(format!("rejoin to {name} under token {}", context.who.token));
     if let Err(e) = latch::store(context.files, &Latch { mark: None, cleared_by }) {

@@ -246,6 +246,33 @@ impl Egress {
         }
     }
 
+    /// Ends what is left of a stopped server's connections, then takes away whatever gate is there. Where none is, and where this
+    /// host cannot have the kind, nothing is to be done.
+    ///
+    /// # Errors
+    /// The kernel's; what is there stays as it is, or part of it is gone.
+    pub fn take_away(scope: &Scope, kind: Option<Kind>) -> Result<(), EgressError> {
+        for each in [Kind::Bpf, Kind::Nftables].into_iter().filter(|each| kind.is_none_or(|kind| kind == *each)) {
+            let is_there = match each {
+                Kind::Bpf => scope.cgroup.as_ref().is_some_and(|path| path.exists()),
+                Kind::Nftables => nft::in_force(scope),
+            };
+            if !is_there {
+                continue;
+            }
+            match Self::install(scope.clone(), Some(each)) {
+                Ok(gate) => {
+                    gate.kill_stale_connections()?;
+                    gate.remove()?;
+                }
+                // No kernel without BPF has a gate of it.
+                Err(_) if kind.is_none() && each == Kind::Bpf => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
     /// The gate is in the kernel as it was installed: not taken away, changed, or gone with its cgroup.
     pub fn is_in_place(&self) -> bool {
         self.read().is_ok()

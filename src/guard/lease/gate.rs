@@ -89,6 +89,23 @@ fn configured(config: &Config) -> Result<EgressGate, GateError> {
     Ok(EgressGate { pg, scope, kind, lease: lease.clone(), egress: Mutex::new(None) })
 }
 
+/// Takes the gate away from a fenced host whose data can only start as a standby by now, so that a standby answers who reads from
+/// it, as one that never was a primary does. Its server must be stopped.
+///
+/// What counted on the gate was the silence of that primary: nothing of it runs any more, and what its connections still had to say is
+/// ended before the gate goes. Once promoted the server gets a gate anew, and nothing counts on it before.
+///
+/// # Errors
+/// The server is not gone, or the kernel refuses: the gate stays, or may be gone in part.
+pub fn leave(config: &Config) -> Result<(), GateError> {
+    if config.lease.is_none() {
+        return Ok(());
+    }
+    let gate = configured(config)?;
+    postgres::gone(&gate.pg).map_err(|seen| EgressError::NotInForce(seen.how))?;
+    Ok(Egress::take_away(&gate.scope, gate.kind)?)
+}
+
 struct EgressGate {
     pg: Postgres,
     scope: Scope,
