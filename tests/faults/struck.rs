@@ -30,6 +30,8 @@ pub struct Toll {
     pub guards_killed: BTreeSet<String>,
     /// `SITE/ACTION` whose guard was frozen past its deadline.
     pub guards_frozen: BTreeSet<String>,
+    /// The run may go on by the lease's end and settle the fence that is under way: its effect is found, not entered as done.
+    pub fence_may_be_cut_short: bool,
     /// Steps whose request of a struck holder arrives when everything is over.
     pub late: BTreeSet<String>,
 }
