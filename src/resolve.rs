@@ -241,12 +241,32 @@ async fn ask(server: SocketAddr, message: &Message, limit: Duration) -> Result<M
     let failed = |e: io::Error| io_error(server, &e);
     let mut stream = TcpStream::connect(server).await.map_err(failed)?;
     let answer = exchange_tcp(&mut stream, &bytes).await.map_err(failed)?;
-    let response = Message::from_vec(&answer).map_err(|e| malformed(e.to_string()))?;
+    read_whole(message, &answer).map_err(malformed)
+}
+
+/// What came over TCP, as an answer to `message`; else what is wrong with it.
+fn read_whole(message: &Message, bytes: &[u8]) -> Result<Message, String> {
+    let response = Message::from_vec(bytes).map_err(|e| e.to_string())?;
     match mismatch(message, &response) {
-        Some(detail) => Err(malformed(detail)),
-        None if response.metadata.truncation => Err(malformed("cut short although over TCP".to_owned())),
+        Some(detail) => Err(detail),
+        None if response.metadata.truncation => Err("cut short although over TCP".to_owned()),
         None => Ok(response),
     }
+}
+
+/// What `bytes`, whole and without their length in front, answer to the question for `name`; their id is not compared.
+/// [`query`] without its sockets.
+///
+/// # Errors
+/// As [`query`], of `server`.
+pub fn answer_in(server: SocketAddr, name: &str, question: Question, bytes: &[u8]) -> Result<Answer, ResolveError> {
+    let asked = parse_name(name)?;
+    let mut message = question_message(&asked, question.record_type());
+    if let Some(&[high, low]) = bytes.get(..2) {
+        message.metadata.id = u16::from_be_bytes([high, low]);
+    }
+    let response = read_whole(&message, bytes).map_err(|detail| ResolveError::Malformed { server, detail })?;
+    read_answer(server, &response, &asked, question)
 }
 
 async fn ask_udp(

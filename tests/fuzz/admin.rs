@@ -8,7 +8,7 @@ use tonic::{Code, Request, Status};
 use watchdog::clock::unix_now;
 use watchdog::proto::{self, Order};
 
-use crate::runner::{Target, holds, printable, runtime};
+use crate::runner::{Target, Trial, holds, printable, runtime};
 use crate::standin::{GROUP, Mood, RUN, context, leader};
 
 /// Hands bytes through as they are.
@@ -88,8 +88,7 @@ fn requests() -> Vec<Vec<u8>> {
 const METHODS: &[&str] =
     &["GetStatus", "Pause", "Resume", "Failover", "ListRuns", "GetRun", "OrderRun", "ListAudit", "FollowRun"];
 
-#[test]
-fn any_admin_message_is_answered_or_refused_precisely_and_a_refused_one_changes_nothing() {
+pub fn any_admin_message_is_answered_or_refused_precisely_and_a_refused_one_changes_nothing() -> Trial {
     let runtime = runtime();
     let (log, node, served) = runtime.block_on(leader());
     log.fencing_at(unix_now());
@@ -100,38 +99,40 @@ fn any_admin_message_is_answered_or_refused_precisely_and_a_refused_one_changes_
         channel.connect().await.unwrap()
     });
     let before = log.state();
-    Target::new("admin messages", requests()).run(|bytes| {
-        let Some((method, message)) = bytes.split_first() else { return Ok(()) };
-        let method = METHODS[usize::from(*method) % METHODS.len()];
-        let path = PathAndQuery::from_maybe_shared(format!("/watchdog.v1.Admin/{method}")).unwrap();
-        let answer = runtime.block_on(async {
-            let mut grpc = tonic::client::Grpc::new(channel.clone());
-            grpc.ready().await.unwrap();
-            let ask = Request::new(message.to_vec());
-            match method {
-                // Its first message, or why there is none.
-                "FollowRun" => grpc.server_streaming(ask, path, Raw).await.map(|_| ()),
-                _ => grpc.unary(ask, path, Raw).await.map(|_| ()),
-            }
-        });
-        holds(*log.state() == *before, || format!("{method} changed the state"))?;
-        let Err(refused) = answer else { return Ok(()) };
-        let known = [
-            Code::InvalidArgument,
-            Code::NotFound,
-            Code::OutOfRange,
-            Code::Aborted,
-            Code::FailedPrecondition,
-            Code::Unavailable,
-            Code::AlreadyExists,
-            // What tonic says of bytes that are no message, naming message and field.
-            Code::Internal,
-        ];
-        holds(known.contains(&refused.code()), || format!("{method}: {refused}"))?;
-        let text = refused.message();
-        holds(!text.is_empty() && text.len() < 4000, || format!("{method}: {} bytes of reason", text.len()))?;
-        let decoding = refused.code() != Code::Internal || text.contains("decode") || text.contains("buffer");
-        holds(decoding, || format!("{method}: {refused}"))?;
-        printable(text)
-    });
+    Target::new("admin-messages", requests())
+        .judged_by(move |bytes| {
+            let Some((method, message)) = bytes.split_first() else { return Ok(()) };
+            let method = METHODS[usize::from(*method) % METHODS.len()];
+            let path = PathAndQuery::from_maybe_shared(format!("/watchdog.v1.Admin/{method}")).unwrap();
+            let answer = runtime.block_on(async {
+                let mut grpc = tonic::client::Grpc::new(channel.clone());
+                grpc.ready().await.unwrap();
+                let ask = Request::new(message.to_vec());
+                match method {
+                    // Its first message, or why there is none.
+                    "FollowRun" => grpc.server_streaming(ask, path, Raw).await.map(|_| ()),
+                    _ => grpc.unary(ask, path, Raw).await.map(|_| ()),
+                }
+            });
+            holds(*log.state() == *before, || format!("{method} changed the state"))?;
+            let Err(refused) = answer else { return Ok(()) };
+            let known = [
+                Code::InvalidArgument,
+                Code::NotFound,
+                Code::OutOfRange,
+                Code::Aborted,
+                Code::FailedPrecondition,
+                Code::Unavailable,
+                Code::AlreadyExists,
+                // What tonic says of bytes that are no message, naming message and field.
+                Code::Internal,
+            ];
+            holds(known.contains(&refused.code()), || format!("{method}: {refused}"))?;
+            let text = refused.message();
+            holds(!text.is_empty() && text.len() < 4000, || format!("{method}: {} bytes of reason", text.len()))?;
+            let decoding = refused.code() != Code::Internal || text.contains("decode") || text.contains("buffer");
+            holds(decoding, || format!("{method}: {refused}"))?;
+            printable(text)
+        })
+        .keeping((node, served))
 }

@@ -8,7 +8,7 @@ use watchdog::guard::config as guard;
 
 use crate::corpus;
 use crate::meter::measured;
-use crate::runner::{Target, holds, printable};
+use crate::runner::{Target, Trial, holds, printable};
 
 /// What a report of any bytes must be: sound or told, precise, and safe to print.
 fn judged(bytes: &[u8]) -> Result<(), String> {
@@ -26,10 +26,9 @@ fn judged(bytes: &[u8]) -> Result<(), String> {
     holds(policy.members.len() >= 3 && policy.groups.len() == config.groups.len(), || format!("{policy:?}"))
 }
 
-#[test]
-fn any_cluster_configuration_is_sound_or_every_fault_is_named() {
-    let target = Target::new("cluster configuration", corpus::samples(|name| !name.starts_with("guard")));
-    Target { memory_max: 128 << 20, ..target.cases(150) }.run(judged);
+pub fn any_cluster_configuration_is_sound_or_every_fault_is_named() -> Trial {
+    let target = Target::new("cluster-configuration", corpus::samples(|name| !name.starts_with("guard")));
+    Target { memory_max: 128 << 20, ..target.cases(150) }.judged_by(judged)
 }
 
 /// Large files, made of whatever costs most for its length: memory in proportion, and seconds.
@@ -68,18 +67,17 @@ fn the_costliest_files_are_judged_within_bounds() {
     }
 }
 
-#[test]
-fn any_guard_configuration_is_sound_or_named_with_its_file() {
+pub fn any_guard_configuration_is_sound_or_named_with_its_file() -> Trial {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("guard.toml");
     let mut corpus = corpus::samples(|name| name.starts_with("guard"));
     let with_lease: Vec<Vec<u8>> = corpus.iter().map(|sample| uncommented(sample, "# [lease]")).collect();
     assert!(with_lease.iter().zip(&corpus).any(|(with, without)| with != without), "a sample of [lease] is shipped");
     corpus.extend(with_lease);
-    Target::new("guard configuration", corpus).run(|bytes| {
+    Target::new("guard-configuration", corpus).judged_by(move |bytes| {
+        let path = folder.path().join("guard.toml");
         fs::write(&path, bytes).unwrap();
         loaded(&path)
-    });
+    })
 }
 
 /// A sample with the paragraph that it shows in comments from here on.

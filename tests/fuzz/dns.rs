@@ -15,11 +15,11 @@ use watchdog::actuator::dns::token_record::{Standing, TokenRecord, TokenRecordEr
 use watchdog::domain::attempt::{Raised, ReadBack, Warrant};
 use watchdog::domain::ids::Token;
 use watchdog::domain::plan::{Action, DnsProvider, DnsRecord, RecordKind};
-use watchdog::resolve::{Question, ResolveError, canonical_name, query};
+use watchdog::resolve::{Answer, Question, ResolveError, answer_in, canonical_name, query};
 
 use crate::corpus;
 use crate::http::serve;
-use crate::runner::{Target, holds, printable, runtime};
+use crate::runner::{Target, Trial, holds, printable, runtime};
 
 fn warrant() -> Warrant {
     Warrant {
@@ -33,9 +33,8 @@ fn warrant() -> Warrant {
     }
 }
 
-#[test]
-fn any_text_is_a_token_record_as_printed_or_somebody_elses() {
-    Target::new("token records", corpus::of("token-record")).cases(2000).run(|bytes| {
+pub fn any_text_is_a_token_record_as_printed_or_somebody_elses() -> Trial {
+    Target::new("token-records", corpus::of("token-record")).cases(2000).judged_by(move |bytes| {
         let text = String::from_utf8_lossy(bytes).into_owned();
         match TokenRecord::parse(&text) {
             Ok(record) => {
@@ -55,7 +54,7 @@ fn any_text_is_a_token_record_as_printed_or_somebody_elses() {
             Standing::Alien(why) => printable(&why),
             Standing::Lower { was, .. } => printable(&was),
         }
-    });
+    })
 }
 
 /// A name server on loopback, over UDP and TCP, that answers everybody with what is set, under the id asked with.
@@ -89,27 +88,17 @@ async fn name_server(answer: Rc<RefCell<Vec<u8>>>) -> String {
     address.to_string()
 }
 
-#[test]
-fn any_dns_answer_is_records_of_the_name_or_an_error_with_the_server() {
+pub fn any_dns_answer_is_records_of_the_name_or_an_error_with_the_server() -> Trial {
     let (runtime, local) = (runtime(), LocalSet::new());
     let answer = Rc::new(RefCell::new(Vec::new()));
     let server = local.block_on(&runtime, name_server(answer.clone()));
-    Target::new("DNS answers", corpus::of("dns-answer")).cases(80).run(|bytes| {
+    Target::new("dns-answers", corpus::of("dns-answer")).cases(80).judged_by(move |bytes| {
         answer.replace(bytes.to_vec());
         for question in [Question::A, Question::Txt] {
             // What is no answer is waited out: the time-out bounds it.
             let limit = Duration::from_millis(12);
             match local.block_on(&runtime, query(&server, "api.demo.test.", question, limit)) {
-                Ok(found) => {
-                    holds(found.records.len() * 10 <= bytes.len(), || format!("{} records", found.records.len()))?;
-                    for record in &found.records {
-                        holds(record.question == question && canonical_name(&record.name) == record.name, || {
-                            format!("{record:?}")
-                        })?;
-                    }
-                    let addresses = found.addresses().len();
-                    holds(question != Question::A || addresses == found.records.len(), || format!("{found:?}"))?;
-                }
+                Ok(found) => sound(&found, question, bytes)?,
                 Err(ResolveError::BadName { .. } | ResolveError::BadServer { .. }) => {
                     return Err("blames us".to_owned());
                 }
@@ -121,11 +110,33 @@ fn any_dns_answer_is_records_of_the_name_or_an_error_with_the_server() {
             }
         }
         Ok(())
-    });
+    })
 }
 
-#[test]
-fn any_answer_of_route_53_is_judged_or_told() {
+/// The same without sockets.
+pub fn any_dns_message_is_records_of_the_name_or_an_error() -> Trial {
+    let server = "192.0.2.1:53".parse().unwrap();
+    Target::new("dns-messages", corpus::of("dns-answer")).cases(1000).judged_by(move |bytes| {
+        for question in [Question::A, Question::Aaaa, Question::Cname, Question::Txt] {
+            match answer_in(server, "api.demo.test.", question, bytes) {
+                Ok(found) => sound(&found, question, bytes)?,
+                Err(ResolveError::Malformed { .. } | ResolveError::ServerSays { .. }) => {}
+                Err(why) => return Err(format!("{why:?}")),
+            }
+        }
+        Ok(())
+    })
+}
+
+fn sound(found: &Answer, question: Question, bytes: &[u8]) -> Result<(), String> {
+    holds(found.records.len() * 10 <= bytes.len(), || format!("{} records", found.records.len()))?;
+    for record in &found.records {
+        holds(record.question == question && canonical_name(&record.name) == record.name, || format!("{record:?}"))?;
+    }
+    holds(question != Question::A || found.addresses().len() == found.records.len(), || format!("{found:?}"))
+}
+
+pub fn any_answer_of_route_53_is_judged_or_told() -> Trial {
     let (runtime, local) = (runtime(), LocalSet::new());
     let answer = Rc::new(RefCell::new(Vec::new()));
     let port = local.block_on(&runtime, serve(answer.clone()));
@@ -143,29 +154,33 @@ fn any_answer_of_route_53_is_judged_or_told() {
     let records = vec![record];
     let upsert = Action::UpsertDns { provider, token_record: "_watchdog.demo.test.".into(), records };
     let dns = DnsActuator::new();
-    let target = Target::new("Route 53 answers", corpus::of("route53")).cases(60);
-    Target { memory_max: 64 << 20, ..target }.run(|bytes| {
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n", bytes.len());
-        answer.replace([head.as_bytes(), bytes].concat());
-        let soon = || Instant::now() + Duration::from_millis(400);
-        let text = String::from_utf8_lossy(bytes);
-        let seen = local.block_on(&runtime, dns.read_back(&warrant(), &upsert, soon()));
-        let raised = local.block_on(&runtime, dns.raise(&warrant(), &upsert, soon()));
-        let words = format!("{seen:?} {raised:?}");
-        holds(!words.contains("S3CRETKEY"), || words.clone())?;
-        match seen {
-            ReadBack::Done { .. } => holds(text.contains("token=1.7") && text.contains("127.0.0.12"), || words)?,
-            ReadBack::Refused { held } => holds(held > warrant().token, || words)?,
-            ReadBack::Unknown { reason } => {
-                holds(reason.len() < 4000, || format!("{} bytes of reason", reason.len()))?;
-                printable(&reason)?;
+    let target = Target::new("route-53-answers", corpus::of("route53")).cases(60);
+    Target { memory_max: 64 << 20, ..target }
+        .judged_by(move |bytes| {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n", bytes.len());
+            answer.replace([head.as_bytes(), bytes].concat());
+            let soon = || Instant::now() + Duration::from_millis(400);
+            let text = String::from_utf8_lossy(bytes);
+            let seen = local.block_on(&runtime, dns.read_back(&warrant(), &upsert, soon()));
+            let raised = local.block_on(&runtime, dns.raise(&warrant(), &upsert, soon()));
+            let words = format!("{seen:?} {raised:?}");
+            holds(!words.contains("S3CRETKEY"), || words.clone())?;
+            match seen {
+                ReadBack::Done { .. } => holds(text.contains("token=1.7") && text.contains("127.0.0.12"), || words)?,
+                ReadBack::Refused { held } => holds(held > warrant().token, || words)?,
+                ReadBack::Unknown { reason } => {
+                    holds(reason.len() < 4000, || format!("{} bytes of reason", reason.len()))?;
+                    printable(&reason)?;
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        match raised {
-            Raised::Refused { held } => holds(held > warrant().token, || format!("{held}")),
-            Raised::Unknown { reason } => holds(reason.len() < 4000, || format!("{} bytes of reason", reason.len())),
-            Raised::Done { .. } => Ok(()),
-        }
-    });
+            match raised {
+                Raised::Refused { held } => holds(held > warrant().token, || format!("{held}")),
+                Raised::Unknown { reason } => {
+                    holds(reason.len() < 4000, || format!("{} bytes of reason", reason.len()))
+                }
+                Raised::Done { .. } => Ok(()),
+            }
+        })
+        .keeping(folder)
 }

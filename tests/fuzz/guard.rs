@@ -8,24 +8,15 @@ use watchdog::domain::ids::{GroupName, Token};
 use watchdog::guard::config::Config;
 use watchdog::guard::enroll::{Enrolment, enroll};
 use watchdog::guard::handler::{answer, parse, read_request, serve};
-use watchdog::guard::host::{self, boot_nonce};
+use watchdog::guard::host;
 use watchdog::guard::protocol::{ANSWER_BYTES_MAX, Refusal, Reply};
 use watchdog::guard::token_store::{self, GroupFiles};
 
 use crate::corpus;
-use crate::runner::{Target, holds};
+use crate::runner::{Target, Trial, holds};
 
-/// Stands in the corpus for this boot's nonce.
-const NONCE: &str = "BOOT-NONCE";
-
-fn requests() -> Vec<Vec<u8>> {
-    let here = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(NONCE, &boot_nonce()).into_bytes();
-    corpus::of("guard-request").into_iter().map(here).collect()
-}
-
-#[test]
-fn any_request_is_read_as_it_is_printed_or_refused() {
-    Target::new("guard requests", requests()).cases(1000).run(|bytes| {
+pub fn any_request_is_read_as_it_is_printed_or_refused() -> Trial {
+    Target::new("guard-requests", corpus::of("guard-request")).cases(1000).judged_by(move |bytes| {
         let parsed = parse(bytes);
         // A few bytes at a time, as a pipe may give them.
         let piped = read_request(Trickle(bytes));
@@ -44,7 +35,7 @@ fn any_request_is_read_as_it_is_printed_or_refused() {
                 holds(why.contains("more than one line") || why.contains("longer than"), || why.clone())
             }
         }
-    });
+    })
 }
 
 struct Trickle<'a>(&'a [u8]);
@@ -142,12 +133,11 @@ fn every_file(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-#[test]
-fn any_request_to_an_enrolled_host_is_answered_and_a_refused_one_changes_nothing() {
+pub fn any_request_to_an_enrolled_host_is_answered_and_a_refused_one_changes_nothing() -> Trial {
     use Refusal::{BadParameter, DamagedLedger, Latched, UnknownAction};
     let host = Enrolled::new();
     let held = host.held();
-    Target::new("guard serving", requests()).cases(300).run(|bytes| {
+    Target::new("guard-serving", corpus::of("guard-request")).cases(300).judged_by(move |bytes| {
         host.restore();
         let reply = serve(&host.config, read_request(bytes));
         let changed = host.changed();
@@ -165,5 +155,5 @@ fn any_request_to_an_enrolled_host_is_answered_and_a_refused_one_changes_nothing
             Reply::Raised { held, .. } => holds(only_raised() && held == host.held(), || format!("{changed:?}")),
             _ => Ok(()),
         }
-    });
+    })
 }

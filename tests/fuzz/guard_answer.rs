@@ -4,11 +4,10 @@ use serde_json::Value;
 use watchdog::actuator::guarded::read_answer;
 
 use crate::corpus;
-use crate::runner::{Target, holds, printable};
+use crate::runner::{Target, Trial, holds, printable};
 
-#[test]
-fn any_answer_is_read_wholly_or_refused_with_an_excerpt() {
-    Target::new("guard answers", corpus::of("guard-answer")).cases(1000).run(|bytes| {
+pub fn any_answer_is_read_wholly_or_refused_with_an_excerpt() -> Trial {
+    Target::new("guard-answers", corpus::of("guard-answer")).cases(1000).judged_by(move |bytes| {
         let answer = match read_answer("db-hcmc", bytes) {
             Err(why) => {
                 holds(why.contains("guard of host db-hcmc"), || format!("no host in {why:?}"))?;
@@ -32,7 +31,7 @@ fn any_answer_is_read_wholly_or_refused_with_an_excerpt() {
             reply.exit_code(),
         );
         Ok(())
-    });
+    })
 }
 
 /// What an absent key means is what `null` means.

@@ -17,7 +17,7 @@ use watchdog::notify::{Notifier, PagerDuty, Parcel, Sent, Webhook};
 use watchdog::probe::{ProbeBuilder, ProbeSpec, ProbeSurroundings};
 
 use crate::corpus;
-use crate::runner::{Target, holds, printable, runtime};
+use crate::runner::{Target, Trial, holds, printable, runtime};
 
 /// A server on loopback that hears something, answers with what is set, and closes.
 pub async fn serve(answer: Rc<RefCell<Vec<u8>>>) -> u16 {
@@ -37,8 +37,7 @@ pub async fn serve(answer: Rc<RefCell<Vec<u8>>>) -> u16 {
     port
 }
 
-#[test]
-fn any_http_answer_is_what_was_asked_for_or_a_failure() {
+pub fn any_http_answer_is_what_was_asked_for_or_a_failure() -> Trial {
     let (runtime, local) = (runtime(), LocalSet::new());
     let answer = Rc::new(RefCell::new(Vec::new()));
     let port = local.block_on(&runtime, serve(answer.clone()));
@@ -51,7 +50,7 @@ fn any_http_answer_is_what_was_asked_for_or_a_failure() {
     };
     let around = ProbeSurroundings { who: "test".to_owned(), timeout_ms: 1000, expected: None };
     let probe = ProbeBuilder::default().build(&spec, around).unwrap();
-    Target::new("HTTP answers", corpus::of("http")).run(|bytes| {
+    Target::new("http-answers", corpus::of("http")).judged_by(move |bytes| {
         answer.replace(bytes.to_vec());
         let looked = local.block_on(&runtime, async { timeout(Duration::from_secs(5), probe.probe()).await });
         match looked.map_err(|_| "it was still reading after 5 s".to_owned())? {
@@ -66,11 +65,10 @@ fn any_http_answer_is_what_was_asked_for_or_a_failure() {
                 printable(&failure.detail)
             }
         }
-    });
+    })
 }
 
-#[test]
-fn any_answer_to_a_page_is_delivery_retry_or_refusal() {
+pub fn any_answer_to_a_page_is_delivery_retry_or_refusal() -> Trial {
     let (runtime, local) = (runtime(), LocalSet::new());
     let answer = Rc::new(RefCell::new(Vec::new()));
     let port = local.block_on(&runtime, serve(answer.clone()));
@@ -92,27 +90,30 @@ fn any_answer_to_a_page_is_delivery_retry_or_refusal() {
         run: None,
         details: [].into(),
     };
-    let parcel = || Parcel { seq: Some(1), at: UnixMs(1_795_231_050_123), page: &page };
-    Target::new("answers to pages", corpus::of("http")).cases(200).run(|bytes| {
-        answer.replace(bytes.to_vec());
-        for (receiver, secret_path) in [(&pagerduty as &dyn Notifier, false), (&webhook, true)] {
-            let (reason, after) = match local.block_on(&runtime, receiver.send(parcel())) {
-                Sent::Delivered => {
-                    holds(bytes.windows(2).any(|pair| pair == b" 2"), || "delivered without a 2xx".to_owned())?;
-                    continue;
-                }
-                Sent::Retry { reason, after } => (reason, after),
-                Sent::Refused { reason } => (reason, None),
-            };
-            holds(after.is_none_or(|after| after <= Duration::from_secs(300)), || format!("{after:?}"))?;
-            // The path is the webhook's own secret; to the other it is a word like any.
-            let told = reason.contains("R0UT1NGKEY") || (reason.contains("/hook/S3CRETPATH") && secret_path);
-            holds(!told, || reason.clone())?;
-            holds(reason.contains("127.0.0.1") && reason.len() < 5000, || reason.clone())?;
-            // A secret that is no text must not turn every answer into marks of what was taken out.
-            holds(reason.matches("[redacted]").count() <= 10, || reason.clone())?;
-            printable(&reason)?;
-        }
-        Ok(())
-    });
+    Target::new("answers-to-pages", corpus::of("http"))
+        .cases(200)
+        .judged_by(move |bytes| {
+            let parcel = || Parcel { seq: Some(1), at: UnixMs(1_795_231_050_123), page: &page };
+            answer.replace(bytes.to_vec());
+            for (receiver, secret_path) in [(&pagerduty as &dyn Notifier, false), (&webhook, true)] {
+                let (reason, after) = match local.block_on(&runtime, receiver.send(parcel())) {
+                    Sent::Delivered => {
+                        holds(bytes.windows(2).any(|pair| pair == b" 2"), || "delivered without a 2xx".to_owned())?;
+                        continue;
+                    }
+                    Sent::Retry { reason, after } => (reason, after),
+                    Sent::Refused { reason } => (reason, None),
+                };
+                holds(after.is_none_or(|after| after <= Duration::from_secs(300)), || format!("{after:?}"))?;
+                // The path is the webhook's own secret; to the other it is a word like any.
+                let told = reason.contains("R0UT1NGKEY") || (reason.contains("/hook/S3CRETPATH") && secret_path);
+                holds(!told, || reason.clone())?;
+                holds(reason.contains("127.0.0.1") && reason.len() < 5000, || reason.clone())?;
+                // A secret that is no text must not turn every answer into marks of what was taken out.
+                holds(reason.matches("[redacted]").count() <= 10, || reason.clone())?;
+                printable(&reason)?;
+            }
+            Ok(())
+        })
+        .keeping(folder)
 }

@@ -24,7 +24,7 @@ use watchdog::proto::lease_server::Lease;
 use watchdog::proto::{GateState, HoldGround, HoldReply, HoldRequest, LeaseWord, RenewReply, RenewRequest};
 
 use crate::corpus;
-use crate::runner::{Target, holds, printable, runtime};
+use crate::runner::{Target, Trial, holds, printable, runtime};
 use crate::standin::{Log, StandInNode};
 
 const TTL_MS: u64 = 2000;
@@ -78,14 +78,13 @@ fn renewals() -> Vec<Vec<u8>> {
     .collect()
 }
 
-#[test]
-fn any_renewal_is_taken_with_sound_words_or_refused_by_its_field() {
+pub fn any_renewal_is_taken_with_sound_words_or_refused_by_its_field() -> Trial {
     let runtime = runtime();
     let node = StandInNode::new(3, &Log::new());
     node.lead();
     let desk = Arc::new(Desk::default());
     let service = LeaseService::new(node, desk.clone());
-    Target::new("lease requests", renewals()).cases(1000).run(|bytes| {
+    Target::new("lease-requests", renewals()).cases(1000).judged_by(move |bytes| {
         let Ok(request) = RenewRequest::decode(bytes) else { return Ok(()) };
         let nonce = request.nonce;
         *desk.0.lock().unwrap() = None;
@@ -106,7 +105,7 @@ fn any_renewal_is_taken_with_sound_words_or_refused_by_its_field() {
             }
             (answer, asked) => Err(format!("{answer:?} although the desk had {asked:?}")),
         }
-    });
+    })
 }
 
 fn answers() -> Vec<Vec<u8>> {
@@ -145,43 +144,47 @@ fn keeper(found: Option<LeaseRecord>) -> (Keeper, u64) {
     (keeper, asked.unwrap())
 }
 
-#[test]
-fn any_answer_of_a_leader_extends_no_longer_than_the_ttl_and_leaves_a_record_that_can_be_read() {
+pub fn any_answer_of_a_leader_extends_no_longer_than_the_ttl_and_leaves_a_record_that_can_be_read() -> Trial {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lease.json");
-    Target::new("lease answers", answers()).cases(1000).run(|bytes| {
-        let Ok(reply) = RenewReply::decode(bytes) else { return Ok(()) };
-        let word = reply.word();
-        holds(wire::read_renewal(reply.clone(), reply.nonce ^ 1).is_err(), || "another request's counts".to_owned())?;
-        let nonce = reply.nonce;
-        let said = match wire::read_renewal(reply, nonce) {
-            Err(why) => {
-                holds(why.len() < 4000, || format!("{} bytes of error", why.len()))?;
-                return printable(&why);
-            }
-            Ok((said, _)) => said,
-        };
-        printable(&said.why)?;
-        let (mut keeper, asked) = keeper(None);
-        let mut actions = keeper.answered(1100, asked, Some(&said));
-        while let Some(action) = actions.pop() {
-            match action {
-                Action::ExtendUntil(until_ms) => {
-                    let is_granted = word != LeaseWord::Denied && until_ms <= 1000 + TTL_MS;
-                    holds(is_granted, || format!("until {until_ms} after {word:?}"))?;
+    Target::new("lease-answers", answers())
+        .cases(1000)
+        .judged_by(move |bytes| {
+            let Ok(reply) = RenewReply::decode(bytes) else { return Ok(()) };
+            let word = reply.word();
+            holds(wire::read_renewal(reply.clone(), reply.nonce ^ 1).is_err(), || {
+                "another request's counts".to_owned()
+            })?;
+            let nonce = reply.nonce;
+            let said = match wire::read_renewal(reply, nonce) {
+                Err(why) => {
+                    holds(why.len() < 4000, || format!("{} bytes of error", why.len()))?;
+                    return printable(&why);
                 }
-                Action::Open => holds(word == LeaseWord::OpenEnded, || format!("opened by {word:?}"))?,
-                Action::Save(record) => {
-                    records::write_durably(&path, &record).unwrap();
-                    let found = records::read::<LeaseRecord>(&path).map_err(|e| e.to_string())?;
-                    holds(found == record, || format!("{found:?}"))?;
-                    actions.extend(keeper.saved());
+                Ok((said, _)) => said,
+            };
+            printable(&said.why)?;
+            let (mut keeper, asked) = keeper(None);
+            let mut actions = keeper.answered(1100, asked, Some(&said));
+            while let Some(action) = actions.pop() {
+                match action {
+                    Action::ExtendUntil(until_ms) => {
+                        let is_granted = word != LeaseWord::Denied && until_ms <= 1000 + TTL_MS;
+                        holds(is_granted, || format!("until {until_ms} after {word:?}"))?;
+                    }
+                    Action::Open => holds(word == LeaseWord::OpenEnded, || format!("opened by {word:?}"))?,
+                    Action::Save(record) => {
+                        records::write_durably(&path, &record).unwrap();
+                        let found = records::read::<LeaseRecord>(&path).map_err(|e| e.to_string())?;
+                        holds(found == record, || format!("{found:?}"))?;
+                        actions.extend(keeper.saved());
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-        }
-        printable(keeper.said())
-    });
+            printable(keeper.said())
+        })
+        .keeping(folder)
 }
 
 fn grounds() -> Vec<Vec<u8>> {
@@ -198,38 +201,39 @@ fn grounds() -> Vec<Vec<u8>> {
     vec![ask.encode_to_vec(), HoldRequest { ground: None, ..ask }.encode_to_vec()]
 }
 
-#[test]
-fn any_request_for_a_hold_is_refused_by_its_field_or_fits_a_record_that_can_be_read() {
+pub fn any_request_for_a_hold_is_refused_by_its_field_or_fits_a_record_that_can_be_read() -> Trial {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hold.json");
-    Target::new("hold requests", grounds()).cases(1000).run(|bytes| {
-        let Ok(request) = HoldRequest::decode(bytes) else { return Ok(()) };
-        let ask = match wire::asked_for_hold(&request) {
-            Err(refused) => {
-                let text = refused.message();
-                holds(refused.code() == Code::InvalidArgument && text.len() < 200, || format!("{refused}"))?;
-                return printable(text);
-            }
-            Ok(ask) => ask,
-        };
-        let record = HoldRecord {
-            boot_nonce: boot_nonce(),
-            until_boottime_ms: u64::MAX,
-            lasts_ms: silence_ms(ask.ttl_ms),
-            host: ask.host,
-            ground: ask.ground,
-        };
-        records::write_durably(&path, &record).unwrap();
-        let found = records::read::<HoldRecord>(&path).map_err(|e| e.to_string())?;
-        holds(found == record, || format!("{found:?}"))
-    });
+    Target::new("hold-requests", grounds())
+        .cases(1000)
+        .judged_by(move |bytes| {
+            let Ok(request) = HoldRequest::decode(bytes) else { return Ok(()) };
+            let ask = match wire::asked_for_hold(&request) {
+                Err(refused) => {
+                    let text = refused.message();
+                    holds(refused.code() == Code::InvalidArgument && text.len() < 200, || format!("{refused}"))?;
+                    return printable(text);
+                }
+                Ok(ask) => ask,
+            };
+            let record = HoldRecord {
+                boot_nonce: boot_nonce(),
+                until_boottime_ms: u64::MAX,
+                lasts_ms: silence_ms(ask.ttl_ms),
+                host: ask.host,
+                ground: ask.ground,
+            };
+            records::write_durably(&path, &record).unwrap();
+            let found = records::read::<HoldRecord>(&path).map_err(|e| e.to_string())?;
+            holds(found == record, || format!("{found:?}"))
+        })
+        .keeping(folder)
 }
 
-#[test]
-fn any_answer_of_a_standby_holds_only_where_it_says_so_to_this_request() {
+pub fn any_answer_of_a_standby_holds_only_where_it_says_so_to_this_request() -> Trial {
     let reply = |granted, why: &str| HoldReply { nonce: NONCE, granted, why: why.to_owned() }.encode_to_vec();
     let corpus = vec![reply(true, ""), reply(false, "token 1.4 was raised here, above the ground 1.3")];
-    Target::new("hold answers", corpus).cases(1000).run(|bytes| {
+    Target::new("hold-answers", corpus).cases(1000).judged_by(move |bytes| {
         let Ok(reply) = HoldReply::decode(bytes) else { return Ok(()) };
         let is_ours = reply.nonce == NONCE && reply.granted;
         match wire::read_hold(reply, NONCE) {
@@ -239,7 +243,7 @@ fn any_answer_of_a_standby_holds_only_where_it_says_so_to_this_request() {
                 printable(&why)
             }
         }
-    });
+    })
 }
 
 fn record() -> LeaseRecord {
@@ -250,7 +254,7 @@ fn record() -> LeaseRecord {
 fn held() -> HoldRecord {
     HoldRecord {
         boot_nonce: boot_nonce(),
-        until_boottime_ms: boottime_ms() + 3_600_000,
+        until_boottime_ms: boottime_ms() + 1000 * 3_600_000,
         lasts_ms: silence_ms(TTL_MS),
         host: HostName::from("db-hcmc"),
         ground: Token { epoch: 1, n: 3 },
@@ -278,45 +282,46 @@ fn word() -> GlassRecord {
 }
 
 /// One damaged file must never let pass more, or promote more, than a missing one.
-#[test]
-fn any_bytes_in_the_leases_files_are_what_was_written_or_taken_for_the_safe_thing() {
+pub fn any_bytes_in_the_leases_files_are_what_was_written_or_taken_for_the_safe_thing() -> Trial {
     let folder = tempfile::tempdir().unwrap();
     let group = GroupName::from("aicamera");
     let files = GroupFiles::new(folder.path(), &group);
     fs::create_dir_all(files.dir()).unwrap();
     let (lease, hold, now, glass) = (record(), held(), now(), word());
     let corpus = vec![seal(&lease), seal(&hold), seal(&now), seal(&glass)].into_iter().map(String::into_bytes);
-    Target::new("lease files", corpus.collect()).cases(600).run(|bytes| {
-        for path in [files.lease(), files.hold(), files.lease_now(), files.glass()] {
-            fs::write(path, bytes).unwrap();
-        }
-        match records::read::<LeaseRecord>(&files.lease()) {
-            Ok(found) => holds(found == lease, || format!("{found:?}"))?,
-            Err(why) => holds(why.to_string().contains("lease"), || why.to_string())?,
-        }
-        match hold::standing(&files) {
-            Ok(found) => holds(found.is_some_and(|found| found.host == hold.host), || "no hold".to_owned())?,
-            Err(why) => {
-                let forbidden = hold::forbids_promotion(&files, &group, None);
-                holds(forbidden.is_some_and(|words| words.contains(&why.to_string())), || why.to_string())?;
+    Target::new("lease-files", corpus.collect())
+        .cases(600)
+        .judged_by(move |bytes| {
+            for path in [files.lease(), files.hold(), files.lease_now(), files.glass()] {
+                fs::write(path, bytes).unwrap();
             }
-        }
-        match files::now(&files) {
-            Ok(found) => holds(found == now, || format!("{found:?}"))?,
-            Err(why) => holds(why.contains("watchdog-guard serve"), || why)?,
-        }
-        let is_ours = records::read::<GlassRecord>(&files.glass()).is_ok_and(|found| found == glass);
-        let expected = if is_ours { Glass::Broken } else { Glass::Whole };
-        holds(files::glass(&files) == expected, || "another word".to_owned())
-    });
+            match records::read::<LeaseRecord>(&files.lease()) {
+                Ok(found) => holds(found == lease, || format!("{found:?}"))?,
+                Err(why) => holds(why.to_string().contains("lease"), || why.to_string())?,
+            }
+            match hold::standing(&files) {
+                Ok(found) => holds(found.is_some_and(|found| found.host == hold.host), || "no hold".to_owned())?,
+                Err(why) => {
+                    let forbidden = hold::forbids_promotion(&files, &group, None);
+                    holds(forbidden.is_some_and(|words| words.contains(&why.to_string())), || why.to_string())?;
+                }
+            }
+            match files::now(&files) {
+                Ok(found) => holds(found == now, || format!("{found:?}"))?,
+                Err(why) => holds(why.contains("watchdog-guard serve"), || why)?,
+            }
+            let is_ours = records::read::<GlassRecord>(&files.glass()).is_ok_and(|found| found == glass);
+            let expected = if is_ours { Glass::Broken } else { Glass::Whole };
+            holds(files::glass(&files) == expected, || "another word".to_owned())
+        })
+        .keeping(folder)
 }
 
 /// Even with a checksum that holds: no number in them breaks anything, and a hold never ends early by overflow.
-#[test]
-fn any_sealed_record_of_the_lease_is_borne() {
+pub fn any_sealed_record_of_the_lease_is_borne() -> Trial {
     let json = |text: String| text.split_once(' ').unwrap().1.trim_end().as_bytes().to_vec();
     let corpus = vec![json(seal(&record())), json(seal(&held())), json(seal(&now()))];
-    Target::new("lease records", corpus).cases(1000).run(|bytes| {
+    Target::new("lease-records", corpus).cases(1000).judged_by(move |bytes| {
         if let Ok(found) = serde_json::from_slice::<LeaseRecord>(bytes) {
             let bounded = found.bounded || found.boot_nonce != "b";
             let (keeper, _) = keeper(Some(found));
@@ -334,11 +339,10 @@ fn any_sealed_record_of_the_lease_is_borne() {
             let _ = found.in_words();
         }
         Ok(())
-    });
+    })
 }
 
-#[test]
-fn any_listing_of_nft_is_the_gate_as_written_or_amiss() {
+pub fn any_listing_of_nft_is_the_gate_as_written_or_amiss() -> Trial {
     const PORT: u16 = 5432;
     let corpus = corpus::of("nft-list");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -347,7 +351,7 @@ fn any_listing_of_nft_is_the_gate_as_written_or_amiss() {
     assert_eq!(known.keys().copied().collect::<Vec<_>>(), [0, 123_456_789_012, u64::MAX]);
     // All but the deadline is the same in each: that is what is compared with what was written.
     assert!(genuine.iter().all(|(_, lasting)| lasting == &genuine[0].1));
-    Target::new("nft listings", corpus).run(|bytes| match nft::listed(&text(bytes), PORT) {
+    Target::new("nft-listings", corpus).judged_by(move |bytes| match nft::listed(&text(bytes), PORT) {
         Ok((deadline, lasting)) => {
             let is_open = deadline == u64::MAX;
             holds(!is_open || text(bytes).contains("18446744073709551615"), || "open by itself".to_owned())?;
@@ -358,17 +362,16 @@ fn any_listing_of_nft_is_the_gate_as_written_or_amiss() {
             holds(why.len() < 400, || format!("{} bytes of error", why.len()))?;
             printable(&why)
         }
-    });
+    })
 }
 
-#[test]
-fn any_answer_of_the_kernel_lists_sockets_of_the_port_or_ends() {
+pub fn any_answer_of_the_kernel_lists_sockets_of_the_port_or_ends() -> Trial {
     const PORT: u16 = 5433;
     let corpus = corpus::of("sock-diag");
     assert!(corpus.iter().all(|bytes| !sockets::peers_in(bytes, PORT).unwrap().is_empty()));
-    Target::new("kernel's sockets", corpus).cases(1000).run(|bytes| match sockets::peers_in(bytes, PORT) {
+    Target::new("kernels-sockets", corpus).cases(1000).judged_by(move |bytes| match sockets::peers_in(bytes, PORT) {
         // Each takes a message of its own.
         Ok(peers) => holds(peers.len() <= bytes.len() / 72, || format!("{} of {} bytes", peers.len(), bytes.len())),
         Err(why) => holds(why.raw_os_error().is_some(), || why.to_string()),
-    });
+    })
 }

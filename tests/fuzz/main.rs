@@ -26,7 +26,9 @@ mod runner;
 #[allow(dead_code, reason = "shared with the tests of the API")]
 mod standin;
 mod store;
+mod stream;
 #[path = "../storage/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of the storage")]
 mod support;
+mod targets;
 mod words;

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use openraft::entry::RaftEntry as _;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use watchdog::consensus::{Consensus, Node, Options, Reached, Retention};
+use watchdog::consensus::{Consensus, Node, Options, Reached, Retention, wire};
 use watchdog::domain::ids::NodeId;
 use watchdog::domain::observation::Report;
 use watchdog::proto::peer_client::PeerClient;
 use watchdog::proto::{Header, PeerRequest, SnapshotChunk};
 
 use crate::corpus;
-use crate::runner::{Target, holds, runtime};
+use crate::runner::{Target, Trial, holds, runtime};
 use crate::support::{identity, members, timing};
 
 /// The kinds of call; the first byte of an input says which it is for.
@@ -92,12 +93,11 @@ fn chunks(payload: &[u8]) -> Vec<SnapshotChunk> {
     vec![first, SnapshotChunk { header: None, begin: Vec::new(), data }]
 }
 
-#[test]
-fn any_call_of_a_peer_is_taken_or_refused_and_the_node_goes_on() {
+pub fn any_call_of_a_peer_is_taken_or_refused_and_the_node_goes_on() -> Trial {
     let runtime = runtime();
     let members = members(3);
-    let target = Target::new("peer messages", payloads()).cases(50);
-    Target { memory_max: 64 << 20, ..target }.run(|bytes| {
+    let target = Target::new("peer-messages", payloads()).cases(50);
+    Target { memory_max: 64 << 20, ..target }.judged_by(move |bytes| {
         let Some((kind, payload)) = bytes.split_first() else { return Ok(()) };
         let kind = CALLS[usize::from(*kind) % CALLS.len()];
         runtime.block_on(async {
@@ -116,5 +116,34 @@ fn any_call_of_a_peer_is_taken_or_refused_and_the_node_goes_on() {
             alive.map_err(|gone| format!("{kind}: the node is gone: {gone}"))?;
             node.consensus.shutdown().await.map_err(|e| e.to_string())
         })
-    });
+    })
+}
+
+/// The same payloads, read and checked without a node behind.
+pub fn any_payload_of_a_peer_is_sound_or_refused_by_field() -> Trial {
+    let peer = NodeId(2);
+    Target::new("peer-payloads", payloads()).cases(1000).judged_by(move |bytes| {
+        let Some((kind, payload)) = bytes.split_first() else { return Ok(()) };
+        let kind = CALLS[usize::from(*kind) % CALLS.len()];
+        let verdict = match kind {
+            "append" => wire::read_append(peer, payload).map(|request| {
+                let positions = request.entries.iter().map(|entry| entry.log_id().index);
+                let begins = request.prev_log_id.map_or(0, |before| before.index + 1);
+                assert!(positions.eq((begins..).take(request.entries.len())), "{request:?}");
+            }),
+            "vote" | "pre-vote" => wire::read_vote(peer, payload).map(drop),
+            "transfer-leader" => wire::read_transfer(peer, payload).map(drop),
+            "push-report" => wire::read_report(peer, payload).map(drop),
+            _ => {
+                let chunks = chunks(payload);
+                wire::read_begin(peer, &chunks[0].begin)
+                    .and_then(|(begin, _)| wire::check_data(&begin, &chunks[1].data))
+            }
+        };
+        let Err(refused) = verdict else { return Ok(()) };
+        let known = [Code::InvalidArgument, Code::OutOfRange, Code::DataLoss];
+        holds(known.contains(&refused.code()), || format!("{kind}: {refused}"))?;
+        let field = ["payload", "begin", "data"].iter().any(|field| refused.message().contains(field));
+        holds(field && refused.message().len() < 70_000, || format!("{kind}: {refused}"))
+    })
 }

@@ -11,17 +11,17 @@ use tokio::time::timeout;
 use watchdog::domain::observation::Measure;
 use watchdog::probe::{Endpoint, ProbeBuilder, ProbeSpec, ProbeSurroundings, Role};
 
-use crate::runner::{Target, holds, printable, runtime};
+use crate::runner::{Target, Trial, holds, printable, runtime};
 
 /// Between what answers one message of the client and what answers the next.
-const TURN: &[u8] = b"\n--turn--\n";
+pub const TURN: &[u8] = b"\n--turn--\n";
 
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = i32::try_from(body.len() + 4).unwrap().to_be_bytes();
     [&[tag], length.as_slice(), body].concat()
 }
 
-fn row(columns: &[(&str, Option<&str>)]) -> Vec<u8> {
+pub fn row(columns: &[(&str, Option<&str>)]) -> Vec<u8> {
     let count = i16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();
     let (mut head, mut data) = (count.clone(), count);
     for (name, value) in columns {
@@ -73,7 +73,7 @@ fn sessions() -> Vec<Vec<u8>> {
     vec![session(&look), session(&standby), message(b'E', refusal), session(&[])]
 }
 
-async fn server(session: Rc<RefCell<Vec<u8>>>) -> u16 {
+pub async fn server(session: Rc<RefCell<Vec<u8>>>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::task::spawn_local(async move {
@@ -94,8 +94,7 @@ async fn server(session: Rc<RefCell<Vec<u8>>>) -> u16 {
     port
 }
 
-#[test]
-fn any_answer_of_a_database_is_a_measure_or_a_failure() {
+pub fn any_answer_of_a_database_is_a_measure_or_a_failure() -> Trial {
     let (runtime, local) = (runtime(), LocalSet::new());
     let session = Rc::new(RefCell::new(Vec::new()));
     let port = local.block_on(&runtime, server(session.clone()));
@@ -107,9 +106,9 @@ fn any_answer_of_a_database_is_a_measure_or_a_failure() {
         ProbeSpec::Postgres { database: database.clone(), expect_role: Role::Any, canary: false },
         ProbeSpec::Replication { primary: database.clone(), standby: database },
     ];
-    let target = Target::new("PostgreSQL answers", sessions()).cases(100);
+    let target = Target::new("postgresql-answers", sessions()).cases(100);
     // An announced length is taken at its word before it is there; the system gives no memory that is not written.
-    Target { memory_max: usize::MAX, ..target }.run(|bytes| {
+    Target { memory_max: usize::MAX, ..target }.judged_by(move |bytes| {
         session.replace(bytes.to_vec());
         for spec in &specs {
             let looked = local.block_on(&runtime, async {
@@ -132,5 +131,5 @@ fn any_answer_of_a_database_is_a_measure_or_a_failure() {
             }
         }
         Ok(())
-    });
+    })
 }

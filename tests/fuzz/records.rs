@@ -9,7 +9,7 @@ use watchdog::guard::protocol::LatchMark;
 use watchdog::guard::records::{seal, unseal};
 use watchdog::guard::token_store::{self, GroupFiles, TokenRecord};
 
-use crate::runner::{Target, holds};
+use crate::runner::{Target, Trial, holds};
 
 fn entries() -> Vec<Entry> {
     let entry = |step: &str, event| Entry {
@@ -25,27 +25,27 @@ fn entries() -> Vec<Entry> {
     vec![entry("fence", Event::Started), entry("fence", Event::Done), entry("promote", Event::Unknown)]
 }
 
-#[test]
-fn any_bytes_in_a_ledger_are_its_entries_or_an_error_with_its_line() {
+pub fn any_bytes_in_a_ledger_are_its_entries_or_an_error_with_its_line() -> Trial {
     let written = entries();
     let whole: Vec<u8> = written.iter().flat_map(|entry| seal(entry).into_bytes()).collect();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.log");
-    Target::new("ledger", vec![whole]).run(|bytes| {
-        fs::write(&path, bytes).unwrap();
-        match ledger::load(&path) {
-            // Lines may be lost or repeated, which no checksum of a line tells; none may be another.
-            Ok(found) => holds(found.iter().all(|entry| written.contains(entry)), || format!("{found:?}")),
-            Err(why) => {
-                let why = why.to_string();
-                holds(why.contains("ledger.log is damaged: line "), || why)
+    Target::new("ledger", vec![whole])
+        .judged_by(move |bytes| {
+            fs::write(&path, bytes).unwrap();
+            match ledger::load(&path) {
+                // Lines may be lost or repeated, which no checksum of a line tells; none may be another.
+                Ok(found) => holds(found.iter().all(|entry| written.contains(entry)), || format!("{found:?}")),
+                Err(why) => {
+                    let why = why.to_string();
+                    holds(why.contains("ledger.log is damaged: line "), || why)
+                }
             }
-        }
-    });
+        })
+        .keeping(folder)
 }
 
-#[test]
-fn any_bytes_in_a_token_store_or_latch_are_what_was_written_or_damage() {
+pub fn any_bytes_in_a_token_store_or_latch_are_what_was_written_or_damage() -> Trial {
     let group = GroupName::from("aicamera");
     let token = Token { epoch: 1, n: 7 };
     let enrolled_at = UnixMs(1);
@@ -55,30 +55,31 @@ fn any_bytes_in_a_token_store_or_latch_are_what_was_written_or_damage() {
     let folder = tempfile::tempdir().unwrap();
     let files = GroupFiles::new(folder.path(), &group);
     fs::create_dir_all(files.dir()).unwrap();
-    Target::new("token store", vec![seal(&record).into_bytes(), seal(&set).into_bytes()]).run(|bytes| {
-        fs::write(files.token(), bytes).unwrap();
-        fs::write(files.latch(), bytes).unwrap();
-        match token_store::load(&files, &group) {
-            Ok(found) => holds(found == record, || format!("{found:?}"))?,
-            Err(why) => holds(why.to_string().contains("token"), || why.to_string())?,
-        }
-        match latch::load(&files) {
-            Ok(found) => holds(found == set, || format!("{found:?}")),
-            Err(why) => holds(why.to_string().contains("latch"), || why.to_string()),
-        }
-    });
+    Target::new("token-store", vec![seal(&record).into_bytes(), seal(&set).into_bytes()])
+        .judged_by(move |bytes| {
+            fs::write(files.token(), bytes).unwrap();
+            fs::write(files.latch(), bytes).unwrap();
+            match token_store::load(&files, &group) {
+                Ok(found) => holds(found == record, || format!("{found:?}"))?,
+                Err(why) => holds(why.to_string().contains("token"), || why.to_string())?,
+            }
+            match latch::load(&files) {
+                Ok(found) => holds(found == set, || format!("{found:?}")),
+                Err(why) => holds(why.to_string().contains("latch"), || why.to_string()),
+            }
+        })
+        .keeping(folder)
 }
 
 /// Even with a checksum that holds, an odd value is read strictly.
-#[test]
-fn any_sealed_json_is_a_record_or_told() {
+pub fn any_sealed_json_is_a_record_or_told() -> Trial {
     let json = |record: &Entry| serde_json::to_vec(record).unwrap();
-    Target::new("sealed records", entries().iter().map(json).collect()).run(|bytes| {
+    Target::new("sealed-records", entries().iter().map(json).collect()).judged_by(move |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return Ok(()) };
         let line = format!("{:08x} {text}", crc32c::crc32c(bytes));
         match unseal::<Entry>(&line) {
             Ok(entry) => holds(unseal::<Entry>(seal(&entry).trim_end()) == Ok(entry.clone()), || format!("{entry:?}")),
             Err(why) => holds(why.contains("known shape"), || why),
         }
-    });
+    })
 }

@@ -1,11 +1,13 @@
-//! Runs one property over mutated and random bytes. `FUZZ_CASES` raises the cases of each target, `FUZZ_SEED` repeats a run.
+//! Runs one property over mutated and random bytes, or over one input at a time for who chooses them by coverage
+//! (`libfuzzer`). `FUZZ_CASES` raises the cases of each target, `FUZZ_SEED` repeats a run.
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 
-use crate::meter;
 use crate::mutate::any_input;
+use crate::{corpus, meter};
 
 /// No case takes longer, however busy the machine is.
 const CASE_LIMIT: Duration = Duration::from_secs(20);
@@ -24,10 +26,21 @@ pub struct Target {
     pub catches: bool,
 }
 
+/// `Err` says what does not hold.
+type Property = Box<dyn Fn(&[u8]) -> Result<(), String>>;
+
+/// A target and what must hold there of any bytes, with everything it needs set up.
+pub struct Trial {
+    pub target: Target,
+    property: Property,
+    _kept: Box<dyn Any>,
+}
+
 impl Target {
-    /// With what suits a parser of small things.
-    pub fn new(name: &'static str, corpus: Vec<Vec<u8>>) -> Self {
+    /// With what suits a parser of small things. Its corpus: genuine inputs, and what guided runs found.
+    pub fn new(name: &'static str, mut corpus: Vec<Vec<u8>>) -> Self {
         assert!(!corpus.is_empty(), "{name}: no corpus");
+        corpus.extend(corpus::found(name));
         Self { name, corpus, cases: 400, memory_max: 16 << 20, catches: false }
     }
 
@@ -35,12 +48,24 @@ impl Target {
         Self { cases, ..self }
     }
 
-    /// Every genuine input first, as it is; then the mutated ones. The property's `Err` says what does not hold.
-    pub fn run(self, property: impl Fn(&[u8]) -> Result<(), String>) {
-        for genuine in &self.corpus {
-            self.judge(genuine, &property).unwrap_or_else(|why| panic!("{}: {why}\n{}", self.name, shown(genuine)));
+    pub fn judged_by(self, property: impl Fn(&[u8]) -> Result<(), String> + 'static) -> Trial {
+        Trial { target: self, property: Box::new(property), _kept: Box::new(()) }
+    }
+}
+
+impl Trial {
+    /// With something that must last as long: a folder, a server.
+    pub fn keeping(self, what: impl Any) -> Self {
+        Self { _kept: Box::new(what), ..self }
+    }
+
+    /// Everyday: the corpus first, as it is; then mutated.
+    pub fn run(self) {
+        let Target { name, corpus, cases: everyday, .. } = &self.target;
+        for input in corpus {
+            self.one(input);
         }
-        let (seed, cases) = (seed(), cases(self.cases));
+        let (seed, cases) = (seed(), cases(*everyday));
         // No files: what was found is kept as a test with a name.
         let config = Config {
             cases,
@@ -50,26 +75,31 @@ impl Target {
             ..Config::default()
         };
         let result = TestRunner::new(config)
-            .run(&any_input(self.corpus.clone()), |input| self.judge(&input.0, &property).map_err(TestCaseError::fail));
+            .run(&any_input(corpus.clone()), |input| self.judge(&input.0).map_err(TestCaseError::fail));
         match result {
-            Ok(()) => eprintln!("{}: {cases} cases, FUZZ_SEED={seed}", self.name),
+            Ok(()) => eprintln!("{name}: {cases} cases, FUZZ_SEED={seed}"),
             Err(TestError::Fail(why, input)) => {
-                panic!("{}: {why}\nFUZZ_SEED={seed} FUZZ_CASES={cases}\n{}", self.name, shown(&input.0))
+                panic!("{name}: {why}\nFUZZ_SEED={seed} FUZZ_CASES={cases}\n{}", shown(&input.0))
             }
-            Err(TestError::Abort(why)) => panic!("{}: {why}", self.name),
+            Err(TestError::Abort(why)) => panic!("{name}: {why}"),
         }
     }
 
-    fn judge(&self, input: &[u8], property: &impl Fn(&[u8]) -> Result<(), String>) -> Result<(), String> {
+    /// One input, whoever chose it. Panics where something does not hold.
+    pub fn one(&self, input: &[u8]) {
+        self.judge(input).unwrap_or_else(|why| panic!("{}: {why}\n{}", self.target.name, shown(input)));
+    }
+
+    fn judge(&self, input: &[u8]) -> Result<(), String> {
         meter::install();
         let started = Instant::now();
-        let (verdict, cost) = meter::measured(|| property(input));
+        let (verdict, cost) = meter::measured(|| (self.property)(input));
         verdict?;
-        if let Some(panic) = cost.panics.first().filter(|_| !self.catches) {
+        if let Some(panic) = cost.panics.first().filter(|_| !self.target.catches) {
             return Err(format!("somebody panicked: {panic}"));
         }
-        if cost.bytes > self.memory_max {
-            return Err(format!("it held {} bytes, more than {}", cost.bytes, self.memory_max));
+        if cost.bytes > self.target.memory_max {
+            return Err(format!("it held {} bytes, more than {}", cost.bytes, self.target.memory_max));
         }
         match started.elapsed() {
             took if took > CASE_LIMIT => Err(format!("it took {} ms", took.as_millis())),

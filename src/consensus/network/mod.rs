@@ -3,7 +3,7 @@
 mod client;
 mod peers;
 mod server;
-mod wire;
+pub mod wire;
 
 pub use peers::{Dial, Line, LineError, PeerError, Pong};
 pub use server::PeerService;

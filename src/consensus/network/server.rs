@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use openraft::raft::AppendEntriesResponse;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::wire::{self, SnapshotBegin};
+use super::wire;
 use crate::consensus::handle::{has_quorum, stop_reason};
 use crate::consensus::store::{Contradiction, Store, StoreError};
-use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES, Raft, Snapshot, TypeConfig};
+use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, Raft, Snapshot};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
 use crate::proto::peer_server::{Peer, PeerServer};
@@ -123,9 +123,7 @@ fn stopped(error: &impl std::fmt::Display) -> Status {
 impl Peer for PeerService {
     async fn append(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
         let (from, message) = self.check(request).await?;
-        let request: AppendEntriesRequest<TypeConfig> = wire::decode(&message.payload)?;
-        wire::check_vote(from, &request.vote)?;
-        wire::check_append(&request)?;
+        let request = wire::read_append(from, &message.payload)?;
         let answer = self.raft.append_entries(request).await.map_err(|error| stopped(&error))?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.contact.heard(message.quorum_age_ms.map(Duration::from_millis));
@@ -135,15 +133,13 @@ impl Peer for PeerService {
 
     async fn vote(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
         let (from, message) = self.check(request).await?;
-        let request: VoteRequest<TypeConfig> = wire::decode(&message.payload)?;
-        wire::check_vote(from, &request.vote)?;
+        let request = wire::read_vote(from, &message.payload)?;
         self.reply(&self.raft.vote(request).await.map_err(|error| stopped(&error))?)
     }
 
     async fn pre_vote(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
         let (from, message) = self.check(request).await?;
-        let request: VoteRequest<TypeConfig> = wire::decode(&message.payload)?;
-        wire::check_vote(from, &request.vote)?;
+        let request = wire::read_vote(from, &message.payload)?;
         self.reply(&self.raft.pre_vote(request).await.map_err(|error| stopped(&error))?)
     }
 
@@ -151,16 +147,7 @@ impl Peer for PeerService {
         let mut chunks = request.into_inner();
         let first = next(&mut chunks).await?.ok_or_else(|| Status::invalid_argument("begin: missing"))?;
         let from = self.caller(first.header).await?;
-        let begin: SnapshotBegin = wire::decode(&first.begin)?;
-        wire::check_vote(from, &begin.vote)?;
-        let expected =
-            usize::try_from(begin.bytes).ok().filter(|bytes| *bytes <= MAX_SNAPSHOT_BYTES).ok_or_else(|| {
-                Status::out_of_range(format!("begin.bytes: {} is more than {MAX_SNAPSHOT_BYTES}", begin.bytes))
-            })?;
-        // openraft panics on a snapshot from beyond its leader's term.
-        if begin.meta.last_log_id.is_some_and(|last| last.committed_leader_id().term > begin.vote.leader_id.term) {
-            return Err(Status::invalid_argument("begin.meta: the snapshot is of a later term than its leader"));
-        }
+        let (begin, expected) = wire::read_begin(from, &first.begin)?;
         let mut data = Vec::new();
         while let Some(chunk) = next(&mut chunks).await? {
             if data.len() + chunk.data.len() > expected {
@@ -168,12 +155,7 @@ impl Peer for PeerService {
             }
             data.extend_from_slice(&chunk.data);
         }
-        if data.len() != expected || crc32c::crc32c(&data) != begin.crc32c {
-            let text = format!("data: {} of {expected} bytes, or other ones than were sent", data.len());
-            return Err(Status::data_loss(text));
-        }
-        // Judged here: a state that cannot be read would stop the state machine.
-        let _: crate::domain::state::ClusterState = wire::decode(&data)?;
+        wire::check_data(&begin, &data)?;
         let snapshot = Snapshot { meta: begin.meta, snapshot: data };
         let answer = self.raft.install_full_snapshot(begin.vote, snapshot).await.map_err(|error| stopped(&error))?;
         self.reply(&answer)
@@ -181,18 +163,14 @@ impl Peer for PeerService {
 
     async fn transfer_leader(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
         let (from, message) = self.check(request).await?;
-        let request: TransferLeaderRequest<TypeConfig> = wire::decode(&message.payload)?;
-        wire::check_vote(from, request.from_leader())?;
+        let request = wire::read_transfer(from, &message.payload)?;
         let answer = self.raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?;
         self.reply(&answer)
     }
 
     async fn push_report(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
         let (from, message) = self.check(request).await?;
-        let report: Report = wire::decode(&message.payload)?;
-        if report.node != from {
-            return Err(Status::invalid_argument(format!("payload.node: node {from} reports as node {}", report.node)));
-        }
+        let report = wire::read_report(from, &message.payload)?;
         self.reports.try_send(report).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Status::resource_exhausted("too many reports wait to be taken"),
             mpsc::error::TrySendError::Closed(_) => Status::unavailable("nobody takes reports here any more"),

@@ -1,14 +1,16 @@
-//! What goes between nodes: who speaks to whom, and how payloads are written.
+//! What goes between nodes: who speaks to whom, how payloads are written, and what is wrong with one before anything acts on it.
 
 use openraft::entry::RaftEntry;
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
 use crate::consensus::store::{Reached, Store};
-use crate::consensus::types::{Identity, SnapshotMeta, TypeConfig, Vote};
+use crate::consensus::types::{Identity, MAX_SNAPSHOT_BYTES, SnapshotMeta, TypeConfig, Vote};
 use crate::domain::ids::NodeId;
+use crate::domain::observation::Report;
+use crate::domain::state::ClusterState;
 use crate::proto::{self, Header};
 
 /// The data of one message of a snapshot.
@@ -21,7 +23,7 @@ const START_BYTES: usize = 64;
 
 /// What precedes a snapshot's data.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SnapshotBegin {
+pub struct SnapshotBegin {
     pub(super) vote: Vote,
     pub(super) meta: SnapshotMeta,
     pub(super) bytes: u64,
@@ -187,6 +189,78 @@ pub(super) fn check_append(request: &AppendEntriesRequest<TypeConfig>) -> Result
         }
     }
     Ok(())
+}
+
+/// Entries of the leader `from`.
+///
+/// # Errors
+/// They are none, or not such as a leader sends; the field is named.
+pub fn read_append(from: NodeId, payload: &[u8]) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+    let request: AppendEntriesRequest<TypeConfig> = decode(payload)?;
+    check_vote(from, &request.vote)?;
+    check_append(&request)?;
+    Ok(request)
+}
+
+/// What the candidate `from` asks, of a vote or of what a vote would be.
+///
+/// # Errors
+/// As [`read_append`].
+pub fn read_vote(from: NodeId, payload: &[u8]) -> Result<VoteRequest<TypeConfig>, Status> {
+    let request: VoteRequest<TypeConfig> = decode(payload)?;
+    check_vote(from, &request.vote)?;
+    Ok(request)
+}
+
+/// The word of the leader `from` that another shall lead.
+///
+/// # Errors
+/// As [`read_append`].
+pub fn read_transfer(from: NodeId, payload: &[u8]) -> Result<TransferLeaderRequest<TypeConfig>, Status> {
+    let request: TransferLeaderRequest<TypeConfig> = decode(payload)?;
+    check_vote(from, request.from_leader())?;
+    Ok(request)
+}
+
+/// What node `from` has observed.
+///
+/// # Errors
+/// As [`read_append`].
+pub fn read_report(from: NodeId, payload: &[u8]) -> Result<Report, Status> {
+    let report: Report = decode(payload)?;
+    if report.node != from {
+        return Err(Status::invalid_argument(format!("payload.node: node {from} reports as node {}", report.node)));
+    }
+    Ok(report)
+}
+
+/// What the leader `from` says of the snapshot that follows, and how many bytes it has.
+///
+/// # Errors
+/// As [`read_append`].
+pub fn read_begin(from: NodeId, payload: &[u8]) -> Result<(SnapshotBegin, usize), Status> {
+    let begin: SnapshotBegin = decode(payload)?;
+    check_vote(from, &begin.vote)?;
+    let bytes = usize::try_from(begin.bytes).ok().filter(|bytes| *bytes <= MAX_SNAPSHOT_BYTES).ok_or_else(|| {
+        Status::out_of_range(format!("begin.bytes: {} is more than {MAX_SNAPSHOT_BYTES}", begin.bytes))
+    })?;
+    // openraft panics on a snapshot from beyond its leader's term.
+    if begin.meta.last_log_id.is_some_and(|last| last.committed_leader_id().term > begin.vote.leader_id.term) {
+        return Err(Status::invalid_argument("begin.meta: the snapshot is of a later term than its leader"));
+    }
+    Ok((begin, bytes))
+}
+
+/// Whether a snapshot's data is what was announced, and a state: one that cannot be read would stop the state machine.
+///
+/// # Errors
+/// It is other bytes, or no state.
+pub fn check_data(begin: &SnapshotBegin, data: &[u8]) -> Result<(), Status> {
+    if data.len() as u64 != begin.bytes || crc32c::crc32c(data) != begin.crc32c {
+        let text = format!("data: {} of {} bytes, or other ones than were sent", data.len(), begin.bytes);
+        return Err(Status::data_loss(text));
+    }
+    decode::<ClusterState>(data).map(drop)
 }
 
 /// A payload as JSON.
