@@ -14,7 +14,7 @@ use watchdog::proto::peer_client::PeerClient;
 use watchdog::proto::{Header, PeerRequest, SnapshotChunk};
 
 use crate::corpus;
-use crate::runner::{Target, Trial, holds, runtime};
+use crate::runner::{Target, Trial, holds, printable, runtime};
 use crate::support::{identity, members, timing};
 
 /// The kinds of call; the first byte of an input says which it is for.
@@ -110,7 +110,8 @@ pub fn any_call_of_a_peer_is_taken_or_refused_and_the_node_goes_on() -> Trial {
                 holds(known.contains(&refused.code()), || format!("{kind}: {refused}"))?;
                 let field =
                     ["payload", "begin", "data", "header", "too many"].iter().any(|f| refused.message().contains(f));
-                holds(field && refused.message().len() < 70_000, || format!("{kind}: {refused}"))?;
+                holds(field && refused.message().len() < 1500, || format!("{kind}: {refused}"))?;
+                printable(refused.message())?;
             }
             let alive = node.client.ping(request(b"")).await;
             alive.map_err(|gone| format!("{kind}: the node is gone: {gone}"))?;
@@ -144,6 +145,22 @@ pub fn any_payload_of_a_peer_is_sound_or_refused_by_field() -> Trial {
         let known = [Code::InvalidArgument, Code::OutOfRange, Code::DataLoss];
         holds(known.contains(&refused.code()), || format!("{kind}: {refused}"))?;
         let field = ["payload", "begin", "data"].iter().any(|field| refused.message().contains(field));
-        holds(field && refused.message().len() < 70_000, || format!("{kind}: {refused}"))
+        holds(field && refused.message().len() < 1500, || format!("{kind}: {refused}"))?;
+        printable(refused.message())
     })
+}
+
+#[test]
+fn what_a_payload_says_is_repeated_short_and_without_control_characters() {
+    let long = format!(r#"{{"vote":{{"leader_id":3}},"\u001b[2J{}":null}}"#, "x".repeat(100_000));
+    let odd = format!(
+        r#"{{"vote":{{"leader_id":{{"term":2,"voted_for":2}},"committed":true}},"prev_log_id":null,"leader_commit":null,
+        "entries":[{{"log_id":{{"leader_id":2,"index":0}},"payload":{{"\u001b[2J{}":1}}}}]}}"#,
+        "x".repeat(100_000)
+    );
+    for payload in [long, odd] {
+        let refused = wire::read_append(NodeId(2), payload.as_bytes()).unwrap_err();
+        assert!(refused.message().len() < 1500, "{} bytes", refused.message().len());
+        printable(refused.message()).unwrap();
+    }
 }

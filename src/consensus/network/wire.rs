@@ -21,6 +21,9 @@ const MOST_REACHED: usize = 128;
 /// The name of a start is no longer.
 const START_BYTES: usize = 64;
 
+/// Of an error's words about a payload, characters.
+const WORDS_CHARS_MAX: usize = 300;
+
 /// What precedes a snapshot's data.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SnapshotBegin {
@@ -268,10 +271,14 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Status> {
     serde_json::to_vec(value).map_err(|error| Status::internal(format!("payload: cannot be written as JSON: {error}")))
 }
 
-/// A payload from JSON.
+/// A payload from JSON. An error repeats words of it, into the answer and the caller's log: they are cut, and without
+/// control characters.
 pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(payload)
-        .map_err(|error| Status::invalid_argument(format!("payload: not understood by this version: {error}")))
+    serde_json::from_slice(payload).map_err(|error| {
+        let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        let words: String = error.to_string().chars().map(shown).take(WORDS_CHARS_MAX).collect();
+        Status::invalid_argument(format!("payload: not understood by this version: {words}"))
+    })
 }
 
 #[cfg(test)]
