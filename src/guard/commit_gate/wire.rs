@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 
 use super::flow::Lsn;
 use crate::guard::host;
+use crate::guard::ledger::cut;
 
 /// No message of the server's is longer, bytes: log comes in pieces of 16 blocks, and no block is above 32 KiB.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -175,7 +176,9 @@ impl Session {
     }
 
     fn format(&self, what: impl ToString) -> WireError {
-        WireError::Format { to: self.to.clone(), what: what.to_string() }
+        // The library's words quote what came, which may be anything.
+        let what: String = what.to_string().chars().flat_map(char::escape_debug).collect();
+        WireError::Format { to: self.to.clone(), what: cut(&what, WORDS_BYTES_MAX).to_owned() }
     }
 
     /// Waits until there may be something to read.
@@ -399,7 +402,7 @@ fn refused(what: &'static str, mut fields: ErrorFields<'_>) -> WireError {
     }
     let printable = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     let (code, words) = (printable(&code), printable(&words));
-    let (code, words) = (crate::guard::ledger::cut(&code, 10), crate::guard::ledger::cut(&words, WORDS_BYTES_MAX));
+    let (code, words) = (cut(&code, 10), cut(&words, WORDS_BYTES_MAX));
     let next = match code {
         "42501" => "; give the role the attribute REPLICATION",
         "28000" if words.contains("pg_hba.conf") => "; add a line for database \"replication\" to pg_hba.conf",
