@@ -110,7 +110,10 @@ pub fn any_answer_to_a_page_is_delivery_retry_or_refusal() -> Trial {
                 holds(!told, || reason.clone())?;
                 holds(reason.contains("127.0.0.1") && reason.len() < 5000, || reason.clone())?;
                 // A secret that is no text must not turn every answer into marks of what was taken out.
-                holds(reason.matches("[redacted]").count() <= 10, || reason.clone())?;
+                let said = String::from_utf8_lossy(bytes);
+                let named: usize =
+                    ["R0UT1NGKEY", "/hook/S3CRETPATH"].iter().map(|word| said.matches(word).count()).sum();
+                holds(reason.matches("[redacted]").count() <= named + 2, || reason.clone())?;
                 printable(&reason)?;
             }
             Ok(())

@@ -117,7 +117,9 @@ impl TokenRecord {
         let record = Self {
             cluster: ClusterName::from(value("cluster")?),
             group: GroupName::from(value("group")?),
-            token: value("token")?.parse().map_err(|e: crate::domain::ids::TokenParseError| foreign(&e.to_string()))?,
+            token: value("token")?
+                .parse()
+                .map_err(|e: crate::domain::ids::TokenParseError| foreign(&shortened(&e.to_string())))?,
             run: RunId::from(value("run")?),
         };
         match parts.next() {
