@@ -8,6 +8,7 @@
 //! * [`guard`]: the program on each host that is acted upon.
 //! * [`coordinator`]: the leader's loop: decide, commit, act, read back, commit.
 //! * [`proto`]: the wire. [`api`]: the admin service. [`cli`]: what `watchdogctl` prints.
+//! * [`tls`]: certificates, and the connections they prove.
 //! * [`server`]: one node, put together.
 
 pub mod actuator;
@@ -24,3 +25,4 @@ pub mod probe;
 pub mod proto;
 pub mod resolve;
 pub mod server;
+pub mod tls;

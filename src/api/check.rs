@@ -5,7 +5,8 @@ use tonic::Status;
 
 use super::refuse::invalid;
 use crate::domain::command::RunOrder;
-use crate::domain::ids::{GroupName, Principal, RegionName, RequestId, RunId, StepId, Token, UnixMs};
+use crate::domain::identity::Caller;
+use crate::domain::ids::{ClusterName, GroupName, Principal, RegionName, RequestId, RunId, StepId, Token, UnixMs};
 use crate::proto::{FailoverRequest, Order, OrderRunRequest, PauseRequest, WriteContext};
 
 const REASON_CHARS: usize = 500;
@@ -20,17 +21,18 @@ pub(super) struct Asked {
     pub(super) reason: String,
 }
 
-/// The context of a write.
-pub(super) fn context(context: Option<&WriteContext>) -> Result<Asked, Status> {
+/// The context of a write. Who asks is what the caller proved; what the message says counts only where nobody could prove
+/// anything.
+pub(super) fn context(context: Option<&WriteContext>, caller: &Caller, cluster: &ClusterName) -> Result<Asked, Status> {
     let context = context.ok_or_else(|| invalid("context", "missing; a write carries request_id, by and reason"))?;
     let id_length = 8..=64;
     if !id_length.contains(&context.request_id.len()) || !context.request_id.bytes().all(is_id_byte) {
         return Err(invalid("context.request_id", "must be 8 to 64 of A-Z a-z 0-9 . _ -, best a UUIDv7"));
     }
-    let by_ok = context.by.bytes().all(|b| is_id_byte(b) || b == b'@');
-    if !(1..=64).contains(&context.by.len()) || !by_ok {
-        return Err(invalid("context.by", "must be who asks, 1 to 64 of A-Z a-z 0-9 . _ @ -"));
-    }
+    let by = match caller {
+        Caller::Proven { identity, .. } => identity.principal(cluster),
+        Caller::Unproven => said_by(context)?,
+    };
     let reason = context.reason.trim();
     if reason.is_empty() {
         return Err(invalid("context.reason", "empty; say why, it goes into the audit"));
@@ -41,11 +43,15 @@ pub(super) fn context(context: Option<&WriteContext>) -> Result<Asked, Status> {
     if reason.chars().any(char::is_control) {
         return Err(invalid("context.reason", "must be one line without control characters"));
     }
-    Ok(Asked {
-        request_id: RequestId(context.request_id.clone()),
-        by: Principal(format!("operator:{}", context.by)),
-        reason: reason.to_owned(),
-    })
+    Ok(Asked { request_id: RequestId(context.request_id.clone()), by, reason: reason.to_owned() })
+}
+
+fn said_by(context: &WriteContext) -> Result<Principal, Status> {
+    let by_ok = context.by.bytes().all(|b| is_id_byte(b) || b == b'@');
+    if !(1..=64).contains(&context.by.len()) || !by_ok {
+        return Err(invalid("context.by", "must be who asks, 1 to 64 of A-Z a-z 0-9 . _ @ -"));
+    }
+    Ok(Principal(format!("operator:{}", context.by)))
 }
 
 fn is_id_byte(b: u8) -> bool {
@@ -120,6 +126,18 @@ pub(super) fn failover(ask: &FailoverRequest) -> Result<(GroupName, RegionName, 
         ));
     }
     Ok((group, to, assert_fence))
+}
+
+/// The order's word in the table of roles.
+pub(super) fn order_word(order: Order) -> &'static str {
+    match order {
+        Order::Unspecified => "",
+        Order::Retry => "retry",
+        Order::Skip => "skip",
+        Order::Abort => "abort",
+        Order::AssertFence => "assert_fence",
+        Order::AcceptLoss => "accept_loss",
+    }
 }
 
 /// The order, and whether it must be confirmed by the group's name.

@@ -7,10 +7,15 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
+use super::access::carry_identity;
 use super::backend::{Leader, NodeStanding};
 use super::refuse::{NO_LEADER, NO_QUORUM, is_certain, not_now, nothing_done, outcome_unknown};
 use super::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
+use crate::domain::identity::Caller;
+use crate::domain::ids::ClusterName;
 use crate::proto::admin_client::AdminClient;
+use crate::tls::dial::why;
+use crate::tls::{Dialer, Expect};
 
 /// Header of a forwarded call: the node that forwarded it.
 pub(super) const FORWARDED_BY: &str = "watchdog-forwarded-by";
@@ -52,8 +57,14 @@ fn no_leader(standing: &NodeStanding) -> Status {
 }
 
 /// A client of the leader's admin service. An error here means that nothing was sent.
-pub(super) async fn connect(leader: &Leader, timeout: Duration) -> Result<AdminClient<Channel>, Status> {
-    let unreachable = |error: &dyn std::fmt::Display| {
+pub(super) async fn connect(
+    dialer: &Dialer,
+    cluster: &ClusterName,
+    leader: &Leader,
+    timeout: Duration,
+) -> Result<AdminClient<Channel>, Status> {
+    let unreachable = |error: &(dyn std::error::Error + 'static)| {
+        let error = why(error);
         let Leader { name, address, .. } = leader;
         nothing_done(format!(
             "the leader {name} at {address} cannot be reached from here ({error}); nothing was changed: ask again"
@@ -61,17 +72,19 @@ pub(super) async fn connect(leader: &Leader, timeout: Duration) -> Result<AdminC
     };
     let endpoint = Endpoint::from_shared(format!("http://{}", leader.address)).map_err(|error| unreachable(&error))?;
     let endpoint = endpoint.connect_timeout(Duration::from_millis(CONNECT_MS).min(timeout)).timeout(timeout);
-    let channel = endpoint.connect().await.map_err(|error| unreachable(&error))?;
+    let connector = dialer.to(Expect::node(Some(cluster), Some(&leader.name)));
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| unreachable(&error))?;
     Ok(AdminClient::new(channel)
         .max_decoding_message_size(MAX_ANSWER_BYTES)
         .max_encoding_message_size(MAX_REQUEST_BYTES))
 }
 
-/// The message with the header that marks it as forwarded.
-pub(super) fn carried<T>(message: T, standing: &NodeStanding) -> Request<T> {
+/// The message with the headers that mark it as forwarded, and say for whom.
+pub(super) fn carried<T>(message: T, standing: &NodeStanding, caller: &Caller) -> Request<T> {
     let mut request = Request::new(message);
     let by = AsciiMetadataValue::try_from(standing.name.as_str()).unwrap_or(AsciiMetadataValue::from_static("a-node"));
     request.metadata_mut().insert(FORWARDED_BY, by);
+    carry_identity(request.metadata_mut(), caller);
     request
 }
 

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tonic::transport::Endpoint;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
+use super::access::caller;
 use super::backend::{AdminBackend, Leader};
-use super::refuse::{invalid, nothing_done, signed};
+use super::refuse::{FORBIDDEN, invalid, nothing_done, refused_caller, signed};
+use crate::domain::identity::Caller;
 use crate::domain::ids::{ClusterName, HostName, Token};
 use crate::domain::lease::{GateSeen, HoldTold, LeaseRequest};
 use crate::proto::lease_client::LeaseClient;
 use crate::proto::lease_server::Lease;
 use crate::proto::{GateState, HoldGround, LeaseWord, RenewReply, RenewRequest};
+use crate::tls::dial::why;
+use crate::tls::{Dialer, Expect};
 
 /// A request carried to the leader waits no longer: the guard asks again anyway.
 const FORWARD: Duration = Duration::from_millis(800);
@@ -65,24 +69,26 @@ pub struct Told {
 /// The service over one node.
 pub struct LeaseService {
     backend: Arc<dyn AdminBackend>,
+    dialer: Dialer,
     desk: Arc<dyn LeaseDesk>,
 }
 
 impl LeaseService {
-    /// `backend` says who leads.
-    pub fn new(backend: Arc<dyn AdminBackend>, desk: Arc<dyn LeaseDesk>) -> Self {
-        Self { backend, desk }
+    /// `backend` says who leads, `dialer` reaches it.
+    pub fn new(backend: Arc<dyn AdminBackend>, dialer: Dialer, desk: Arc<dyn LeaseDesk>) -> Self {
+        Self { backend, dialer, desk }
     }
 
-    async fn answer(&self, request: RenewRequest) -> Result<RenewReply, Status> {
+    async fn answer(&self, request: RenewRequest, caller: &Caller) -> Result<RenewReply, Status> {
         let asked = check(&request, self.desk.cluster())?;
+        is_of(&request, caller)?;
         let standing = self.backend.standing().borrow().clone();
         if standing.is_leader() {
             let word = self.desk.renew(asked, request.challenge, told(&request)).await.map_err(nothing_done)?;
             return Ok(reply(request.nonce, word));
         }
         match standing.leader {
-            Some(leader) if !request.forwarded => carry(&leader, request).await,
+            Some(leader) if !request.forwarded => carry(&self.dialer, &self.desk.cluster().0, &leader, request).await,
             Some(_) => Err(nothing_done(format!("{} does not lead", standing.name))),
             None => Err(nothing_done(format!("{} knows no leader ({})", standing.name, standing.note))),
         }
@@ -93,8 +99,27 @@ impl LeaseService {
 impl Lease for LeaseService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         let name = self.backend.standing().borrow().name.clone();
-        self.answer(request.into_inner()).await.map(Response::new).map_err(|status| signed(status, name.as_str()))
+        let answered = match caller(&request) {
+            Ok(caller) => self.answer(request.into_inner(), &caller).await,
+            Err(status) => Err(status),
+        };
+        answered.map(Response::new).map_err(|status| signed(status, name.as_str()))
     }
+}
+
+/// A guard asks for its own host only; a node carries what it judged so itself.
+fn is_of(request: &RenewRequest, caller: &Caller) -> Result<(), Status> {
+    let Caller::Proven { identity, held } = caller else { return Ok(()) };
+    let own = held.guard.as_ref().is_some_and(|host| host.as_str() == request.host);
+    if own || (held.node.is_some() && request.forwarded) {
+        return Ok(());
+    }
+    let why = format!(
+        "host: {identity} ({}) may not ask for the lease of {}; give each guard the certificate of its own host",
+        held.in_words(),
+        request.host
+    );
+    Err(refused_caller(Code::PermissionDenied, FORBIDDEN, why))
 }
 
 fn check(request: &RenewRequest, (cluster, epoch): (ClusterName, u64)) -> Result<LeaseRequest, Status> {
@@ -174,12 +199,20 @@ fn reply(nonce: u64, word: Word) -> RenewReply {
     }
 }
 
-async fn carry(leader: &Leader, request: RenewRequest) -> Result<RenewReply, Status> {
-    let lost = |error: &dyn std::fmt::Display| {
+async fn carry(
+    dialer: &Dialer,
+    cluster: &ClusterName,
+    leader: &Leader,
+    request: RenewRequest,
+) -> Result<RenewReply, Status> {
+    let lost = |error: &(dyn std::error::Error + 'static)| {
+        let error = why(error);
         nothing_done(format!("the leader {} at {} did not answer: {error}", leader.name, leader.address))
     };
     let endpoint = Endpoint::from_shared(format!("http://{}", leader.address)).map_err(|error| lost(&error))?;
-    let channel = endpoint.connect_timeout(FORWARD).timeout(FORWARD).connect().await.map_err(|error| lost(&error))?;
+    let endpoint = endpoint.connect_timeout(FORWARD).timeout(FORWARD);
+    let connector = dialer.to(Expect::node(Some(cluster), Some(&leader.name)));
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| lost(&error))?;
     let mut client = LeaseClient::new(channel);
     Ok(client.renew(RenewRequest { forwarded: true, ..request }).await?.into_inner())
 }

@@ -2,8 +2,9 @@
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
 //! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes),
-//! [`refuse`] (errors as gRPC codes) and [`health`]. [`lease`] is the service that primaries' guards ask.
+//! [`refuse`] (errors as gRPC codes) and [`health`]. [`access`] says who may call what; [`lease`] is the service that primaries' guards ask.
 
+pub mod access;
 pub mod backend;
 mod check;
 mod follow;
@@ -22,6 +23,7 @@ use tonic::service::Routes;
 
 use crate::proto::DESCRIPTORS;
 use crate::proto::admin_server::AdminServer;
+use crate::tls::Dialer;
 use backend::AdminBackend;
 use service::AdminService;
 
@@ -34,13 +36,19 @@ pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// Admin, health and reflection, to be served on a node's gRPC listener beside the peers' service.
 ///
 /// The health of `""` and of `watchdog.v1.Admin` is kept up to date until `shutdown`, which also ends every open stream.
-pub fn routes(backend: Arc<dyn AdminBackend>, shutdown: CancellationToken) -> Result<Routes, ReflectionError> {
+///
+/// Every call must have passed the [`access::AccessLayer`]; `dialer` reaches the leader.
+pub fn routes(
+    backend: Arc<dyn AdminBackend>,
+    dialer: Dialer,
+    shutdown: CancellationToken,
+) -> Result<Routes, ReflectionError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()
         .map_err(|error| ReflectionError(error.to_string()))?;
     let health = health::serve(Arc::clone(&backend), shutdown.clone());
-    let admin = AdminServer::new(AdminService::new(backend, shutdown))
+    let admin = AdminServer::new(AdminService::new(backend, dialer, shutdown))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_ANSWER_BYTES);
     Ok(Routes::new(admin).add_service(health).add_service(reflection))

@@ -15,6 +15,12 @@ pub const NO_QUORUM: &str = "no_quorum";
 /// The word of [`REJECTION`] where there is a majority and no leader yet.
 pub const NO_LEADER: &str = "no_leader";
 
+/// The word of [`REJECTION`] where the caller proved nothing.
+pub const UNPROVEN: &str = "unauthenticated";
+
+/// The word of [`REJECTION`] where the caller lacks the role.
+pub const FORBIDDEN: &str = "permission_denied";
+
 /// Trailer: the node that answered. An error without it came from the transport, not from a node's service.
 pub const NODE: &str = "watchdog-node";
 
@@ -63,6 +69,13 @@ pub fn failed(error: ProposeError) -> Status {
 pub fn nothing_done(why: impl Into<String>) -> Status {
     let mut status = Status::unavailable(why);
     status.metadata_mut().insert(OUTCOME, AsciiMetadataValue::from_static("none"));
+    status
+}
+
+/// The caller may not do this: certainly nothing was changed. [`UNPROVEN`] or [`FORBIDDEN`].
+pub fn refused_caller(code: Code, word: &'static str, why: impl Into<String>) -> Status {
+    let mut status = Status::new(code, why);
+    status.metadata_mut().insert(REJECTION, AsciiMetadataValue::from_static(word));
     status
 }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use super::backend::{AdminBackend, NodeStanding, OpenFailover};
+use super::access::{self, FAILOVER, ORDER_RUN};
+use super::backend::{AdminBackend, Leader, NodeStanding, OpenFailover};
 use super::check::{self, Asked};
 use super::follow::follow;
 use super::forward::{self, FORWARDED_BY, Place};
@@ -18,10 +20,13 @@ use super::show::{self, NoSuchRun};
 use super::status;
 use crate::clock::unix_now;
 use crate::domain::command::{Applied, Change, Command};
+use crate::domain::identity::Caller;
 use crate::domain::ids::{GroupName, RegionName, RequestId};
 use crate::domain::run::Run;
 use crate::domain::state::ClusterState;
+use crate::proto::admin_client::AdminClient;
 use crate::proto::{self, admin_server::Admin};
+use crate::tls::Dialer;
 
 /// How long a forwarded write may take.
 const FORWARD: Duration = Duration::from_secs(8);
@@ -35,14 +40,15 @@ const FOLLOWERS_MAX: usize = 64;
 /// The service over one node.
 pub struct AdminService {
     backend: Arc<dyn AdminBackend>,
+    dialer: Dialer,
     followers: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 impl AdminService {
-    /// Streams end when `shutdown` is cancelled.
-    pub fn new(backend: Arc<dyn AdminBackend>, shutdown: CancellationToken) -> Self {
-        Self { backend, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)), shutdown }
+    /// `dialer` reaches the leader. Streams end when `shutdown` is cancelled.
+    pub fn new(backend: Arc<dyn AdminBackend>, dialer: Dialer, shutdown: CancellationToken) -> Self {
+        Self { backend, dialer, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)), shutdown }
     }
 
     fn standing(&self) -> NodeStanding {
@@ -55,6 +61,14 @@ impl AdminService {
 
     fn standing_of(&self, state: &ClusterState) -> Option<proto::Standing> {
         Some(status::standing(&self.standing(), state))
+    }
+
+    fn asked(&self, context: Option<&proto::WriteContext>, caller: &Caller) -> Result<Asked, Status> {
+        check::context(context, caller, &self.backend.policy().cluster)
+    }
+
+    async fn reach(&self, leader: &Leader, limit: Duration) -> Result<AdminClient<Channel>, Status> {
+        forward::connect(&self.dialer, &self.backend.policy().cluster, leader, limit).await
     }
 
     /// Signs refusals with the node's name and leaves a line in the node's own log for each (P10).
@@ -90,13 +104,13 @@ impl AdminService {
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let standing = self.standing();
+        let (standing, caller) = (self.standing(), access::caller(&request)?);
         let forwarded = request.metadata().get(FORWARDED_BY).is_some();
         let ask = request.into_inner();
         let only = check::group_or_all(&ask.group)?;
         if let (false, false, false, Some(leader)) = (ask.local, forwarded, standing.is_leader(), &standing.leader)
-            && let Ok(mut client) = forward::connect(leader, FORWARD_STATUS).await
-            && let Ok(answer) = client.get_status(forward::carried(ask, &standing)).await
+            && let Ok(mut client) = self.reach(leader, FORWARD_STATUS).await
+            && let Ok(answer) = client.get_status(forward::carried(ask, &standing, &caller)).await
         {
             return Ok(answer);
         }
@@ -107,12 +121,13 @@ impl AdminService {
     }
 
     async fn pause(&self, request: Request<proto::PauseRequest>) -> Result<Response<proto::PauseResponse>, Status> {
-        let asked = check::context(request.get_ref().context.as_ref())?;
+        let caller = access::caller(&request)?;
+        let asked = self.asked(request.get_ref().context.as_ref(), &caller)?;
         let group = check::group(&request.get_ref().group)?;
         let standing = self.standing();
         if let Place::Leader(leader) = forward::place(&standing, &request)? {
-            let mut client = forward::connect(&leader, FORWARD).await?;
-            let answer = client.pause(forward::carried(request.into_inner(), &standing)).await;
+            let mut client = self.reach(&leader, FORWARD).await?;
+            let answer = client.pause(forward::carried(request.into_inner(), &standing, &caller)).await;
             return forward::came_back(&leader, answer);
         }
         let until = check::pause_until(request.get_ref(), unix_now())?;
@@ -125,12 +140,13 @@ impl AdminService {
     }
 
     async fn resume(&self, request: Request<proto::ResumeRequest>) -> Result<Response<proto::ResumeResponse>, Status> {
-        let asked = check::context(request.get_ref().context.as_ref())?;
+        let caller = access::caller(&request)?;
+        let asked = self.asked(request.get_ref().context.as_ref(), &caller)?;
         let group = check::group(&request.get_ref().group)?;
         let standing = self.standing();
         if let Place::Leader(leader) = forward::place(&standing, &request)? {
-            let mut client = forward::connect(&leader, FORWARD).await?;
-            let answer = client.resume(forward::carried(request.into_inner(), &standing)).await;
+            let mut client = self.reach(&leader, FORWARD).await?;
+            let answer = client.resume(forward::carried(request.into_inner(), &standing, &caller)).await;
             return forward::came_back(&leader, answer);
         }
         self.known_group(&self.state(), &group)?;
@@ -143,15 +159,17 @@ impl AdminService {
         &self,
         request: Request<proto::FailoverRequest>,
     ) -> Result<Response<proto::FailoverResponse>, Status> {
+        let caller = access::caller(&request)?;
         let ask = request.get_ref();
-        let asked = check::context(ask.context.as_ref())?;
+        may_fail_over(ask, &caller)?;
+        let asked = self.asked(ask.context.as_ref(), &caller)?;
         let (group, to, assert_fence) = check::failover(ask)?;
         let expected_token = check::token("expected_token", &ask.expected_token)?;
         let standing = self.standing();
         if let Place::Leader(leader) = forward::place(&standing, &request)? {
             let limit = if request.get_ref().dry_run { FORWARD_DRY_RUN } else { FORWARD };
-            let mut client = forward::connect(&leader, limit).await?;
-            let answer = client.failover(forward::carried(request.into_inner(), &standing)).await;
+            let mut client = self.reach(&leader, limit).await?;
+            let answer = client.failover(forward::carried(request.into_inner(), &standing, &caller)).await;
             return forward::came_back(&leader, answer);
         }
         let ask = request.into_inner();
@@ -265,14 +283,16 @@ impl AdminService {
         &self,
         request: Request<proto::OrderRunRequest>,
     ) -> Result<Response<proto::OrderRunResponse>, Status> {
+        let caller = access::caller(&request)?;
         let ask = request.get_ref();
-        let asked = check::context(ask.context.as_ref())?;
         let (id, order, destructive) = check::order(ask)?;
+        access::require(&caller, ORDER_RUN, check::order_word(ask.order()))?;
+        let asked = self.asked(ask.context.as_ref(), &caller)?;
         let expected_token = check::token("expected_token", &ask.expected_token)?;
         let standing = self.standing();
         if let Place::Leader(leader) = forward::place(&standing, &request)? {
-            let mut client = forward::connect(&leader, FORWARD).await?;
-            let answer = client.order_run(forward::carried(request.into_inner(), &standing)).await;
+            let mut client = self.reach(&leader, FORWARD).await?;
+            let answer = client.order_run(forward::carried(request.into_inner(), &standing, &caller)).await;
             return forward::came_back(&leader, answer);
         }
         let state = self.state();
@@ -298,6 +318,7 @@ impl AdminService {
         &self,
         request: Request<proto::GetReadinessRequest>,
     ) -> Result<Response<proto::GetReadinessResponse>, Status> {
+        let caller = access::caller(&request)?;
         let group = check::group(&request.get_ref().group)?;
         let to = match request.get_ref().to_region.as_str() {
             "" => None,
@@ -305,8 +326,8 @@ impl AdminService {
         };
         let standing = self.standing();
         if let Place::Leader(leader) = forward::place(&standing, &request)? {
-            let mut client = forward::connect(&leader, FORWARD_DRY_RUN).await?;
-            let answer = client.get_readiness(forward::carried(request.into_inner(), &standing)).await;
+            let mut client = self.reach(&leader, FORWARD_DRY_RUN).await?;
+            let answer = client.get_readiness(forward::carried(request.into_inner(), &standing, &caller)).await;
             return forward::came_back(&leader, answer);
         }
         self.known_group(&self.state(), &group)?;
@@ -346,6 +367,21 @@ impl AdminService {
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+/// Looking needs less than doing, and what may cost data more.
+fn may_fail_over(ask: &proto::FailoverRequest, caller: &Caller) -> Result<(), Status> {
+    if ask.dry_run {
+        return access::require(caller, FAILOVER, "dry_run");
+    }
+    access::require(caller, FAILOVER, "")?;
+    if ask.accept_loss {
+        access::require(caller, FAILOVER, "accept_loss")?;
+    }
+    if !ask.assert_fence_region.is_empty() {
+        access::require(caller, FAILOVER, "assert_fence_region")?;
+    }
+    Ok(())
 }
 
 type RunStream = ReceiverStream<Result<proto::FollowRunResponse, Status>>;

@@ -11,6 +11,8 @@ use watchdog::cli::text::{Span, Style, tell};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    // Before anything can make a TLS connection; a second provider is a fault of the build.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = parse();
     match watchdog::cli::run(cli).await {
         Ok(exit) => ExitCode::from(exit as u8),

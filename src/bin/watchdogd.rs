@@ -56,6 +56,9 @@ enum Command {
         /// Also look whether the files it names (keys, passwords, certificates) are there and private, on this machine.
         #[arg(long)]
         files: bool,
+        /// With --files: as this node finds them.
+        #[arg(long, value_name = "NAME", requires = "files")]
+        node: Option<String>,
     },
 }
 
@@ -64,7 +67,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
     let ended = match (args.command, args.run) {
-        (Some(Command::Check { config, files }), _) => return check_file(&config, files),
+        (Some(Command::Check { config, files, node }), _) => return check_file(&config, files, node.as_deref()),
         (None, Some(run)) => serve(&run),
         (None, None) => Err(anyhow::anyhow!("--config and --node are needed; see --help")),
     };
@@ -77,7 +80,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn check_file(path: &std::path::Path, files: bool) -> ExitCode {
+fn check_file(path: &std::path::Path, files: bool, node: Option<&str>) -> ExitCode {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -87,7 +90,14 @@ fn check_file(path: &std::path::Path, files: bool) -> ExitCode {
     };
     let (config, mut report) = judge(&bytes);
     if let Some(config) = config.filter(|_| files) {
-        let more = config.check_files();
+        let node = match node.map(|name| config.node(name)).transpose() {
+            Ok(node) => node.map(|node| &node.name),
+            Err(error) => {
+                eprintln!("watchdogd: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let more = config.check_files(node);
         report.errors.extend(more.errors);
         report.warnings.extend(more.warnings);
         report.sort();
@@ -107,7 +117,7 @@ fn serve(run: &Run) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!(field = %warning.path, "{}", warning.what);
     }
-    let files = config.check_files();
+    let files = config.check_files(Some(&config.node(&run.node)?.name));
     if !files.passes() {
         let path = run.config.clone();
         return Err(ConfigError::Faults { path, report: files }.into());

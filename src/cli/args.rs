@@ -16,8 +16,8 @@ Exit codes:
   5  outcome unknown: it may or may not have been done; repeat with the --request-id that is printed
 
 Data goes to stdout, everything else to stderr. A command that changes something keeps one request id \
-while it tries the endpoints in turn, so that it is done once at most. The channel is plain text: use it \
-on loopback or on a trusted network only.";
+while it tries the endpoints in turn, so that it is done once at most. Nodes are called by TLS with --ca, \
+--certificate and --key; without them in plain text, which is for loopback only.";
 
 /// Where the options of every verb stand in its help, apart from its own.
 const ANYWHERE: &str = "Options of every verb";
@@ -39,13 +39,22 @@ pub struct Cli {
         default_value = super::call::DEFAULT_ENDPOINT
     )]
     pub endpoint: Vec<String>,
+    /// PEM file of the cluster's certificate authority.
+    #[arg(long, global = true, help_heading = ANYWHERE, env = "WATCHDOG_CA", hide_env_values = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// PEM file of your certificate: who you are, and what you may do.
+    #[arg(long, global = true, help_heading = ANYWHERE, env = "WATCHDOG_CERTIFICATE", hide_env_values = true, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[arg(long, global = true, help_heading = ANYWHERE, env = "WATCHDOG_KEY", hide_env_values = true, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Tables for people, or JSON for programs.
     #[arg(long, short = 'o', global = true, help_heading = ANYWHERE, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     pub output: Output,
     /// Colours.
     #[arg(long, global = true, help_heading = ANYWHERE, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     pub color: Colour,
-    /// Who asks; recorded in the audit.
+    /// Who asks, where no certificate says so; recorded in the audit.
     #[arg(long, global = true, help_heading = ANYWHERE, env = "USER", hide_env_values = true, value_name = "NAME")]
     pub by: Option<String>,
     /// How long to try in all.
@@ -107,6 +116,12 @@ pub enum Verb {
         #[arg(long)]
         files: bool,
     },
+    /// Certificates for a cluster without a PKI of its own; needs no node.
+    Cert {
+        /// What about them.
+        #[command(subcommand)]
+        verb: CertVerb,
+    },
     /// Nothing automatic starts in the group; an open run stops at its next step boundary.
     Pause {
         /// The group.
@@ -145,6 +160,58 @@ pub enum Verb {
         #[arg(long, value_name = "INDEX")]
         before: Option<u64>,
     },
+}
+
+/// Verbs about certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertVerb {
+    /// Make the cluster's certificate authority: ca.pem and ca.key. Keep ca.key off the nodes.
+    Init {
+        /// The cluster's name, as its configuration has it.
+        cluster: String,
+        /// Where the files go.
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        dir: PathBuf,
+        /// Valid for so long.
+        #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+    },
+    /// Issue a certificate: KIND-NAME.pem and KIND-NAME.key beside the authority's.
+    Issue {
+        /// Whom for.
+        #[arg(value_enum)]
+        kind: CertKind,
+        /// The node's, the person's or the host's name.
+        name: String,
+        /// Where the authority is, and the files go.
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        dir: PathBuf,
+        /// Also a host name or address by which other programs (grpcurl) may call it; repeat it.
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
+        /// Valid for so long.
+        #[arg(long, default_value_t = 397, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Replace the one that is there; its key stays.
+        #[arg(long)]
+        renew: bool,
+    },
+    /// What a certificate says: whose, from whom, until when.
+    Show {
+        /// PEM.
+        file: PathBuf,
+    },
+}
+
+/// Whom a certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CertKind {
+    /// A node.
+    Node,
+    /// A person, or a program of theirs: what they may do, [[role]] in the configuration says.
+    User,
+    /// A host's guard, for fencing mode lease.
+    Guard,
 }
 
 /// A failover by an operator's word.

@@ -1,16 +1,23 @@
 //! Reaching a node, then another, then all again: a request is safe to repeat because it keeps its `request_id`.
 
+use std::error::Error as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use super::args::Cli;
 use super::error::{CliError, is_undecided};
 use crate::api::refuse::{NODE, OUTCOME, is_certain};
 use crate::api::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
+use crate::domain::ids::ClusterName;
 use crate::proto::admin_client::AdminClient;
 use crate::proto::{self, GetStatusRequest, GetStatusResponse};
+use crate::tls::dial::why as why_not;
+use crate::tls::material::Use;
+use crate::tls::{Dialer, Expect, Files, Material};
 
 /// Asked where nobody says otherwise: a node on this machine.
 pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:7101";
@@ -37,11 +44,49 @@ pub enum Kind {
 }
 
 /// The nodes that may be asked.
-#[derive(Debug)]
 pub struct Cluster {
     endpoints: Vec<String>,
+    dialer: Dialer,
     timeout: Duration,
     request_id: Option<String>,
+}
+
+/// By TLS where the three files are named, else in plain text.
+pub fn dialer(cli: &Cli) -> Result<Dialer, CliError> {
+    let (ca, certificate, key) = match (&cli.ca, &cli.certificate, &cli.key) {
+        (None, None, None) => return Ok(Dialer::Plain),
+        (Some(ca), Some(certificate), Some(key)) => (ca.clone(), certificate.clone(), key.clone()),
+        (ca, certificate, _) => {
+            let missing = match (ca, certificate) {
+                (None, _) => "--ca (WATCHDOG_CA)",
+                (_, None) => "--certificate (WATCHDOG_CERTIFICATE)",
+                _ => "--key (WATCHDOG_KEY)",
+            };
+            return Err(CliError::Usage(format!("{missing} is missing: the three go together")));
+        }
+    };
+    let material = Material::open(Files { ca, certificate, key }, Use::Call);
+    Ok(Dialer::Tls(material.map_err(|error| CliError::Certificate(error.to_string()))?))
+}
+
+/// Plain text does not leave the machine, and is not spoken by mistake.
+fn may_dial(scheme: &str, address: &str, dialer: &Dialer) -> Result<(), CliError> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match (scheme, dialer) {
+        ("http", Dialer::Tls(_)) => Err(CliError::Usage(format!(
+            "endpoint http://{address} means plain text, but a certificate is given: write {address}, or drop --ca, \
+             --certificate and --key"
+        ))),
+        ("https", Dialer::Plain) => Err(CliError::Usage(format!(
+            "endpoint https://{address} needs --ca, --certificate and --key (WATCHDOG_CA, WATCHDOG_CERTIFICATE, WATCHDOG_KEY)"
+        ))),
+        (_, Dialer::Plain) if !is_loopback => Err(CliError::Usage(format!(
+            "endpoint {address} is not on loopback, and plain text is for loopback only: give --ca, --certificate and --key \
+             (WATCHDOG_CA, WATCHDOG_CERTIFICATE, WATCHDOG_KEY)"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What one attempt brought.
@@ -58,26 +103,30 @@ impl<A> Tried<A> {
 }
 
 impl Cluster {
-    /// `HOST:PORT` or `http://HOST:PORT` each; none means [`DEFAULT_ENDPOINT`].
-    pub fn new(endpoints: &[String], timeout_ms: u64) -> Result<Self, CliError> {
+    /// `HOST:PORT`, or the same with `https://` or, in plain text, `http://` before it; none means [`DEFAULT_ENDPOINT`].
+    pub fn new(endpoints: &[String], dialer: Dialer, timeout_ms: u64) -> Result<Self, CliError> {
         let mut all = Vec::new();
         for text in endpoints.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
-            let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+            let (scheme, address) = text.split_once("://").unwrap_or(("", text));
+            let address = address.trim_end_matches('/');
             let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-            if !port.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port > 0) {
+            let known = ["", "http", "https"].contains(&scheme);
+            if !known || !port.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port > 0) {
                 return Err(CliError::Usage(format!("endpoint {text:?} is not HOST:PORT or http://HOST:PORT")));
             }
+            may_dial(scheme, address, &dialer)?;
             all.push(address.to_owned());
         }
         if all.is_empty() {
             all.push(DEFAULT_ENDPOINT.to_owned());
         }
-        Ok(Self { endpoints: all, timeout: Duration::from_millis(timeout_ms), request_id: None })
+        Ok(Self { endpoints: all, dialer, timeout: Duration::from_millis(timeout_ms), request_id: None })
     }
 
     /// The same nodes, with another limit in all.
     pub fn within(&self, timeout: Duration) -> Self {
-        Self { endpoints: self.endpoints.clone(), timeout, request_id: self.request_id.clone() }
+        let (endpoints, dialer) = (self.endpoints.clone(), self.dialer.clone());
+        Self { endpoints, dialer, timeout, request_id: self.request_id.clone() }
     }
 
     /// The same nodes; where the outcome stays unknown the error says how to repeat the request.
@@ -135,7 +184,7 @@ impl Cluster {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let node = match connect(endpoint).await {
+        let node = match self.connect(endpoint).await {
             Ok(node) => node,
             Err(why) => return Tried::next(why, false),
         };
@@ -156,13 +205,47 @@ impl Cluster {
             }
         };
         let outcome = status.metadata().get(OUTCOME).and_then(|word| word.to_str().ok());
-        let why = format!("{}: {}", said_by(endpoint, &status), status.message());
+        // What the transport wraps says more than its outermost words.
+        let words = status.source().filter(|_| !is_certain(&status)).map(why_not);
+        let words = words.unwrap_or_else(|| status.message().to_owned());
+        let why = format!("{}: {words}{}", said_by(endpoint, &status), self.hint(&status));
         match outcome {
             Some("none") => Tried::Next { why, maybe_done: false, is_undecided: is_undecided(&status) },
             Some(_) => Tried::next(why, kind == Kind::Write),
             None if is_certain(&status) => Tried::Final(CliError::from_status(&status)),
             None => Tried::next(why, kind == Kind::Write),
         }
+    }
+
+    /// A port that speaks TLS ends a plain text connection without a word.
+    fn hint(&self, status: &Status) -> &'static str {
+        match self.dialer {
+            Dialer::Plain if !is_certain(status) && status.source().is_some() => {
+                " (in plain text: where the node has a certificate, give --ca, --certificate and --key)"
+            }
+            _ => "",
+        }
+    }
+
+    async fn connect(&self, endpoint: &str) -> Result<Node, String> {
+        let channel = Endpoint::from_shared(format!("http://{endpoint}"))
+            .map_err(|error| format!("{endpoint}: {error}"))?
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5));
+        let cluster = match &self.dialer {
+            Dialer::Tls(own) => own.current().identity.parts().map(|(cluster, _, _)| ClusterName::from(cluster)),
+            Dialer::Plain => None,
+        };
+        let connector = self.dialer.to(Expect::node(cluster.as_ref(), None));
+        let channel = match tokio::time::timeout(CONNECT, channel.connect_with_connector(connector)).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return Err(format!("{endpoint}: {}", why_not(&error))),
+            Err(_) => return Err(format!("{endpoint}: no connection within {} s", CONNECT.as_secs())),
+        };
+        Ok(AdminClient::new(channel)
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+            .max_encoding_message_size(MAX_REQUEST_BYTES))
     }
 
     /// What the first node says that knows a leader and has a quorum; else the first that answers at all.
@@ -238,29 +321,4 @@ fn said_by(endpoint: &str, status: &Status) -> String {
         Some(node) => format!("{node} ({endpoint})"),
         None => endpoint.to_owned(),
     }
-}
-
-async fn connect(endpoint: &str) -> Result<Node, String> {
-    let channel = Endpoint::from_shared(format!("http://{endpoint}"))
-        .map_err(|error| format!("{endpoint}: {error}"))?
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5));
-    let channel = match tokio::time::timeout(CONNECT, channel.connect()).await {
-        Ok(Ok(channel)) => channel,
-        Ok(Err(error)) => return Err(format!("{endpoint}: {}", root_cause(&error))),
-        Err(_) => return Err(format!("{endpoint}: no connection within {} s", CONNECT.as_secs())),
-    };
-    Ok(AdminClient::new(channel)
-        .max_decoding_message_size(MAX_ANSWER_BYTES)
-        .max_encoding_message_size(MAX_REQUEST_BYTES))
-}
-
-/// The innermost error says what happened; the outer ones only that something did.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

@@ -24,7 +24,7 @@ pub fn judge(path: &Path, files: bool) -> Result<Report, ConfigError> {
         Ok(config) => {
             let mut report = Report { errors: Vec::new(), warnings: config.warnings.clone() };
             if files {
-                let named = config.check_files();
+                let named = config.check_files(None);
                 report.errors.extend(named.errors);
                 report.warnings.extend(named.warnings);
                 report.sort();

@@ -31,6 +31,9 @@ pub enum CliError {
     /// A file here could not be read.
     #[error("{0}")]
     File(String),
+    /// A certificate, its key or its authority cannot be used.
+    #[error("{0}")]
+    Certificate(String),
     /// The command line, or a value in it, cannot be.
     #[error("{0}")]
     Usage(String),
@@ -81,7 +84,7 @@ impl CliError {
     /// Its exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            CliError::Failed(_) | CliError::File(_) => Exit::Failure,
+            CliError::Failed(_) | CliError::File(_) | CliError::Certificate(_) => Exit::Failure,
             CliError::Usage(_) => Exit::Usage,
             CliError::Refused { .. } => Exit::Refused,
             CliError::Unreachable(_) | CliError::NoQuorum(_) => Exit::Unreachable,
@@ -92,7 +95,7 @@ impl CliError {
     /// What happened, in a word for the beginning of the line.
     pub fn word(&self) -> &'static str {
         match self {
-            CliError::Failed(_) | CliError::File(_) | CliError::Usage(_) => "error",
+            CliError::Failed(_) | CliError::File(_) | CliError::Certificate(_) | CliError::Usage(_) => "error",
             CliError::Refused { .. } => "refused",
             CliError::Unreachable(_) => "unreachable",
             CliError::NoQuorum(_) => "no quorum",
@@ -105,6 +108,10 @@ impl CliError {
         match self {
             CliError::Failed(_) => "watchdogctl status shows what the cluster thinks".to_owned(),
             CliError::File(_) => "name a file that is there and readable".to_owned(),
+            CliError::Certificate(_) => {
+                "watchdogctl cert show FILE tells what a certificate says; watchdogctl cert issue makes another"
+                    .to_owned()
+            }
             CliError::Usage(_) => "watchdogctl --help, or VERB --help, says what is expected".to_owned(),
             CliError::Unreachable(_) => {
                 "nothing was changed. See that a majority of the watchdogd processes run and reach \
@@ -135,6 +142,14 @@ pub(super) fn is_undecided(status: &Status) -> bool {
 
 fn next_after(code: &str) -> &'static str {
     match code {
+        "unauthenticated" => {
+            "give --ca, --certificate and --key (WATCHDOG_CA, WATCHDOG_CERTIFICATE, WATCHDOG_KEY); \
+             watchdogctl cert issue user NAME makes a certificate"
+        }
+        "permission_denied" => {
+            "ask somebody who has that role, or have it given to this identity with [[role]] in the nodes' configuration; \
+             watchdogctl cert show FILE tells who a certificate says you are"
+        }
         "not_found" => "watchdogctl status lists the groups, watchdogctl run list the runs",
         "stale" => "something changed since you looked: watchdogctl status, then decide again",
         "run_open" => "watchdogctl run show GROUP; retry, skip or abort it first",

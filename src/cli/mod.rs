@@ -1,12 +1,13 @@
 //! What `watchdogctl` does and prints. Data goes to stdout, words about it to stderr.
 //!
 //! [`args`] is the command line, [`call`] reaches a node, [`error`] says what went wrong and what to do next,
-//! [`act`] holds the verbs that change something, [`follow`] a run as it goes; the `*_page` modules are what people read.
+//! [`cert`] makes certificates; [`act`] holds the verbs that change something, [`follow`] a run as it goes; the `*_page` modules are what people read.
 
 pub mod act;
 pub mod args;
 pub mod audit_page;
 pub mod call;
+pub mod cert;
 pub mod check;
 pub mod error;
 pub mod follow;
@@ -69,9 +70,12 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
     if let Verb::Check { config, files } = &cli.verb {
         return check::run(config, *files, screen);
     }
-    let cluster = Cluster::new(&cli.endpoint, cli.timeout)?;
+    if let Verb::Cert { verb } = &cli.verb {
+        return cert::run(verb, screen);
+    }
+    let cluster = Cluster::new(&cli.endpoint, call::dialer(&cli)?, cli.timeout)?;
     match &cli.verb {
-        Verb::Check { .. } => Ok(Exit::Ok),
+        Verb::Check { .. } | Verb::Cert { .. } => Ok(Exit::Ok),
         Verb::Status { group, local } => status(&cluster, group.as_deref(), *local, screen).await,
         Verb::Readiness { group, to } => readiness(&cluster, group, to.as_deref(), screen).await,
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,

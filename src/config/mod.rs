@@ -17,8 +17,10 @@ pub mod types;
 pub use check::{Fault, Report, render};
 pub use types::*;
 
+use crate::domain::identity::Roles;
 use crate::domain::ids::{NodeName, ReceiverName};
 use crate::domain::policy::{ClusterPolicy, Member};
+use crate::tls::Files;
 
 /// Why a configuration was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +79,7 @@ pub fn check_file(path: &Path, files: bool) -> Result<Report, ConfigError> {
     let bytes = read_bounded(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let (config, mut report) = judge(&bytes);
     if let Some(config) = config.filter(|_| files) {
-        report.errors.extend(config.check_files().errors);
+        report.errors.extend(config.check_files(None).errors);
         report.sort();
     }
     Ok(report)
@@ -98,6 +100,19 @@ impl Config {
         let known = || self.nodes.values().map(|node| node.name.to_string()).collect();
         let found = self.nodes.values().find(|node| node.name.as_str() == name);
         found.ok_or_else(|| ConfigError::NoSuchNode { name: name.to_owned(), known: known() })
+    }
+
+    /// Where a node's certificate lies; `None` where it speaks plain text, on loopback.
+    pub fn tls_files(&self, node: &NodeName) -> Option<Files> {
+        let TlsConfig::Files { ca, certificate, key } = &self.tls else { return None };
+        let own = |path: &str| PathBuf::from(path.replace("{node}", node.as_str()));
+        Some(Files { ca: own(ca), certificate: own(certificate), key: own(key) })
+    }
+
+    /// Who holds which role.
+    pub fn roles(&self) -> Roles {
+        let nodes = self.nodes.values().map(|node| &node.name);
+        Roles::new(&self.cluster, nodes, self.hosts.keys(), &self.roles)
     }
 
     /// Every target that a node probes: those of all groups, then the references.

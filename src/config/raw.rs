@@ -28,6 +28,28 @@ tables! {
         accept_no_automatic_failover_from: Vec<String>,
     }
 
+    /// `[tls]`
+    RawTls {
+        /// PEM file of the cluster's certificate authority.
+        ca: String,
+        /// PEM file of the node's certificate.
+        certificate: String,
+        /// PEM file of its private key.
+        key: String,
+        /// Instead of all that: `loopback`.
+        plaintext: String,
+    }
+
+    /// `[[role]]`
+    RawRole {
+        /// A certificate's URI, or `CN=NAME`.
+        identity: String,
+        /// `viewer`, `operator`, `admin`, `node` or `guard`.
+        role: String,
+        /// node, guard: which node, or whose host.
+        name: String,
+    }
+
     /// `[timing]`
     RawTiming {
         /// Between two heartbeats of the leader.
@@ -349,6 +371,10 @@ pub struct RawGroupTables {
 pub struct RawConfig {
     /// `[cluster]`
     pub cluster: Item<RawCluster>,
+    /// `[tls]`
+    pub tls: Item<RawTls>,
+    /// `[[role]]`
+    pub roles: Vec<Item<RawRole>>,
     /// `[timing]`
     pub timing: Item<RawTiming>,
     /// `[probe_defaults]`

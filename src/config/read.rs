@@ -74,6 +74,8 @@ impl<'t> Reader<'t> {
     fn root(&mut self, mut root: DeTable<'t>) -> RawConfig {
         let raw = RawConfig {
             cluster: self.one(&mut root, "cluster"),
+            tls: self.one(&mut root, "tls"),
+            roles: self.many(&mut root, "", "role"),
             timing: self.one(&mut root, "timing"),
             probe_defaults: self.one(&mut root, "probe_defaults"),
             regions: self.many(&mut root, "", "region"),
@@ -84,8 +86,20 @@ impl<'t> Reader<'t> {
             dns: self.many(&mut root, "", "dns"),
             groups: self.groups(&mut root),
         };
-        const KNOWN: &[&str] =
-            &["cluster", "timing", "probe_defaults", "region", "node", "reference", "receiver", "host", "dns", "group"];
+        const KNOWN: &[&str] = &[
+            "cluster",
+            "tls",
+            "role",
+            "timing",
+            "probe_defaults",
+            "region",
+            "node",
+            "reference",
+            "receiver",
+            "host",
+            "dns",
+            "group",
+        ];
         for key in root.keys() {
             let place =
                 Place { line: Some(self.line(key.span().start)), path: key.get_ref().to_string(), ..Place::default() };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::domain::identity::{Grant, Identity};
 use crate::domain::ids::{
     ClusterName, ConfigDigest, GroupName, HostName, NodeId, NodeName, ProviderName, ReceiverName, RegionName,
     TargetName,
@@ -25,6 +26,10 @@ pub struct Config {
     pub epoch: u64,
     /// Regions whose loss leaves no quorum, knowingly: status shows them for ever.
     pub no_automatic_failover_from: BTreeSet<RegionName>,
+    /// How nodes prove to each other who they are.
+    pub tls: TlsConfig,
+    /// Who may do what, besides the nodes and the hosts' guards, which are known by their names.
+    pub roles: Vec<(Identity, Grant)>,
     /// Raft's and the reports' timing.
     pub timing: Timing,
     /// Regions and witness sites.
@@ -50,6 +55,23 @@ pub struct Config {
     /// Every file the configuration names, with the field that names it.
     #[serde(skip)]
     pub files: Vec<NamedFile>,
+}
+
+/// What the nodes' gRPC ports speak.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsConfig {
+    /// Mutual TLS. `{node}` in a path stands for the node's name.
+    Files {
+        /// The authority's certificate.
+        ca: String,
+        /// The node's.
+        certificate: String,
+        /// Its key.
+        key: String,
+    },
+    /// Plain text between programs of one machine: anybody there is believed to be whoever they say.
+    PlaintextOnLoopback,
 }
 
 /// Timing of Raft and of the reports.
@@ -250,7 +272,7 @@ pub struct GroupConfig {
     pub targets: BTreeMap<TargetName, TargetConfig>,
 }
 
-/// A file that the configuration names.
+/// A file that the configuration names. `{node}` in its path stands for the name of the node that reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedFile {
     /// The field that names it.

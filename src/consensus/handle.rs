@@ -112,7 +112,7 @@ impl Consensus {
         let store = tokio::task::spawn_blocking(move || Store::open(&folder, &identity))
             .await
             .map_err(|error| StartError::Raft(error.to_string()))??;
-        let dial = dial_tcp(options.client_tls.clone());
+        let dial = dial_tcp(options.client_tls.clone(), options.identity.cluster.clone(), &options.members);
         Self::start_on(options, store, dial).await
     }
 
@@ -138,7 +138,8 @@ impl Consensus {
             identity: options.identity.clone(),
             store: store.clone(),
             raft: raft.clone(),
-            members: Arc::new(options.members.keys().copied().collect()),
+            members: Arc::new(options.members.iter().map(|(id, member)| (*id, member.name.clone())).collect()),
+            must_prove: options.client_tls.is_some(),
             contact: contact.clone(),
             reports: options.reports.clone(),
             quorum_limit: options.timing.quorum_limit(),

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::mpsc;
-use tonic::transport::ClientTlsConfig;
 
 use super::types::{Identity, Node};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
+use crate::tls::Material;
 
 /// Raft's clocks. The defaults suit voters up to 80 ms apart on disks that sync within 20 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +68,9 @@ pub struct Options {
     pub retention: Retention,
     /// Where reports of other nodes go. When it is full they are refused.
     pub reports: mpsc::Sender<Report>,
-    /// How to dial peers by TLS; `None` is plain text.
-    pub client_tls: Option<ClientTlsConfig>,
+    /// This node's certificate: peers are dialled by TLS, and must prove to be who they say they are. `None` is plain
+    /// text, where nobody proves anything.
+    pub client_tls: Option<Arc<Material>>,
 }
 
 impl Options {

@@ -9,6 +9,7 @@ pub mod alarms;
 pub mod attempt;
 pub mod command;
 pub mod decide;
+pub mod identity;
 pub mod ids;
 pub mod invariants;
 pub mod lease;

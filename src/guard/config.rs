@@ -403,6 +403,7 @@ mod tests {
         };
         let leased = |from: &str, to: &str| {
             let lease = "[lease]\nhost = \"db-a\"\nregion = \"a\"\nttl_ms = 2000\nlisten = \"0.0.0.0:7110\"\n\
+                         tls = { ca = \"/c\", certificate = \"/d\", key = \"/k\" }\n\
                          nodes = [\"10.0.0.1:7101\", \"n2:7101\"]\nexempt = [\"10.2.0.0/16\"]\n\
                          [lease.holders]\ndb-b = \"10.0.0.2:7110\"\n";
             assert!(lease.contains(from), "{from}");
@@ -443,6 +444,18 @@ mod tests {
             (leased("10.2.0.0/16", "db-b"), "lease.exempt: \"db-b\""),
             (leased("[lease]", "[lease]\ngate = \"none\""), "gate"),
             (leased("[lease]", "[lease]\ncommit_gate = 1"), "commit_gate"),
+            (leased("tls = { ca = \"/c\", certificate = \"/d\", key = \"/k\" }\n", ""), "lease.tls: is missing"),
+            (leased(", key = \"/k\"", ""), "lease.tls.key: is missing"),
+            (leased("\"/d\"", "\"d\""), "lease.tls.certificate: is not an absolute path"),
+            (leased("key =", "plaintext = \"loopback\", key ="), "plain text and certificates at once"),
+            (
+                leased("ca = \"/c\", certificate = \"/d\", key = \"/k\"", "plaintext = \"yes\""),
+                "lease.tls.plaintext: \"yes\"",
+            ),
+            (
+                leased("ca = \"/c\", certificate = \"/d\", key = \"/k\"", "plaintext = \"loopback\""),
+                "lease.tls.plaintext: is for loopback only, and \"0.0.0.0:7110\" is not",
+            ),
             (
                 leased("[lease]", "[lease]\nreplication.application_name = \"a b\""),
                 "lease.replication.application_name",

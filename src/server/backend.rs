@@ -35,6 +35,7 @@ use crate::domain::run::{Assertion, Cause, RunKind};
 use crate::domain::state::{ClusterState, GroupState};
 use crate::domain::view::View;
 use crate::probe::{Observer, SightKind};
+use crate::tls::Material;
 
 /// How often standing is looked at besides its changes, while there is a quorum.
 const STANDING_EVERY: Duration = Duration::from_millis(500);
@@ -55,6 +56,7 @@ pub struct Parts {
     pub leases: Arc<Leases>,
     pub book: Arc<AskedBook>,
     pub notices: Notices,
+    pub tls: Option<Arc<Material>>,
     pub warnings: Vec<String>,
 }
 
@@ -235,7 +237,9 @@ impl AdminBackend for Backend {
         };
         let nodes = self.parts.policy.members.keys().map(node).collect();
         let groups = is_leader.then(|| self.group_sights(&state, &view));
-        Sight { nodes, groups, warnings: self.parts.warnings.clone() }
+        let certificate = self.parts.tls.iter().flat_map(|tls| tls.warnings());
+        let warnings = self.parts.warnings.iter().cloned().chain(certificate).collect();
+        Sight { nodes, groups, warnings }
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {

@@ -17,11 +17,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::actuator::Actuator;
 use crate::api;
+use crate::api::access::AccessLayer;
 use crate::api::lease::LeaseService;
 use crate::clock::unix_now;
 use crate::config::{Config, ConfigError, NodeConfig};
@@ -33,6 +33,8 @@ use crate::domain::verdict::WindowParameters;
 use crate::notify::{Dispatcher, NotifyError};
 use crate::probe::{Observer, Peer, PingProbe, Serving, TargetError};
 use crate::proto::lease_server::LeaseServer;
+use crate::tls::material::{TlsError, Use};
+use crate::tls::{Dialer, Material, incoming};
 
 /// Reports of other nodes waiting to be taken in; past this they are refused, and sent again a moment later.
 const REPORTS_MAX: usize = 256;
@@ -40,6 +42,8 @@ const REPORTS_MAX: usize = 256;
 const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A guard's request for its lease is small, bytes.
 const LEASE_BYTES_MAX: usize = 64 * 1024;
+/// A connection is closed in good order after this, so that what its certificate proved is proved anew.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 /// Handing leadership on at shutdown takes no longer than this.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
@@ -49,6 +53,9 @@ pub enum ServerError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The node's certificate.
+    #[error("[tls]: {0}")]
+    Tls(#[from] TlsError),
     /// A listener.
     #[error("{what} {address}: {source}; is another process using it, or is the address not this machine's?")]
     Listen {
@@ -90,14 +97,19 @@ pub enum ServerError {
 /// Runs a node until `shutdown`. Returns early only with an error.
 pub async fn run(config: Config, node: &str, shutdown: CancellationToken) -> Result<(), ServerError> {
     let own = config.node(node)?.clone();
+    let tls = config.tls_files(&own.name).map(|files| Material::open(files, Use::Both)).transpose()?;
+    match &tls {
+        Some(tls) => tracing::info!(identity = %tls.current().identity, "mutual TLS"),
+        None => tracing::warn!("plain text on loopback: whoever has a login on this machine may do everything"),
+    }
     let listener = bind("listen", own.listen).await?;
     let http = match own.http {
         Some(address) => Some(bind("http", address).await?),
         None => None,
     };
     let (reports, received) = mpsc::channel(REPORTS_MAX);
-    let consensus = Consensus::start(consensus_options(&config, &own, reports)).await?;
-    let ended = serve(&config, &own, &consensus, received, listener, http, &shutdown).await;
+    let consensus = Consensus::start(consensus_options(&config, &own, tls.clone(), reports)).await?;
+    let ended = serve(&config, &own, &consensus, received, (listener, tls), http, &shutdown).await;
     hand_over(&consensus, own.id).await;
     if let Err(error) = consensus.shutdown().await {
         tracing::error!(%error, "the store did not close cleanly");
@@ -109,7 +121,12 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Se
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { what, address, source })
 }
 
-fn consensus_options(config: &Config, own: &NodeConfig, reports: mpsc::Sender<Report>) -> consensus::Options {
+fn consensus_options(
+    config: &Config,
+    own: &NodeConfig,
+    tls: Option<Arc<Material>>,
+    reports: mpsc::Sender<Report>,
+) -> consensus::Options {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let member = |node: &NodeConfig| consensus::Node {
         name: node.name.clone(),
@@ -128,7 +145,7 @@ fn consensus_options(config: &Config, own: &NodeConfig, reports: mpsc::Sender<Re
         },
         retention: consensus::Retention::default(),
         reports,
-        client_tls: None,
+        client_tls: tls,
     }
 }
 
@@ -137,7 +154,7 @@ async fn serve(
     own: &NodeConfig,
     consensus: &Consensus,
     received: mpsc::Receiver<Report>,
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<Arc<Material>>),
     http: Option<TcpListener>,
     shutdown: &CancellationToken,
 ) -> Result<(), ServerError> {
@@ -180,6 +197,7 @@ async fn serve(
         leases,
         book,
         notices: readiness::notices(config),
+        tls: tls.clone(),
         warnings: config.warnings.iter().map(|fault| format!("{}: {}", fault.path, fault.what)).collect(),
     }));
     // Everything below is dropped, and so ends, when this function returns.
@@ -194,16 +212,23 @@ async fn serve(
     if let Some(http) = http {
         tasks.spawn(http::serve(http, backend.clone()));
     }
-    let desk = Arc::new(desk);
-    let lease = LeaseServer::new(LeaseService::new(backend.clone(), desk)).max_decoding_message_size(LEASE_BYTES_MAX);
-    let routes =
-        api::routes(backend, shutdown.clone())?.add_service(consensus.service().into_server()).add_service(lease);
+    if let Some(tls) = &tls {
+        tasks.spawn(tls.clone().keep_fresh());
+    }
+    let (desk, dialer) = (Arc::new(desk), Dialer::of(tls.clone()));
+    let lease = LeaseService::new(backend.clone(), dialer.clone(), desk);
+    let lease = LeaseServer::new(lease).max_decoding_message_size(LEASE_BYTES_MAX);
+    let routes = api::routes(backend, dialer, shutdown.clone())?
+        .add_service(consensus.service().into_server())
+        .add_service(lease);
     let closing = shutdown.clone();
     let grpc = tonic::transport::Server::builder()
+        .layer(AccessLayer::new(config.roles(), own.name.clone()))
+        .max_connection_age(CONNECTION_AGE_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { closing.cancelled().await });
+        .serve_with_incoming_shutdown(incoming(listener, tls), async move { closing.cancelled().await });
     tracing::info!(node = %own.name, listen = %own.listen, digest = %config.digest, "serving");
     let serving = async {
         consensus.bootstrap().await?;

@@ -4,7 +4,9 @@
 
 mod bad_input;
 mod calls;
+mod connections;
 mod ctl;
 mod forwarding;
+mod identity;
 mod lease;
 mod standin;

@@ -8,14 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use watchdog::api::access::AccessLayer;
 use watchdog::api::backend::{
     AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
     ReplicationSight, Sight, VoteSight,
 };
 use watchdog::clock::unix_now;
-use watchdog::config::judge;
+use watchdog::config::{Config, judge};
 use watchdog::domain::attempt::{Outcome, ReadBack};
 use watchdog::domain::command::{Applied, Change, Command, FenceProof, Rejection, RejectionCode, RunOrder};
 use watchdog::domain::decide::specs;
@@ -27,6 +27,7 @@ use watchdog::domain::run::{Assertion, Cause, RunKind, RunOutcome};
 use watchdog::domain::state::ClusterState;
 use watchdog::proto::WriteContext;
 use watchdog::proto::admin_client::AdminClient;
+use watchdog::tls::{Dialer, Material, incoming};
 
 /// The group of the test's configuration.
 pub const GROUP: &str = "aicamera";
@@ -196,9 +197,13 @@ impl Log {
 }
 
 /// The test's configuration, through the real reader.
-pub fn policy() -> ClusterPolicy {
+pub fn config() -> Config {
     let (config, report) = judge(include_bytes!("watchdog.toml"));
-    config.unwrap_or_else(|| panic!("{}", watchdog::config::render(&report, "watchdog.toml"))).policy()
+    config.unwrap_or_else(|| panic!("{}", watchdog::config::render(&report, "watchdog.toml")))
+}
+
+pub fn policy() -> ClusterPolicy {
+    config().policy()
 }
 
 /// A stand-in node.
@@ -420,8 +425,13 @@ impl Drop for Served {
     }
 }
 
-/// Serves the node on a free loopback port.
+/// Serves the node on a free loopback port, in plain text.
 pub async fn serve(node: &Arc<StandInNode>) -> Served {
+    serve_by(node, None).await
+}
+
+/// The same with a certificate.
+pub async fn serve_by(node: &Arc<StandInNode>, tls: Option<Arc<Material>>) -> Served {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -429,9 +439,11 @@ pub async fn serve(node: &Arc<StandInNode>) -> Served {
     let backend: Arc<dyn AdminBackend> = Arc::clone(node) as Arc<dyn AdminBackend>;
     runtime.spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
-        let routes = watchdog::api::routes(backend, CancellationToken::new()).unwrap();
-        let server = tonic::transport::Server::builder().add_routes(routes);
-        server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        let node = backend.standing().borrow().name.clone();
+        let routes = watchdog::api::routes(backend, Dialer::of(tls.clone()), CancellationToken::new()).unwrap();
+        let server =
+            tonic::transport::Server::builder().layer(AccessLayer::new(config().roles(), node)).add_routes(routes);
+        server.serve_with_incoming(incoming(listener, tls)).await.unwrap();
     });
     Served { address, runtime: Mutex::new(Some(runtime)) }
 }

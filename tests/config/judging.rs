@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use watchdog::config::{Config, ConfigError, Report, TargetKind, check_file, judge, render};
 use watchdog::domain::policy::{Fencing, LagAction};
 
-use crate::faults::BASE;
+use crate::faults::{BASE, TLS_FILES};
 
 fn sound(text: &str) -> (Config, Report) {
     let (config, report) = judge(text.as_bytes());
@@ -368,13 +368,14 @@ fn named_files_are_looked_at_when_asked() {
     let text = BASE.replace("/etc/id", &id).replace("/etc/pd.key", &open).replace("/etc/tsig", &empty);
     let text =
         text.replace("url = \"http://127.0.0.1:9000/pages\"", &format!("url = \"http://x/\"\nsecret_file = \"{dir}\""));
+    let text = text.replacen(TLS_FILES, "plaintext = \"loopback\"\n", 1);
     let text = text.replacen("expect_role", &format!("password_file = \"{dir}/none\"\nexpect_role"), 1);
     let (config, _) = sound(&text);
-    let report = config.check_files();
+    let report = config.check_files(None);
     let path = folder.path().join("watchdog.toml");
     std::fs::write(&path, &text).unwrap();
     assert!(check_file(&path, false).unwrap().passes());
-    assert_eq!(check_file(&path, true).unwrap(), report);
+    assert_eq!(check_file(&path, true).unwrap().errors, report.errors);
     let told: Vec<(&str, &str)> =
         report.errors.iter().map(|fault| (fault.path.as_str(), fault.what.as_str())).collect();
     let wanted = [

@@ -1,5 +1,6 @@
 //! The configuration: every sample loads and its plans are as written down; every kind of fault is told precisely.
 
+mod certificates;
 mod faults;
 mod judging;
 mod layouts;

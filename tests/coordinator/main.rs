@@ -23,6 +23,8 @@ const FILE: &str = r#"
 [cluster]
 name = "model"
 epoch = 1
+[tls]
+plaintext = "loopback"
 [[region]]
 name = "hcmc"
 [[region]]

@@ -22,7 +22,7 @@ const TTL_MS: u64 = 5000;
 
 fn leased(rig: &Rig, more: &str) -> String {
     format!(
-        "[lease]\nhost = \"db-hcmc\"\nregion = \"hcmc\"\nttl_ms = {TTL_MS}\nlisten = \"127.0.0.1:9\"\nnodes = [\"127.0.0.1:9\"]\n\
+        "[lease]\nhost = \"db-hcmc\"\nregion = \"hcmc\"\nttl_ms = {TTL_MS}\ntls = {{ plaintext = \"loopback\" }}\nlisten = \"127.0.0.1:9\"\nnodes = [\"127.0.0.1:9\"]\n\
          clock_trusted_by = \"nobody pauses a test\"\n\
          gate = \"{}\"\n{more}",
         rig.kind.word()

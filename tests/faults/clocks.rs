@@ -12,7 +12,7 @@ use crate::calm::{at_rest, standing};
 use crate::lab::nodes::name_at;
 use crate::lab::parts::{Lab, Options};
 use crate::lab::watch::group;
-use crate::lab::{DR, GROUP, HOME, WITNESS, wait};
+use crate::lab::{DR, GROUP, HOME, WITNESS, pki, wait};
 use crate::scene::{each_effect_once, fast, nothing_happened, play, points_at};
 
 /// What bends the time of a process.
@@ -58,7 +58,8 @@ async fn until_leads(lab: &Lab, wanted: impl Fn(&str) -> bool) -> Result<String>
 
 /// Pauses until a moment by the true clock, asked of a node whose clock is right.
 async fn pause_for(lab: &Lab, how_long: Duration) -> Result<()> {
-    let mut client = AdminClient::connect(format!("http://{}", lab.node(&name_at(HOME))?.listen)).await?;
+    let channel = pki::connect(lab.node(&name_at(HOME))?.listen, Duration::from_secs(10)).await?;
+    let mut client = AdminClient::new(channel);
     let until = (SystemTime::now() + how_long).duration_since(UNIX_EPOCH)?;
     let context = WriteContext { request_id: "half-an-hour".into(), by: "lab".into(), reason: "maintenance".into() };
     let until_ms = Some(i64::try_from(until.as_millis())?);

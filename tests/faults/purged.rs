@@ -14,7 +14,7 @@ use crate::calm::at_rest;
 use crate::lab::nodes::name_at;
 use crate::lab::parts::Lab;
 use crate::lab::watch::{group, status_of};
-use crate::lab::{CLUSTER, DR, GROUP, HOME, WITNESS, wait};
+use crate::lab::{CLUSTER, DR, GROUP, HOME, WITNESS, pki, wait};
 use crate::scene::{each_effect_once, fast, play};
 
 /// More than a snapshot is made after (2000) and what is kept behind it (500) together.
@@ -27,8 +27,7 @@ const AT_ONCE: usize = 32;
 /// Pauses and resumes until the log has grown by so much, and leaves the group resumed. The same `round` twice is the same request.
 async fn grow_the_log(lab: &Lab, round: u64) -> Result<()> {
     let leader = lab.leader().await?;
-    let channel =
-        tonic::transport::Endpoint::from_shared(format!("http://{}", lab.node(&leader)?.listen))?.connect().await?;
+    let channel = pki::connect(lab.node(&leader)?.listen, Duration::from_secs(20)).await?;
     let say = |n: u32| {
         let mut client = AdminClient::new(channel.clone());
         async move {

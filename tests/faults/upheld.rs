@@ -17,7 +17,7 @@ use crate::lab::process::{run_async, tail};
 use crate::lab::region::pg_ctl_ledger;
 use crate::lab::trip::Point;
 use crate::lab::watch::group;
-use crate::lab::{DR, GROUP, HOME, wait};
+use crate::lab::{DR, GROUP, HOME, pki, wait};
 use crate::scene::{ledger, points_at};
 use crate::strike::{effect_of, follows};
 use crate::struck::Toll;
@@ -202,11 +202,12 @@ fn claims_tell(run: &Run, case: &Case, toll: &Toll) -> Result<()> {
 
 /// `run show` names every claim with its node, and every step's end.
 async fn shown(lab: &Lab, run: &Run) -> Result<()> {
-    let listen = lab.nodes.first().context("no node")?.listen.to_string();
+    let listen = lab.nodes.first().context("no node")?.listen;
     // Whoever has just been woken may hand leadership on meanwhile, and the answer is then: ask again.
     wait::until("run show to tell the whole story", TOLD_WITHIN, async || {
         let mut command = Command::new(binaries()?.watchdogctl);
-        command.args(["--endpoint", &listen, "run", "show", GROUP]);
+        pki::with_certificate(&mut command, listen)?;
+        command.args(["--endpoint", &listen.to_string(), "run", "show", GROUP]);
         let text = run_async(command).await?;
         for claim in &run.claims {
             let all = ["claimed", &claim.token, &claim.node];

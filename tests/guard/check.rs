@@ -10,7 +10,7 @@ use watchdog::guard::egress::{Kind, probe};
 use crate::host::text;
 
 const CLOCK: &str = "/sys/devices/system/clocksource/clocksource0";
-const LEASE: &str = "[lease]\nhost = \"db-a\"\nregion = \"a\"\nttl_ms = 2000\nlisten = \"127.0.0.1:7110\"\n\
+const LEASE: &str = "[lease]\nhost = \"db-a\"\nregion = \"a\"\nttl_ms = 2000\nlisten = \"127.0.0.1:7110\"\ntls = { plaintext = \"loopback\" }\n\
                      nodes = [\"127.0.0.1:7101\"]\n";
 const TRUSTED: &str = "clock_trusted_by = \"Linh, 2026-11-01: nobody pauses this guest\"\n";
 const NO_CGROUP: &str = "umount -l \"$(findmnt -nt cgroup2 -o TARGET | head -n 1)\"";

@@ -85,7 +85,7 @@ pub fn free_address() -> String {
 /// `[lease]`, and what follows in it.
 pub fn leased(host: &str, listen: &str, node: &str, holders: &str) -> String {
     format!(
-        "[lease]\nhost = \"{host}\"\nregion = \"{host}-region\"\nttl_ms = {TTL_MS}\nrenew_every_ms = 200\n\
+        "[lease]\nhost = \"{host}\"\nregion = \"{host}-region\"\ntls = {{ plaintext = \"loopback\" }}\nttl_ms = {TTL_MS}\nrenew_every_ms = 200\n\
          clock_trusted_by = \"the test\"\n\
          listen = \"{listen}\"\nnodes = [\"{node}\"]\n{holders}"
     )

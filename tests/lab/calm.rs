@@ -9,8 +9,8 @@ use watchdog::proto::{GetStatusRequest, Run, Standing, StepPhase};
 
 use super::nodes::Node;
 use super::parts::Lab;
-use super::wait;
 use super::watch::{brief, group, status_of};
+use super::{pki, wait};
 
 /// Every running node has a leader and quorum, all name the same leader, token and serving region, and there were so many
 /// runs, none of them open.
@@ -37,7 +37,7 @@ pub async fn at_rest(lab: &Lab, runs: usize) -> Result<()> {
 /// What a node says of itself, whether or not it knows the group.
 pub async fn standing(node: &Node) -> Result<Standing> {
     let asked = async {
-        let mut client = AdminClient::connect(format!("http://{}", node.listen)).await?;
+        let mut client = AdminClient::new(pki::connect(node.listen, Duration::from_secs(2)).await?);
         let answer = client.get_status(GetStatusRequest { group: String::new(), local: true }).await?;
         answer.into_inner().standing.context("an answer without a standing")
     };

@@ -6,13 +6,18 @@ use anyhow::{Result, ensure};
 
 use super::nodes::{Site, name_at};
 use super::parts::{Dns, Lab, Pace};
+use super::pki;
 use super::postgres::DATABASE;
 use super::ssh::login;
 use super::{CLUSTER, DR, GROUP, HOME, PUBLIC_NAME, WITNESS, ZONE, address_of, dns};
 
 /// The whole file.
 pub fn nodes(lab: &Lab, sites: &[Site]) -> Result<String> {
-    let mut text = format!("[cluster]\nname = \"{CLUSTER}\"\nepoch = 1\n\n{}", timing(lab.options.pace));
+    let mut text = format!(
+        "[cluster]\nname = \"{CLUSTER}\"\nepoch = 1\n\n{}{}",
+        pki::config(&lab.folder),
+        timing(lab.options.pace)
+    );
     for site in [HOME, DR, WITNESS] {
         let witness = if site == WITNESS { "witness = true\n" } else { "" };
         write!(text, "[[region]]\nname = \"{site}\"\n{witness}\n")?;

@@ -15,7 +15,7 @@ use super::measure::Times;
 use super::parts::{Lab, Options, Pace, Zone};
 use super::story::{Story, cut};
 use super::trip::{self, Point};
-use super::{DR, HOME, PUBLIC_NAME, lease, wait, watch};
+use super::{DR, HOME, PUBLIC_NAME, lease, pki, wait, watch};
 
 /// The demo has reached its end and is only left running: to interrupt it is no failure.
 pub static ENDED_WELL: AtomicBool = AtomicBool::new(false);
@@ -89,7 +89,7 @@ pub async fn demo(wish: &Wish) -> Result<()> {
         ..Options::default()
     };
     let mut lab = Lab::start(options).await?;
-    println!("\nThree nodes, one vote each:");
+    println!("\nThree nodes, one vote each, that prove to each other who they are (mutual TLS):");
     lab.start_nodes().await?;
     println!("  the leader is {}; everything in {} and {} is seen up by all", lab.leader().await?, HOME, DR);
     tell_fencing(&lab).await?;
@@ -315,8 +315,16 @@ async fn stay(lab: &Lab) -> Result<()> {
     let bin = super::folder::binaries()?;
     let endpoints: Vec<String> =
         lab.nodes.iter().filter(|node| node.is_running()).map(|node| node.listen.to_string()).collect();
-    let ctl = format!("{} -e {}", bin.watchdogctl.display(), endpoints.join(","));
+    let ctl = bin.watchdogctl.display();
+    let files = pki::files(lab.nodes.first().context("no node")?.listen)?;
     println!("\nIt is left running in {}. Try:", lab.folder.path.display());
+    println!("  export WATCHDOG_ENDPOINTS={}", endpoints.join(","));
+    println!(
+        "  export WATCHDOG_CA={} WATCHDOG_CERTIFICATE={} WATCHDOG_KEY={}",
+        files.ca.display(),
+        files.certificate.display(),
+        files.key.display()
+    );
     println!("  {ctl} status");
     println!("  {ctl} run show {}", super::GROUP);
     println!("  {ctl} readiness {}", super::GROUP);

@@ -20,6 +20,7 @@ use super::folder::{Folder, binaries};
 use super::hub;
 use super::nodes::Site;
 use super::parts::{Options, Pace};
+use super::pki;
 use super::process::{Part, kill_all};
 use super::{DR, HOME, address_of, wait};
 
@@ -126,10 +127,11 @@ pub fn start_guards(folder: &mut Folder, sites: &[Site], options: &Options) -> R
         let mut text = String::new();
         write!(
             text,
-            "\n[lease]\nhost = \"db-{site}\"\nregion = \"{site}\"\nttl_ms = {}\nlisten = \"{}\"\nnodes = [{}]\n\
+            "\n[lease]\nhost = \"db-{site}\"\nregion = \"{site}\"\nttl_ms = {}\n{}listen = \"{}\"\nnodes = [{}]\n\
              holders = {{ db-{other} = \"{}\" }}\n{exempt}\
              clock_trusted_by = \"the lab: whoever froze this machine would freeze its judge too\"\n{gate}",
             ttl_ms(options),
+            pki::guard(folder, &format!("db-{site}")),
             listens[site],
             nodes.join(", "),
             listens[other],

@@ -27,6 +27,7 @@ pub mod links;
 pub mod measure;
 pub mod nodes;
 pub mod parts;
+pub mod pki;
 pub mod postgres;
 pub mod process;
 pub mod receiver;

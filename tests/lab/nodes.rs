@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::folder::{Folder, binaries};
 use super::hub;
 use super::parts::Lab;
+use super::pki;
 use super::process::{Part, run_async};
 
 /// Where a node is.
@@ -120,6 +121,7 @@ impl Node {
 /// `watchdogctl --endpoint … WORDS --output json`, parsed.
 pub async fn ctl(endpoint: SocketAddr, words: &[&str]) -> Result<Value> {
     let mut command = Command::new(binaries()?.watchdogctl);
+    pki::with_certificate(&mut command, endpoint)?;
     command.args(["--endpoint", &endpoint.to_string()]).args(words).args(["--output", "json", "--by", "lab"]);
     let said = run_async(command).await?;
     serde_json::from_str(&said).with_context(|| format!("watchdogctl {words:?} printed no JSON: {said}"))

@@ -18,6 +18,7 @@ use super::hub::{self, Hub};
 use super::lease;
 use super::links::Links;
 use super::nodes::{Node, Site, name_at};
+use super::pki;
 use super::postgres::Postgres;
 use super::process::{MARK, Part, run_async};
 use super::receiver::Receivers;
@@ -218,6 +219,7 @@ impl Lab {
             }
             sites.push(Site { name: site, listen, dialled, http });
         }
+        pki::make(&self.folder, &sites.iter().map(|site| site.listen).collect::<Vec<_>>())?;
         let text = config::nodes(self, &sites)?;
         if self.options.lease {
             self.guards = lease::start_guards(&mut self.folder, &sites, &self.options)?;

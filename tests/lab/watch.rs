@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tonic::transport::Endpoint;
 use watchdog::proto::admin_client::AdminClient;
 use watchdog::proto::{
     GetRunRequest, GetStatusRequest, GetStatusResponse, GroupStatus, ListRunsRequest, Run, RunPhase, RunSummary,
@@ -13,14 +12,13 @@ use watchdog::proto::{
 
 use super::nodes::name_at;
 use super::parts::Lab;
-use super::{GROUP, HOME, WITNESS, wait};
+use super::{GROUP, HOME, WITNESS, pki, wait};
 
 /// A node that does not answer within this is passed over.
 const PATIENCE: Duration = Duration::from_millis(800);
 
 async fn dial(node: SocketAddr) -> Result<AdminClient<tonic::transport::Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{node}"))?.connect_timeout(PATIENCE).timeout(PATIENCE);
-    Ok(AdminClient::new(endpoint.connect().await?))
+    Ok(AdminClient::new(pki::connect(node, PATIENCE).await?))
 }
 
 /// The status as one node tells it.

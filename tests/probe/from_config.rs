@@ -21,7 +21,7 @@ fn config_with(target: &str) -> Config {
         })
         .collect();
     let text = format!(
-        "[cluster]\nname = \"test\"\nepoch = 1\n[probe_defaults]\ninterval_ms = 200\nfastinter_ms = 50\n\
+        "[cluster]\nname = \"test\"\nepoch = 1\n[tls]\nplaintext = \"loopback\"\n[probe_defaults]\ninterval_ms = 200\nfastinter_ms = 50\n\
          [[region]]\nname = \"hcmc\"\n[[region]]\nname = \"hanoi\"\n[[region]]\nname = \"witness\"\nwitness = true\n{nodes}\
          [[reference]]\nname = \"ref\"\nkind = \"tcp\"\naddress = \"127.0.0.1:1\"\n{target}"
     );

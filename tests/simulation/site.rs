@@ -17,6 +17,8 @@ const CLUSTER: &str = r#"
 [cluster]
 name = "model"
 epoch = 1
+[tls]
+plaintext = "loopback"
 [[region]]
 name = "hcmc"
 [[region]]

@@ -19,12 +19,14 @@ mod plan;
 mod record;
 mod shared;
 mod target;
+mod tls;
 
 /// Judges the file. `None` when something is missing without which there is no configuration at all.
 pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let mut judge = Judge::new(raw, report);
     let (cluster, epoch) = judge.cluster(&raw.cluster);
     let timing = judge.timing(&raw.timing);
+    let tls = judge.tls(&raw.tls, &raw.nodes);
     judge.defaults = judge.schedule_defaults(&raw.probe_defaults);
     judge.regions = judge.regions(&raw.regions);
     let nodes = judge.nodes(&raw.nodes);
@@ -32,6 +34,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let receivers = judge.receivers(&raw.receivers);
     judge.hosts = judge.hosts(&raw.hosts);
     judge.dns = judge.providers(&raw.dns);
+    let roles = judge.roles(&raw.roles, tls.as_ref());
     let groups = judge.groups(raw, &timing);
     judge.shared(raw, &groups);
     let no_automatic_failover_from = judge.layout(raw, &nodes);
@@ -40,6 +43,8 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
         cluster: ClusterName(cluster?),
         epoch,
         no_automatic_failover_from,
+        tls: tls?,
+        roles,
         timing,
         regions: judge.regions,
         nodes,
@@ -75,6 +80,7 @@ struct Judge<'r> {
 /// an unknown one wherever it is referred to.
 struct Known {
     regions: BTreeSet<String>,
+    nodes: BTreeSet<String>,
     hosts: BTreeSet<String>,
     dns: BTreeSet<String>,
 }
@@ -83,6 +89,7 @@ impl<'r> Judge<'r> {
     fn new(raw: &RawConfig, report: &'r mut Report) -> Self {
         let known = Known {
             regions: names(&raw.regions, |region| &region.name),
+            nodes: names(&raw.nodes, |node| &node.name),
             hosts: names(&raw.hosts, |host| &host.name),
             dns: names(&raw.dns, |dns| &dns.name),
         };

@@ -1,25 +1,29 @@
 //! Connections to the other nodes, one per address, shared by everything that calls them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::{StdError, http};
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::wire;
+use crate::consensus;
 use crate::consensus::store::{Contradiction, Store, StoreError};
 use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES};
-use crate::domain::ids::NodeId;
+use crate::domain::ids::{ClusterName, NodeId, NodeName};
 use crate::domain::observation::Report;
 use crate::proto::peer_client::PeerClient;
 use crate::proto::{Header, Known, PeerRequest, Reached};
+use crate::tls::dial::{Connector, why};
+use crate::tls::{Dialer, Expect, Material};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that answers no ping for so long is dropped, and dialled anew.
@@ -85,10 +89,17 @@ pub type Dial = Box<dyn Fn(&str) -> Result<Line, String> + Send + Sync>;
 #[error("{0}")]
 pub struct LineError(#[source] pub StdError);
 
-/// Lines over TCP, by TLS where a configuration is given.
-pub(crate) fn dial_tcp(tls: Option<ClientTlsConfig>) -> Dial {
+/// Lines over TCP, by TLS where this node has a certificate: at a member's address that member must answer.
+pub(crate) fn dial_tcp(
+    tls: Option<Arc<Material>>,
+    cluster: ClusterName,
+    members: &BTreeMap<NodeId, consensus::Node>,
+) -> Dial {
+    let dialer = Dialer::of(tls);
+    let names: BTreeMap<String, NodeName> =
+        members.values().map(|member| (member.address.clone(), member.name.clone())).collect();
     Box::new(move |address| {
-        let channel = connect(address, tls.as_ref())?;
+        let channel = connect(address, dialer.to(Expect::node(Some(&cluster), names.get(address))))?;
         Ok(BoxCloneSyncService::new(channel.map_err(|error| LineError(error.into()))))
     })
 }
@@ -217,21 +228,18 @@ impl Peers {
     }
 }
 
-fn connect(address: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, String> {
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| error.to_string())?;
-    if let Some(tls) = tls {
-        endpoint = endpoint.tls_config(tls.clone()).map_err(|error| error.to_string())?;
-    }
+fn connect(address: &str, connector: Connector) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
-        .connect_lazy())
+        .connect_with_connector_lazy(connector))
 }
 
 pub(super) fn failed(node: NodeId, address: &str, status: &Status) -> PeerError {
-    PeerError::Failed { node, address: address.to_owned(), reason: status.message().to_owned(), code: status.code() }
+    // A node's own words come without a source; what the transport wraps says more than its outermost words.
+    let reason = status.source().map_or_else(|| status.message().to_owned(), why);
+    PeerError::Failed { node, address: address.to_owned(), reason, code: status.code() }
 }

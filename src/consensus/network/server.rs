@@ -1,6 +1,6 @@
 //! What this node answers to the others. Every call is checked for who speaks to whom before anything is read from it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use super::wire;
 use crate::consensus::handle::{has_quorum, stop_reason};
 use crate::consensus::store::{Contradiction, Store, StoreError};
 use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, Raft, Snapshot};
-use crate::domain::ids::NodeId;
+use crate::domain::identity::Caller;
+use crate::domain::ids::{NodeId, NodeName};
 use crate::domain::observation::Report;
 use crate::proto::peer_server::{Peer, PeerServer};
 use crate::proto::{Header, Known, PeerReply, PeerRequest, PingReply, SnapshotChunk};
@@ -46,7 +47,9 @@ pub struct PeerService {
     pub(crate) store: Store,
     pub(crate) raft: Raft,
     /// The configured ones: before there is a membership, they are all that is known.
-    pub(crate) members: Arc<BTreeSet<NodeId>>,
+    pub(crate) members: Arc<BTreeMap<NodeId, NodeName>>,
+    /// A call counts only from the node that its caller proved to be.
+    pub(crate) must_prove: bool,
     pub(crate) contact: Arc<Contact>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) quorum_limit: Duration,
@@ -59,12 +62,13 @@ impl PeerService {
     }
 
     async fn check(&self, request: Request<PeerRequest>) -> Result<(NodeId, PeerRequest), Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let mut message = request.into_inner();
-        let from = self.caller(message.header.take()).await?;
+        let from = self.caller(message.header.take(), caller.as_ref()).await?;
         Ok((from, message))
     }
 
-    async fn caller(&self, header: Option<Header>) -> Result<NodeId, Status> {
+    async fn caller(&self, header: Option<Header>, caller: Option<&Caller>) -> Result<NodeId, Status> {
         let header = header.ok_or_else(|| Status::invalid_argument("header: missing"))?;
         let from = wire::check(&self.identity, self.store.id(), &header)?;
         if !self.is_member(from) {
@@ -72,6 +76,7 @@ impl PeerService {
             let text = format!("header.from: node {from} is neither configured here nor a member");
             return Err(Status::permission_denied(text));
         }
+        self.prove(from, caller)?;
         if !self.store.recognise(from, &header.store).await.map_err(|error| stopped(&error))? {
             let text = format!("header.store: {}", wire::other_store(from));
             tracing::warn!(%from, "refused a call between nodes: {text}");
@@ -101,7 +106,30 @@ impl PeerService {
     fn is_member(&self, node: NodeId) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        self.members.contains(&node) || metrics.membership_config.membership().get_node(&node).is_some()
+        self.members.contains_key(&node) || metrics.membership_config.membership().get_node(&node).is_some()
+    }
+
+    /// The sender named in a message is the node of the certificate.
+    fn prove(&self, from: NodeId, caller: Option<&Caller>) -> Result<(), Status> {
+        if !self.must_prove {
+            return Ok(());
+        }
+        let Some(Caller::Proven { identity, held }) = caller else {
+            return Err(Status::unauthenticated("a call between nodes needs a node's certificate"));
+        };
+        let joined = self.raft.metrics().borrow_watched().membership_config.membership().get_node(&from).cloned();
+        let name = self.members.get(&from).cloned().or(joined.map(|node| node.name));
+        if name.is_some() && name == held.node {
+            return Ok(());
+        }
+        let name = name.map(|name| name.0).unwrap_or_default();
+        let text = format!(
+            "header.from: node {from} is {name}, but the caller's certificate is {identity} ({}); give each node its own \
+             certificate",
+            held.in_words()
+        );
+        tracing::warn!("refused a call between nodes: {text}");
+        Err(Status::permission_denied(text))
     }
 
     fn reply<T: serde::Serialize>(&self, answer: &T) -> Result<Response<PeerReply>, Status> {
@@ -144,9 +172,10 @@ impl Peer for PeerService {
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<PeerReply>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let mut chunks = request.into_inner();
         let first = next(&mut chunks).await?.ok_or_else(|| Status::invalid_argument("begin: missing"))?;
-        let from = self.caller(first.header).await?;
+        let from = self.caller(first.header, caller.as_ref()).await?;
         let (begin, expected) = wire::read_begin(from, &first.begin)?;
         let mut data = Vec::new();
         while let Some(chunk) = next(&mut chunks).await? {

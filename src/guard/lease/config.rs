@@ -11,6 +11,7 @@ use crate::domain::ids::{HostName, RegionName};
 use crate::guard::config::is_name;
 use crate::guard::egress::probe::hides_a_pause;
 use crate::guard::egress::{EXEMPT_MAX, Net};
+use crate::tls::Files;
 
 /// Shorter, and an ordinary pause of a host ends the lease; milliseconds.
 pub const TTL_MS_MIN: u64 = 500;
@@ -42,6 +43,8 @@ pub struct Lease {
     /// What the kernel enforces the lease by.
     #[serde(default)]
     pub gate: GateKind,
+    /// How this guard proves who it is, to the nodes and to other guards.
+    pub tls: Option<Tls>,
     /// Peers that are never gated (the standbys): addresses or networks (`10.2.0.0/16`).
     #[serde(default, deserialize_with = "nets")]
     pub exempt: Vec<Net>,
@@ -82,6 +85,56 @@ impl Default for Replication {
 
 fn application_name() -> String {
     "watchdog_gate".to_owned()
+}
+
+/// This guard's certificate; or the word that says that there is none.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the cluster's certificate authority.
+    pub ca: Option<PathBuf>,
+    /// PEM file of this guard's certificate.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
+    /// `loopback`: plain text, between programs of one machine.
+    pub plaintext: Option<String>,
+}
+
+impl Tls {
+    /// The three files; `None` for plain text.
+    pub fn files(&self) -> Option<Files> {
+        let (ca, certificate, key) = (self.ca.clone()?, self.certificate.clone()?, self.key.clone()?);
+        Some(Files { ca, certificate, key })
+    }
+
+    fn faults(&self, lease: &Lease, fault: &mut impl FnMut(&str, String)) {
+        let files = [("tls.ca", &self.ca), ("tls.certificate", &self.certificate), ("tls.key", &self.key)];
+        let Some(word) = &self.plaintext else {
+            for (key, file) in files {
+                match file {
+                    None => fault(key, "is missing: ca, certificate and key go together".to_owned()),
+                    Some(path) if !path.is_absolute() => fault(key, "is not an absolute path".to_owned()),
+                    Some(_) => {}
+                }
+            }
+            return;
+        };
+        if word != "loopback" {
+            fault("tls.plaintext", format!("{word:?} is not \"loopback\": name ca, certificate and key instead"));
+        }
+        if files.iter().any(|(_, file)| file.is_some()) {
+            fault("tls.plaintext", "plain text and certificates at once: remove one of them".to_owned());
+        }
+        let others = lease.nodes.iter().chain(lease.holders.values());
+        for address in std::iter::once(&lease.listen).chain(others) {
+            let is_loopback = address.parse::<std::net::SocketAddr>().is_ok_and(|at| at.ip().is_loopback());
+            if !is_loopback {
+                let why = format!("is for loopback only, and {address:?} is not: name ca, certificate and key instead");
+                fault("tls.plaintext", why);
+            }
+        }
+    }
 }
 
 /// What the kernel enforces the lease by.
@@ -171,6 +224,10 @@ impl Lease {
             fault("cgroup", "is not an absolute path".to_owned());
         }
         self.replication.faults(&mut fault);
+        match &self.tls {
+            Some(tls) => tls.faults(self, &mut fault),
+            None => fault("tls", "is missing: tls = { ca = …, certificate = …, key = … }; `watchdogctl cert issue guard HOST` makes them".to_owned()),
+        }
     }
 }
 

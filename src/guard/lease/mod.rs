@@ -17,6 +17,7 @@ pub mod serve;
 pub mod wire;
 
 use super::records::RecordError;
+use crate::tls::TlsError;
 
 /// Why the resident guard does not run.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum ServeError {
     /// A file of the group.
     #[error("{0}; is the group enrolled? type `watchdog-guard enroll` (see --help)")]
     Record(#[from] RecordError),
+    /// Its certificate.
+    #[error("lease.tls: {0}")]
+    Tls(#[from] TlsError),
     /// There is one already.
     #[error("another `watchdog-guard serve` of this group runs (it holds {0})")]
     Running(String),

@@ -2,22 +2,25 @@
 //! moves the gate. Ends without touching the gate: the kernel shuts it when the lease runs out.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::ServeError;
-use super::config::Lease;
+use super::config::{Lease, Tls};
 use super::files::{self, Now};
 use super::gate::{Gate, GateError};
 use super::keeper::{Action, Keeper, LeaseRecord, Look, Said, Settings};
 use super::wire;
 use crate::clock::unix_now;
-use crate::domain::ids::{GroupName, HostName, Token};
+use crate::domain::identity::Kind;
+use crate::domain::ids::{ClusterName, GroupName, HostName, Token};
 use crate::domain::lease::{GateSeen, HoldTold};
 use crate::guard::config::{Config, Postgres};
 use crate::guard::host::{self, boottime_ms};
@@ -28,6 +31,9 @@ use crate::guard::token_store::{self, GroupFiles};
 use crate::proto::hold_client::HoldClient;
 use crate::proto::lease_client::LeaseClient;
 use crate::proto::{GateState, HoldGround, HoldRequest, RenewRequest};
+use crate::tls::dial::{Connector, why};
+use crate::tls::material::{TlsError, Use};
+use crate::tls::{Dialer, Expect, Material};
 
 /// Answers that wait to be read.
 const ANSWERS_MAX: usize = 64;
@@ -45,6 +51,7 @@ pub struct Site {
     group: GroupName,
     files: GroupFiles,
     gate: Arc<dyn Gate>,
+    tls: Option<Arc<Material>>,
 }
 
 impl Site {
@@ -55,12 +62,22 @@ impl Site {
         let pg = config.postgres.clone().ok_or(GateError::Nothing("[postgres]"))?;
         let group = config.postgres_group().cloned().ok_or(GateError::Nothing("group of [postgres]"))?;
         let files = GroupFiles::new(&config.state_dir, &group);
-        Ok(Self { config, lease, pg, group, files, gate })
+        let own = lease.tls.as_ref().and_then(Tls::files);
+        let tls = own.map(|own| Material::open(own, Use::Both)).transpose()?;
+        if let Some(tls) = &tls {
+            is_of_this_host(tls, &config.cluster, &lease.host)?;
+        }
+        Ok(Self { config, lease, pg, group, files, gate, tls })
     }
 
     /// The group's files.
     pub fn files(&self) -> &GroupFiles {
         &self.files
+    }
+
+    /// This guard's certificate; `None` in plain text.
+    pub fn tls(&self) -> Option<Arc<Material>> {
+        self.tls.clone()
     }
 
     /// `[lease]`.
@@ -117,13 +134,27 @@ struct Primary {
     installed: bool,
 }
 
+/// A certificate of ours says whose it is; what another's may do, the nodes' configuration says.
+fn is_of_this_host(tls: &Material, cluster: &ClusterName, host: &HostName) -> Result<(), TlsError> {
+    let identity = tls.current().identity.clone();
+    if identity.parts().is_none_or(|parts| parts == (cluster.as_str(), Kind::Guard, host.as_str())) {
+        return Ok(());
+    }
+    Err(TlsError {
+        file: tls.files().certificate.clone(),
+        what: format!("is the certificate of {identity}, and this is the guard of {host} in cluster {cluster}"),
+        todo: format!("issue one: watchdogctl cert issue guard {host}"),
+    })
+}
+
 /// A connection that is made when it is needed.
-fn channel(address: &str, ttl_ms: u64) -> Result<Channel, ServeError> {
+fn channel(address: &str, ttl_ms: u64, connector: Connector) -> Result<Channel, ServeError> {
     let wait = Duration::from_millis(ttl_ms);
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|source| ServeError::Address { address: address.to_owned(), source })?;
     let endpoint = endpoint.connect_timeout(wait).timeout(wait);
-    Ok(endpoint.http2_keep_alive_interval(wait).keep_alive_timeout(wait).keep_alive_while_idle(true).connect_lazy())
+    let endpoint = endpoint.http2_keep_alive_interval(wait).keep_alive_timeout(wait).keep_alive_while_idle(true);
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// Keeps the lease until told to stop.
@@ -132,9 +163,12 @@ fn channel(address: &str, ttl_ms: u64) -> Result<Channel, ServeError> {
 /// An address of the configuration is none.
 pub async fn keep(site: Arc<Site>, stop: CancellationToken) -> Result<(), ServeError> {
     let lease = &site.lease;
-    let nodes = lease.nodes.iter().map(|node| Ok((node.clone(), channel(node, lease.ttl_ms)?)));
+    let (cluster, dialer) = (&site.config.cluster, Dialer::of(site.tls()));
+    let to_node = || dialer.to(Expect::node(Some(cluster), None));
+    let nodes = lease.nodes.iter().map(|node| Ok((node.clone(), channel(node, lease.ttl_ms, to_node())?)));
     let nodes = nodes.collect::<Result<Vec<_>, ServeError>>()?;
-    let holders = lease.holders.iter().map(|(name, at)| Ok((name.clone(), channel(at, lease.ttl_ms)?)));
+    let to_guard = |name: &str| dialer.to(Expect::guard(cluster, &HostName::from(name)));
+    let holders = lease.holders.iter().map(|(name, at)| Ok((name.clone(), channel(at, lease.ttl_ms, to_guard(name))?)));
     let holders = holders.collect::<Result<BTreeMap<_, _>, ServeError>>()?;
     let settings = Settings {
         ttl_ms: lease.ttl_ms,
@@ -338,7 +372,7 @@ impl Primary {
             let mut client = LeaseClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             let said = match tokio::time::timeout(Duration::from_millis(ttl_ms), client.renew(request)).await {
                 Ok(Ok(reply)) => wire::read_renewal(reply.into_inner(), nonce),
-                Ok(Err(status)) => Err(wire::words(status.message())),
+                Ok(Err(status)) => Err(why_not(&status)),
                 Err(_) => Err("no answer within the TTL".to_owned()),
             };
             // Nobody listens any more: the guard ends.
@@ -362,12 +396,17 @@ impl Primary {
             let mut client = HoldClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             let granted = match tokio::time::timeout(Duration::from_millis(ttl_ms), client.hold(request)).await {
                 Ok(Ok(reply)) => wire::read_hold(reply.into_inner(), nonce),
-                Ok(Err(status)) => Err(wire::words(status.message())),
+                Ok(Err(status)) => Err(why_not(&status)),
                 Err(_) => Err("no answer within the TTL".to_owned()),
             };
             let _ended = send.send(Came::Held { nonce, granted, from }).await;
         });
     }
+}
+
+/// A node's or guard's own words, else what the transport wraps.
+fn why_not(status: &Status) -> String {
+    wire::words(&status.source().map_or_else(|| status.message().to_owned(), why))
 }
 
 fn told(hold: HoldTold) -> crate::proto::HoldTold {

@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::ServeError;
 use super::gate::Gate;
-use super::hold;
+use super::hold::{self, Ask};
 use super::primary::{self, Site};
 use super::wire;
+use crate::domain::identity::Kind;
 use crate::guard::commit_gate::BothLayers;
 use crate::guard::commit_gate::keep::CommitGate;
 use crate::guard::config::Config;
@@ -23,6 +23,7 @@ use crate::guard::locks;
 use crate::guard::session::Session;
 use crate::proto::hold_server::{Hold, HoldServer};
 use crate::proto::{HoldReply, HoldRequest};
+use crate::tls::{Peer, incoming};
 
 /// Holds looked into at once: each asks the database one question.
 const HOLDS_AT_ONCE: usize = 4;
@@ -41,9 +42,11 @@ struct Holds {
 impl Hold for Holds {
     async fn hold(&self, request: Request<HoldRequest>) -> Result<Response<HoldReply>, Status> {
         let arrived_ms = boottime_ms();
+        let peer = request.extensions().get::<Peer>().cloned();
         let request = request.into_inner();
         let nonce = request.nonce;
         let ask = wire::asked_for_hold(&request)?;
+        may_ask(peer.as_ref(), &ask)?;
         let Ok(place) = self.room.clone().try_acquire_owned() else {
             return Err(Status::resource_exhausted("other holds are being looked into: ask again"));
         };
@@ -55,6 +58,28 @@ impl Hold for Holds {
         let granted = granted.await.map_err(|e| Status::internal(e.to_string()))?;
         let why = granted.as_ref().err().cloned().unwrap_or_default();
         Ok(Response::new(HoldReply { nonce, granted: granted.is_ok(), why }))
+    }
+}
+
+/// A hold is granted to the guard of the host that it is for, and to nobody in its place.
+fn may_ask(peer: Option<&Peer>, ask: &Ask) -> Result<(), Status> {
+    match peer {
+        // Only where the configuration says so, on loopback.
+        Some(Peer::Plain { .. }) => Ok(()),
+        Some(Peer::Known { identity, .. }) => {
+            let own = identity.parts() == Some((ask.cluster.as_str(), Kind::Guard, ask.host.as_str()));
+            if own || identity.plain_name() == Some(ask.host.as_str()) {
+                return Ok(());
+            }
+            let why = format!(
+                "host: {identity} may not ask for a hold for {}: give each guard its own certificate",
+                ask.host
+            );
+            Err(Status::permission_denied(why))
+        }
+        Some(Peer::Nobody { .. }) | None => {
+            Err(Status::unauthenticated("a hold is granted to a guard with a certificate"))
+        }
     }
 }
 
@@ -94,12 +119,53 @@ pub async fn serve(config: Config, gate: Arc<dyn Gate>, stop: CancellationToken)
         .http2_keepalive_timeout(Some(Duration::from_secs(KEEPALIVE_S)))
         .concurrency_limit_per_connection(HOLDS_AT_ONCE)
         .add_service(HoldServer::new(holds).max_decoding_message_size(REQUEST_BYTES_MAX))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { closing.cancelled().await });
+        .serve_with_incoming_shutdown(incoming(listener, site.tls()), async move { closing.cancelled().await });
+    let fresh = async {
+        match site.tls() {
+            Some(tls) => tls.keep_fresh().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
+        () = fresh => Ok(()),
         served = grpc => served.map_err(ServeError::Grpc),
-        kept = primary::keep(site, stop.clone()) => kept,
+        kept = primary::keep(site.clone(), stop.clone()) => kept,
         () = keep_commits(commit_gate, &stop) => Ok(()),
         // Those still connected are not waited for: a hold is kept by its file.
         () = stop.cancelled() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::identity::Identity;
+    use tonic::Code;
+
+    #[test]
+    fn a_hold_is_for_the_guard_of_its_host() {
+        let ask = Ask {
+            cluster: "demo".into(),
+            epoch: 1,
+            group: "a".into(),
+            host: "db-a".into(),
+            ttl_ms: 2000,
+            ground: crate::domain::ids::Token { epoch: 1, n: 1 },
+        };
+        let known = |text: &str| Peer::Known { identity: Identity::parse(text).expect("sound"), from: None };
+        for (peer, code) in [
+            (Some(known("watchdog://demo/guard/db-a")), None),
+            (Some(known("CN=db-a")), None),
+            (Some(known("watchdog://demo/guard/db-b")), Some(Code::PermissionDenied)),
+            (Some(known("watchdog://other/guard/db-a")), Some(Code::PermissionDenied)),
+            (Some(known("watchdog://demo/node/db-a")), Some(Code::PermissionDenied)),
+            (Some(known("watchdog://demo/user/db-a")), Some(Code::PermissionDenied)),
+            (Some(known("CN=db-b")), Some(Code::PermissionDenied)),
+            (Some(Peer::Nobody { from: None }), Some(Code::Unauthenticated)),
+            (None, Some(Code::Unauthenticated)),
+            (Some(Peer::Plain { from: None }), None),
+        ] {
+            assert_eq!(may_ask(peer.as_ref(), &ask).err().map(|status| status.code()), code, "{peer:?}");
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 mod groups;
 mod outside;
+pub use outside::TLS_FILES;
 
 use watchdog::config::{Fault, judge};
 
 use groups::{GROUPS, RECORDS, TARGETS, TRIGGERS};
-use outside::{NODES, PARTS, SHAPE};
+use outside::{NODES, PARTS, SHAPE, TLS};
 
 pub const BASE: &str = include_str!("../base.toml");
 
@@ -72,6 +73,27 @@ fn the_base_is_sound() {
 #[test]
 fn faults_of_shape_are_told() {
     run(SHAPE);
+}
+
+#[test]
+fn faults_of_certificates_and_roles_are_told() {
+    run(TLS);
+}
+
+#[test]
+fn plain_text_does_not_leave_the_machine() {
+    let text = changed(TLS_FILES, "plaintext = \"loopback\"\n");
+    let (config, report) = judge(text.as_bytes());
+    assert!(config.is_some() && told(&report.warnings).contains("whoever has a login on this machine"));
+    for (old, new) in [
+        ("127.0.0.1:7102", "10.1.0.5:7102"),
+        ("listen = \"127.0.0.1:7102\"", "listen = \"127.0.0.1:7102\"\naddress = \"n2.vn:7102\""),
+    ] {
+        let (config, report) = judge(text.replacen(old, new, 1).as_bytes());
+        assert!(config.is_none() && told(&report.errors).contains("not on loopback"), "{}", told(&report.errors));
+    }
+    let (config, report) = judge(BASE.split_once("[tls]").unwrap().0.as_bytes());
+    assert!(config.is_none() && told(&report.errors).contains("names no certificates"), "{}", told(&report.errors));
 }
 
 #[test]

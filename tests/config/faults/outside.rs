@@ -44,6 +44,32 @@ pub const SHAPE: &[Case] = &[
     case("name = \"test\"", "name = \"test", "", "name = \"test", "not TOML"),
 ];
 
+/// Certificates and roles.
+pub const TLS: &[Case] = &[
+    case("[tls]\nca = \"/etc/watchdog/tls/ca.pem\"", "[tls]", "tls.ca", "[tls]", "ca is missing"),
+    case("key = \"/etc/watchdog/tls/node.key\"\n", "", "tls.key", "[tls]", "key is missing"),
+    case("\"/etc/watchdog/tls/node.pem\"", "\"node.pem\"", "tls.certificate", "\"node.pem\"", "not an absolute path"),
+    case("[tls]\n", "[tls]\nplaintext = \"loopback\"\n", "tls.plaintext", "plaintext", "at once"),
+    case(TLS_FILES, "plaintext = \"yes\"\n", "tls.plaintext", "plaintext", "\"yes\" is not a choice here"),
+    case(TLS_FILES, "", "tls", "[tls]", "names no certificates"),
+    case("role = \"admin\"", "role = \"root\"", "role[#1].role", "\"root\"", "\"viewer\" or \"operator\""),
+    case("role = \"admin\"", "role = \"node\"", "role[#1].name", "[[role]]", "name is missing"),
+    case("role = \"admin\"", "role = \"node\"\nname = \"n9\"", "role[n9].name", "n9", "no node is called \"n9\""),
+    case(
+        "role = \"admin\"",
+        "role = \"guard\"
+name = \"db-none\"",
+        "role[db-none].name",
+        "db-none",
+        "no host is called",
+    ),
+    case("watchdog://test/user/linh", "linh", "role[#1].identity", "\"linh\"", "neither a URI"),
+    case("watchdog://test/user/linh", "watchdog://test/linh", "role[#1].identity", "test/linh", "watchdog://CLUSTER/"),
+];
+
+pub const TLS_FILES: &str = "ca = \"/etc/watchdog/tls/ca.pem\"\ncertificate = \"/etc/watchdog/tls/node.pem\"\n\
+                         key = \"/etc/watchdog/tls/node.key\"\n";
+
 /// Nodes, regions and timing.
 pub const NODES: &[Case] = &[
     case("id = 2\n", "id = 1\n", "node[n2].id", "id = 1\nname = \"n2\"", "stands twice as node id (first in line 19)"),

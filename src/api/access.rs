@@ -1,0 +1,277 @@
+//! Who may call what: one table of methods and roles, asked before any service sees a call, and again by the service where
+//! what is asked for needs more than the method.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::metadata::{BinaryMetadataValue, MetadataMap};
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use super::forward::FORWARDED_BY;
+use super::refuse::{FORBIDDEN, UNPROVEN, refused_caller, signed};
+use crate::domain::identity::{Caller, Held, Identity, Role, Roles};
+use crate::domain::ids::NodeName;
+use crate::tls::Peer;
+
+/// Header of a forwarded call: the identity that its first node proved.
+pub(super) const ON_BEHALF_OF: &str = "watchdog-on-behalf-of-bin";
+
+/// What a call needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Any certificate of the cluster's authority.
+    Certificate,
+    /// A person of that role or a higher one.
+    Person(Role),
+    /// A node of the cluster.
+    Node,
+    /// A host's guard, or a node that carries its request.
+    Guard,
+}
+
+impl Need {
+    fn is_met(self, held: &Held) -> bool {
+        match self {
+            Need::Certificate => true,
+            Need::Person(role) => held.person >= Some(role),
+            Need::Node => held.node.is_some(),
+            Need::Guard => held.guard.is_some() || held.node.is_some(),
+        }
+    }
+
+    fn in_words(self) -> &'static str {
+        match self {
+            Need::Certificate => "a certificate",
+            Need::Person(role) => role.word(),
+            Need::Node => "node",
+            Need::Guard => "guard",
+        }
+    }
+}
+
+/// One row: a method, in which use of it (empty: any use that has no row of its own), and what that needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// `/package.Service/Method`.
+    pub path: &'static str,
+    /// The field or word that makes the difference.
+    pub with: &'static str,
+    /// What it needs.
+    pub need: Need,
+}
+
+const fn row(path: &'static str, with: &'static str, need: Need) -> Row {
+    Row { path, with, need }
+}
+
+const VIEWER: Need = Need::Person(Role::Viewer);
+const OPERATOR: Need = Need::Person(Role::Operator);
+const ADMIN: Need = Need::Person(Role::Admin);
+
+/// Failing over, for the service's own question.
+pub const FAILOVER: &str = "/watchdog.v1.Admin/Failover";
+/// An order on a run, likewise.
+pub const ORDER_RUN: &str = "/watchdog.v1.Admin/OrderRun";
+
+/// The table. What is not in it is not served.
+pub const ACCESS: &[Row] = &[
+    row("/watchdog.v1.Admin/GetStatus", "", VIEWER),
+    row("/watchdog.v1.Admin/GetReadiness", "", VIEWER),
+    row("/watchdog.v1.Admin/ListRuns", "", VIEWER),
+    row("/watchdog.v1.Admin/GetRun", "", VIEWER),
+    row("/watchdog.v1.Admin/FollowRun", "", VIEWER),
+    row("/watchdog.v1.Admin/ListAudit", "", VIEWER),
+    row("/watchdog.v1.Admin/Pause", "", OPERATOR),
+    row("/watchdog.v1.Admin/Resume", "", OPERATOR),
+    row(FAILOVER, "dry_run", VIEWER),
+    row(FAILOVER, "", OPERATOR),
+    row(FAILOVER, "accept_loss", ADMIN),
+    row(FAILOVER, "assert_fence_region", ADMIN),
+    row(ORDER_RUN, "retry", OPERATOR),
+    row(ORDER_RUN, "abort", OPERATOR),
+    row(ORDER_RUN, "skip", ADMIN),
+    row(ORDER_RUN, "assert_fence", ADMIN),
+    row(ORDER_RUN, "accept_loss", ADMIN),
+    row("/watchdog.v1.Lease/Renew", "", Need::Guard),
+    row("/watchdog.v1.Peer/Append", "", Need::Node),
+    row("/watchdog.v1.Peer/Vote", "", Need::Node),
+    row("/watchdog.v1.Peer/PreVote", "", Need::Node),
+    row("/watchdog.v1.Peer/Snapshot", "", Need::Node),
+    row("/watchdog.v1.Peer/TransferLeader", "", Need::Node),
+    row("/watchdog.v1.Peer/PushReport", "", Need::Node),
+    row("/watchdog.v1.Peer/Ping", "", Need::Node),
+    row("/grpc.health.v1.Health/Check", "", Need::Certificate),
+    row("/grpc.health.v1.Health/List", "", Need::Certificate),
+    row("/grpc.health.v1.Health/Watch", "", Need::Certificate),
+    row("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "", VIEWER),
+];
+
+/// Whether the caller may use the method so. Asked by the service, for uses that have rows of their own.
+pub(super) fn require(caller: &Caller, path: &str, with: &str) -> Result<(), Status> {
+    let Caller::Proven { identity, held } = caller else { return Ok(()) };
+    let of_path = || ACCESS.iter().filter(|row| row.path == path);
+    let Some(found) = of_path().find(|row| row.with == with).or_else(|| of_path().find(|row| row.with.is_empty()))
+    else {
+        return Err(Status::internal(format!("{path} {with} is not in the table of roles: report this")));
+    };
+    if found.need.is_met(held) { Ok(()) } else { Err(forbidden(path, with, found.need, identity, held)) }
+}
+
+fn forbidden(path: &str, with: &str, need: Need, identity: &Identity, held: &Held) -> Status {
+    let method = path.rsplit('/').next().unwrap_or(path);
+    let with = if with.is_empty() { String::new() } else { format!(" with {with}") };
+    refused_caller(
+        Code::PermissionDenied,
+        FORBIDDEN,
+        format!(
+            "{method}{with} needs role {}; {identity} has {}; nothing was changed",
+            need.in_words(),
+            held.in_words()
+        ),
+    )
+}
+
+/// Who made a call. A call that did not pass the table of roles is an error of this program, and nobody's.
+pub(super) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
+    let found = request.extensions().get::<Caller>().cloned();
+    found.ok_or_else(|| Status::internal("the call did not pass the table of roles: report this"))
+}
+
+/// Whom a forwarded call is made for, as its first node proved it.
+pub(super) fn carry_identity(metadata: &mut MetadataMap, caller: &Caller) {
+    if let Some(identity) = caller.identity() {
+        metadata.insert_bin(ON_BEHALF_OF, BinaryMetadataValue::from_bytes(identity.as_str().as_bytes()));
+    }
+}
+
+/// Stands before every service of a node's port.
+#[derive(Clone)]
+pub struct AccessLayer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    roles: Roles,
+    node: NodeName,
+}
+
+impl AccessLayer {
+    /// `node` signs the refusals.
+    pub fn new(roles: Roles, node: NodeName) -> Self {
+        Self { inner: Arc::new(Inner { roles, node }) }
+    }
+}
+
+impl<S> Layer<S> for AccessLayer {
+    type Service = Checked<S>;
+
+    fn layer(&self, service: S) -> Checked<S> {
+        Checked { desk: self.inner.clone(), service }
+    }
+}
+
+/// The services behind it.
+#[derive(Clone)]
+pub struct Checked<S> {
+    desk: Arc<Inner>,
+    service: S,
+}
+
+impl<S> Service<Request<Body>> for Checked<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Send,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.desk.admit(&request) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                Box::pin(self.service.call(request))
+            }
+            Err(status) => {
+                let from = request.extensions().get::<Peer>().and_then(Peer::from);
+                let (path, code) = (request.uri().path(), status.code());
+                tracing::warn!(path, ?from, ?code, message = status.message(), "call refused");
+                let answer = signed(status, self.desk.node.as_str()).into_http();
+                Box::pin(std::future::ready(Ok(answer)))
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Who calls, once it is clear that they may.
+    fn admit(&self, request: &Request<Body>) -> Result<Caller, Status> {
+        let path = request.uri().path();
+        let identity = match request.extensions().get::<Peer>() {
+            Some(Peer::Known { identity, .. }) => identity.clone(),
+            Some(Peer::Plain { .. }) => return Ok(Caller::Unproven),
+            Some(Peer::Nobody { .. }) | None => {
+                let message = "this call came without a certificate: show one of the cluster's authority (watchdogctl: \
+                               --ca, --certificate and --key; `watchdogctl cert issue user NAME` makes one)";
+                return Err(refused_caller(Code::Unauthenticated, UNPROVEN, message));
+            }
+        };
+        let held = self.roles.of(&identity);
+        let needs = || ACCESS.iter().filter(|row| row.path == path).map(|row| row.need);
+        if needs().next().is_none() {
+            return Err(Status::unimplemented(format!("{path}: this node has no such method")));
+        }
+        let (identity, held) = self.first_caller(request, identity, held)?;
+        if needs().any(|need| need.is_met(&held)) {
+            return Ok(Caller::Proven { identity, held });
+        }
+        // Met by none of its uses: the least of them is told.
+        let least = needs().min_by_key(|need| if let Need::Person(role) = need { Some(*role) } else { None });
+        let need = least.unwrap_or(Need::Certificate);
+        let mut status = forbidden(path, "", need, &identity, &held);
+        if let Some((cluster, _, _)) = identity.parts()
+            && cluster != self.roles.cluster().as_str()
+        {
+            let message = format!("{}; it is of cluster {cluster}, this is {}", status.message(), self.roles.cluster());
+            status = refused_caller(Code::PermissionDenied, FORBIDDEN, message);
+        }
+        Err(status)
+    }
+
+    /// A node that forwards a call makes it for whoever called it first. Only of a node is that believed, and what they may
+    /// do is judged here again.
+    fn first_caller(
+        &self,
+        request: &Request<Body>,
+        identity: Identity,
+        held: Held,
+    ) -> Result<(Identity, Held), Status> {
+        let headers = request.headers();
+        let for_another = headers.contains_key(ON_BEHALF_OF);
+        if !for_another && !headers.contains_key(FORWARDED_BY) {
+            return Ok((identity, held));
+        }
+        if held.node.is_none() {
+            let message = format!("{identity} has {}, and only a node may forward another's call", held.in_words());
+            return Err(refused_caller(Code::PermissionDenied, FORBIDDEN, message));
+        }
+        if !for_another {
+            return Ok((identity, held));
+        }
+        let metadata = MetadataMap::from_headers(headers.clone());
+        let bytes = metadata.get_bin(ON_BEHALF_OF).and_then(|value| value.to_bytes().ok()).unwrap_or_default();
+        let first = std::str::from_utf8(&bytes).map_err(|error| error.to_string()).and_then(Identity::parse);
+        let first = first.map_err(|why| Status::invalid_argument(format!("{ON_BEHALF_OF}: {why}")))?;
+        let held = self.roles.of(&first);
+        Ok((first, held))
+    }
+}
