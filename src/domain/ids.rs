@@ -58,7 +58,7 @@ names! {
     RequestId,
     /// SHA-256 of the configuration that all nodes must share, in hexadecimal.
     ConfigDigest,
-    /// Who asked: a person (`operator:linh`), a node (`node:hcmc-1`).
+    /// Who asked: a person (`user:linh`; `operator:linh` where it was said and not proved), a node (`node:hcmc-1`).
     Principal,
     /// A thing acted upon that keeps a token: `host:db-hcmc`, `zone:bind/example.vn`.
     ResourceName,
