@@ -272,6 +272,11 @@ impl Inner {
         let first = std::str::from_utf8(&bytes).map_err(|error| error.to_string()).and_then(Identity::parse);
         let first = first.map_err(|why| Status::invalid_argument(format!("{ON_BEHALF_OF}: {why}")))?;
         let held = self.roles.of(&first);
+        if held.node.is_some() {
+            // Else one node's key would be every node's, for peer calls too.
+            let message = format!("{identity} forwards a call of {first}, but a node calls for itself");
+            return Err(refused_caller(Code::PermissionDenied, FORBIDDEN, message));
+        }
         Ok((first, held))
     }
 }

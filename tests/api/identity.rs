@@ -328,7 +328,7 @@ async fn only_a_node_speaks_for_another_and_only_as_far_as_that_other_may() {
         ("user-an", None, "only a node may forward"),
         ("node-hcmc-1", None, "needs role operator; watchdog://demo/node/hcmc-1 has node hcmc-1"),
         ("node-hcmc-1", Some("watchdog://demo/user/vy"), "needs role operator; watchdog://demo/user/vy has viewer"),
-        ("node-hcmc-1", Some("watchdog://demo/node/hcmc-1"), "has node hcmc-1"),
+        ("node-hcmc-1", Some("watchdog://demo/node/hanoi-1"), "a node calls for itself"),
         ("node-hcmc-1", Some("an"), "neither a URI"),
         ("node-hcmc-1", Some("watchdog://demo/user/an"), ""),
     ] {
