@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_name};
@@ -13,6 +14,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::Uri;
@@ -24,6 +26,9 @@ use super::read::read;
 use super::words::{self, NotWhoWasCalled};
 use crate::domain::identity::Kind;
 use crate::domain::ids::{ClusterName, HostName, NodeName};
+
+/// Of the other side's first words so many are read before the connection counts, bytes.
+const FIRST_BYTES_MAX: usize = 256;
 
 /// Who must answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,8 +152,8 @@ async fn connect(dialer: &Dialer, expect: Arc<Expect>, uri: &Uri) -> io::Result<
         .with_client_cert_resolver(loaded.own.clone());
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
-    match TlsConnector::from(Arc::new(config)).connect(host, tcp).await {
-        Ok(stream) => Ok(Stream::called(stream)),
+    match taken(TlsConnector::from(Arc::new(config)), host, tcp).await {
+        Ok(stream) => Ok(stream),
         Err(error) => match words::of_call(&error) {
             Some(said) => Err(io::Error::other(NotConnected(said))),
             None => Err(error),
@@ -156,12 +161,23 @@ async fn connect(dialer: &Dialer, expect: Arc<Expect>, uri: &Uri) -> io::Result<
     }
 }
 
+/// A connection that the other side has taken. For the caller TLS 1.3 is over before the other side has looked at its
+/// certificate; an HTTP/2 server speaks first (RFC 9113, 3.4), or it says what is wrong.
+async fn taken(connector: TlsConnector, host: ServerName<'static>, tcp: TcpStream) -> io::Result<Stream> {
+    let mut stream = connector.connect(host, tcp).await?;
+    let mut first = BytesMut::with_capacity(FIRST_BYTES_MAX);
+    if stream.read_buf(&mut first).await? == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side hung up after the TLS handshake"));
+    }
+    Ok(Stream::called(stream, first.freeze()))
+}
+
 /// Why TLS came to nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotConnected(String);
 
-/// Why a call failed, with what TLS has to say about it: a refused certificate shows only as the first answer is read.
+/// Why a call failed, with what TLS has to say about it.
 pub fn why(error: &(dyn std::error::Error + 'static)) -> String {
     let innermost = words::innermost(error);
     words::of_call(error).or_else(|| words::of_text(&innermost)).unwrap_or(innermost)

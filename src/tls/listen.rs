@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
@@ -23,6 +24,8 @@ use crate::domain::identity::Identity;
 
 /// Who does not finish a handshake within this is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A refused caller has so long to read why.
+const LINGER: Duration = Duration::from_millis(500);
 /// Handshakes under way at once; more wait in the system's queue.
 const HANDSHAKES_MAX: usize = 64;
 /// Accepted connections that wait to be served.
@@ -68,7 +71,8 @@ pub struct Stream(Inner);
 
 enum Inner {
     Plain(TcpStream),
-    Called(Box<client::TlsStream<TcpStream>>),
+    /// With what was read of it already.
+    Called(Box<client::TlsStream<TcpStream>>, Bytes),
     Taken(Box<server::TlsStream<TcpStream>>),
 }
 
@@ -77,8 +81,9 @@ impl Stream {
         Self(Inner::Plain(tcp))
     }
 
-    pub(super) fn called(stream: client::TlsStream<TcpStream>) -> Self {
-        Self(Inner::Called(Box::new(stream)))
+    /// `first`: what was read of it already.
+    pub(super) fn called(stream: client::TlsStream<TcpStream>, first: Bytes) -> Self {
+        Self(Inner::Called(Box::new(stream), first))
     }
 }
 
@@ -86,7 +91,7 @@ macro_rules! on_each {
     ($self:ident, $stream:ident => $call:expr) => {
         match &mut $self.get_mut().0 {
             Inner::Plain($stream) => $call,
-            Inner::Called($stream) => $call,
+            Inner::Called($stream, _) => $call,
             Inner::Taken($stream) => $call,
         }
     };
@@ -94,7 +99,15 @@ macro_rules! on_each {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        on_each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        let this = self.get_mut();
+        if let Inner::Called(_, first) = &mut this.0
+            && !first.is_empty()
+        {
+            buf.put_slice(&first.split_to(first.len().min(buf.remaining())));
+            return Poll::Ready(Ok(()));
+        }
+        let this = Pin::new(this);
+        on_each!(this, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
@@ -197,10 +210,17 @@ async fn accept(listener: TcpListener, material: Option<Arc<Material>>, ready: m
 /// An error: why it is refused; nothing where it only went away.
 async fn shake_hands(tcp: TcpStream, from: SocketAddr, material: &Material) -> Result<Conn, Option<String>> {
     let acceptor = TlsAcceptor::from(material.current().server.clone());
-    let stream = acceptor.accept(tcp).await.map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => None,
-        _ => Some(words::of_caller(&error)),
-    })?;
+    let stream = match acceptor.accept(tcp).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, tcp)) => {
+            let gone = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+            if gone.contains(&error.kind()) {
+                return Err(None);
+            }
+            linger(tcp).await;
+            return Err(Some(words::of_caller(&error)));
+        }
+    };
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let from = Some(from);
     let peer = match shown {
@@ -211,6 +231,19 @@ async fn shake_hands(tcp: TcpStream, from: SocketAddr, material: &Material) -> R
         }
     };
     Ok(Conn { stream: Stream(Inner::Taken(Box::new(stream))), peer })
+}
+
+/// Takes in what the caller still sends, until it hangs up: closing over unread bytes resets the connection, and the alert
+/// that tells the caller why would be lost.
+async fn linger(mut tcp: TcpStream) {
+    let rest = async {
+        let mut sink = [0; 1024];
+        tcp.shutdown().await?;
+        while tcp.read(&mut sink).await? > 0 {}
+        Ok::<(), io::Error>(())
+    };
+    // However it ends, the connection does.
+    let _ = timeout(LINGER, rest).await;
 }
 
 /// Refusals lately told, so that one caller that tries again and again does not fill the log.
