@@ -19,6 +19,22 @@ Data goes to stdout, everything else to stderr. A command that changes something
 while it tries the endpoints in turn, so that it is done once at most. Nodes are called by TLS with --ca, \
 --certificate and --key; without them in plain text, which is for loopback only.";
 
+const INSTALL_COMPLETIONS: &str = "\
+To install:
+  bash        watchdogctl completions bash > ~/.local/share/bash-completion/completions/watchdogctl
+  zsh         watchdogctl completions zsh > ~/.zfunc/_watchdogctl
+              with `fpath=(~/.zfunc $fpath); autoload -U compinit; compinit` in ~/.zshrc
+  fish        watchdogctl completions fish > ~/.config/fish/completions/watchdogctl.fish
+  elvish      watchdogctl completions elvish >> ~/.config/elvish/rc.elv
+  powershell  watchdogctl completions powershell >> $PROFILE
+Folders must be there; they are read when a new shell starts. Write them anew after an upgrade.";
+
+const INSTALL_MANUAL: &str = "\
+To install:
+  for you           watchdogctl man --dir ~/.local/share/man/man1
+  for everybody     watchdogctl man --dir /usr/local/share/man/man1
+Then: man watchdogctl, man watchdogctl-run-show. Without --dir: watchdogctl man | man -l -";
+
 /// Where the options of every verb stand in its help, apart from its own.
 const ANYWHERE: &str = "Options of every verb";
 
@@ -121,6 +137,19 @@ pub enum Verb {
         /// What about them.
         #[command(subcommand)]
         verb: CertVerb,
+    },
+    /// A completion script for your shell, to stdout; needs no node.
+    #[command(after_help = INSTALL_COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// The manual: the main page to stdout, or a page for every verb into a folder; needs no node.
+    #[command(after_help = INSTALL_MANUAL)]
+    Man {
+        /// Write every page there, and make the folder where it is missing.
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
     },
     /// Nothing automatic starts in the group; an open run stops at its next step boundary.
     Pause {

@@ -1,7 +1,8 @@
 //! What `watchdogctl` does and prints. Data goes to stdout, words about it to stderr.
 //!
 //! [`args`] is the command line, [`call`] reaches a node, [`error`] says what went wrong and what to do next,
-//! [`cert`] makes certificates; [`act`] holds the verbs that change something, [`follow`] a run as it goes; the `*_page` modules are what people read.
+//! [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
+//! [`follow`] a run as it goes; the `*_page` modules are what people read.
 
 pub mod act;
 pub mod args;
@@ -12,6 +13,7 @@ pub mod check;
 pub mod error;
 pub mod follow;
 pub mod lease_page;
+pub mod manual;
 pub mod plan_page;
 pub mod readiness_page;
 pub mod run_page;
@@ -67,15 +69,16 @@ fn to_json<T: serde::Serialize>(answer: &T) -> Result<String, CliError> {
 /// Does what the command line says. Errors are the caller's to print.
 pub async fn run(cli: Cli) -> Result<Exit, CliError> {
     let screen = Screen::of(&cli);
-    if let Verb::Check { config, files } = &cli.verb {
-        return check::run(config, *files, screen);
-    }
-    if let Verb::Cert { verb } = &cli.verb {
-        return cert::run(verb, screen);
+    match &cli.verb {
+        Verb::Check { config, files } => return check::run(config, *files, screen),
+        Verb::Cert { verb } => return cert::run(verb, screen),
+        Verb::Completions { shell } => return manual::completions(*shell),
+        Verb::Man { dir } => return manual::run(dir.as_deref(), screen),
+        _ => {}
     }
     let cluster = Cluster::new(&cli.endpoint, call::dialer(&cli)?, cli.timeout)?;
     match &cli.verb {
-        Verb::Check { .. } | Verb::Cert { .. } => Ok(Exit::Ok),
+        Verb::Check { .. } | Verb::Cert { .. } | Verb::Completions { .. } | Verb::Man { .. } => Ok(Exit::Ok),
         Verb::Status { group, local } => status(&cluster, group.as_deref(), *local, screen).await,
         Verb::Readiness { group, to } => readiness(&cluster, group, to.as_deref(), screen).await,
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,

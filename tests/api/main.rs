@@ -9,4 +9,5 @@ mod ctl;
 mod forwarding;
 mod identity;
 mod lease;
+mod manual;
 mod standin;
