@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use watchdog::cli::args::Cli;
+use watchdog::cli::contexts::Typed;
 use watchdog::cli::error::CliError;
 use watchdog::cli::text::{Span, Style, tell};
 
@@ -24,7 +25,12 @@ async fn main() -> ExitCode {
 }
 
 fn parse() -> Cli {
-    Cli::try_parse().unwrap_or_else(|mut error| {
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        cli.typed = Typed::of(&matches);
+        Ok(cli)
+    });
+    parsed.unwrap_or_else(|mut error| {
         // The parser's own usage lists, as if they were required, the options that the environment sets.
         if error.get(ContextKind::Usage).is_some() {
             error.insert(ContextKind::Usage, ContextValue::StyledStr(usage()));

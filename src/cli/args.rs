@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::contexts::Typed;
 use super::when::parse_duration_ms;
 
 const EXIT_CODES: &str = "\
@@ -17,7 +18,24 @@ Exit codes:
 
 Data goes to stdout, everything else to stderr. A command that changes something keeps one request id \
 while it tries the endpoints in turn, so that it is done once at most. Nodes are called by TLS with --ca, \
---certificate and --key; without them in plain text, which is for loopback only.";
+--certificate and --key; without them in plain text, which is for loopback only. What is typed goes before \
+the environment, that before the file of contexts (watchdogctl contexts --help).";
+
+const CONTEXT_FILE: &str = "\
+The file, ~/.config/watchdogctl.toml (or under XDG_CONFIG_HOME, or named by --context-file or WATCHDOG_CTL_CONFIG):
+  default = \"vn\"                      # used where neither --context nor WATCHDOG_CONTEXT names one
+
+  [context.vn]
+  endpoints = [\"10.1.0.11:7101\", \"10.2.0.11:7101\", \"10.3.0.11:7101\"]
+  ca = \"pki/ca.pem\"                   # paths are from the file's folder; these three go together
+  certificate = \"pki/user-linh.pem\"
+  key = \"pki/user-linh.key\"
+
+  [context.demo]                      # without certificate: plain text, on loopback only
+  endpoints = [\"127.0.0.1:7101\"]
+
+Each value comes from its option if that was typed; else from the context typed with --context; else from the \
+environment; else from the context of WATCHDOG_CONTEXT or the default one. `*` marks the context that would be used.";
 
 const INSTALL_COMPLETIONS: &str = "\
 To install:
@@ -42,7 +60,7 @@ const ANYWHERE: &str = "Options of every verb";
 #[derive(Debug, Parser)]
 #[command(name = "watchdogctl", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
-    /// A node's gRPC address; repeat it, or separate by commas, to fail over between nodes.
+    /// A node's gRPC address; repeat it, or separate by commas, to fail over between nodes. Where none is named: 127.0.0.1:7101.
     #[arg(
         long,
         short = 'e',
@@ -51,10 +69,15 @@ pub struct Cli {
         env = "WATCHDOG_ENDPOINTS",
         hide_env_values = true,
         value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = super::call::DEFAULT_ENDPOINT
+        value_delimiter = ','
     )]
     pub endpoint: Vec<String>,
+    /// Nodes and certificate by a name from the file of contexts; typed, it goes before the environment.
+    #[arg(long, global = true, help_heading = ANYWHERE, env = "WATCHDOG_CONTEXT", hide_env_values = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The file of contexts, where it is not ~/.config/watchdogctl.toml.
+    #[arg(long, global = true, help_heading = ANYWHERE, env = "WATCHDOG_CTL_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub context_file: Option<PathBuf>,
     /// PEM file of the cluster's certificate authority.
     #[arg(long, global = true, help_heading = ANYWHERE, env = "WATCHDOG_CA", hide_env_values = true, value_name = "FILE")]
     pub ca: Option<PathBuf>,
@@ -82,6 +105,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+    /// Which of these were typed.
+    #[arg(skip)]
+    pub typed: Typed,
 }
 
 /// How answers are printed.
@@ -138,6 +164,9 @@ pub enum Verb {
         #[command(subcommand)]
         verb: CertVerb,
     },
+    /// The contexts in ~/.config/watchdogctl.toml: clusters by name; asks no node.
+    #[command(after_help = CONTEXT_FILE)]
+    Contexts,
     /// A completion script for your shell, to stdout; needs no node.
     #[command(after_help = INSTALL_COMPLETIONS)]
     Completions {

@@ -76,17 +76,33 @@ fn may_dial(scheme: &str, address: &str, dialer: &Dialer) -> Result<(), CliError
     match (scheme, dialer) {
         ("http", Dialer::Tls(_)) => Err(CliError::Usage(format!(
             "endpoint http://{address} means plain text, but a certificate is given: write {address}, or drop --ca, \
-             --certificate and --key"
+             --certificate and --key, or name a context without them"
         ))),
         ("https", Dialer::Plain) => Err(CliError::Usage(format!(
-            "endpoint https://{address} needs --ca, --certificate and --key (WATCHDOG_CA, WATCHDOG_CERTIFICATE, WATCHDOG_KEY)"
+            "endpoint https://{address} needs --ca, --certificate and --key (WATCHDOG_CA, WATCHDOG_CERTIFICATE, WATCHDOG_KEY), \
+             or a context that has them"
         ))),
         (_, Dialer::Plain) if !is_loopback => Err(CliError::Usage(format!(
             "endpoint {address} is not on loopback, and plain text is for loopback only: give --ca, --certificate and --key \
-             (WATCHDOG_CA, WATCHDOG_CERTIFICATE, WATCHDOG_KEY)"
+             (WATCHDOG_CA, WATCHDOG_CERTIFICATE, WATCHDOG_KEY), or a context that has them"
         ))),
         _ => Ok(()),
     }
+}
+
+/// Scheme and address of `HOST:PORT`, with `http://` or `https://` before it or nothing.
+///
+/// # Errors
+/// That it is none.
+pub(super) fn well_formed(endpoint: &str) -> Result<(&str, &str), String> {
+    let (scheme, address) = endpoint.split_once("://").unwrap_or(("", endpoint));
+    let address = address.trim_end_matches('/');
+    let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let known = ["", "http", "https"].contains(&scheme);
+    if !known || !port.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port > 0) {
+        return Err(format!("endpoint {endpoint:?} is not HOST:PORT or http://HOST:PORT"));
+    }
+    Ok((scheme, address))
 }
 
 /// What one attempt brought.
@@ -107,13 +123,7 @@ impl Cluster {
     pub fn new(endpoints: &[String], dialer: Dialer, timeout_ms: u64) -> Result<Self, CliError> {
         let mut all = Vec::new();
         for text in endpoints.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
-            let (scheme, address) = text.split_once("://").unwrap_or(("", text));
-            let address = address.trim_end_matches('/');
-            let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-            let known = ["", "http", "https"].contains(&scheme);
-            if !known || !port.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port > 0) {
-                return Err(CliError::Usage(format!("endpoint {text:?} is not HOST:PORT or http://HOST:PORT")));
-            }
+            let (scheme, address) = well_formed(text).map_err(CliError::Usage)?;
             may_dial(scheme, address, &dialer)?;
             all.push(address.to_owned());
         }

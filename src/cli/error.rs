@@ -31,6 +31,9 @@ pub enum CliError {
     /// A file here could not be read.
     #[error("{0}")]
     File(String),
+    /// The file of contexts has a fault.
+    #[error("{0}")]
+    ContextFile(String),
     /// A certificate, its key or its authority cannot be used.
     #[error("{0}")]
     Certificate(String),
@@ -84,7 +87,9 @@ impl CliError {
     /// Its exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            CliError::Failed(_) | CliError::File(_) | CliError::Certificate(_) => Exit::Failure,
+            CliError::Failed(_) | CliError::File(_) | CliError::ContextFile(_) | CliError::Certificate(_) => {
+                Exit::Failure
+            }
             CliError::Usage(_) => Exit::Usage,
             CliError::Refused { .. } => Exit::Refused,
             CliError::Unreachable(_) | CliError::NoQuorum(_) => Exit::Unreachable,
@@ -95,7 +100,11 @@ impl CliError {
     /// What happened, in a word for the beginning of the line.
     pub fn word(&self) -> &'static str {
         match self {
-            CliError::Failed(_) | CliError::File(_) | CliError::Certificate(_) | CliError::Usage(_) => "error",
+            CliError::Failed(_)
+            | CliError::File(_)
+            | CliError::ContextFile(_)
+            | CliError::Certificate(_)
+            | CliError::Usage(_) => "error",
             CliError::Refused { .. } => "refused",
             CliError::Unreachable(_) => "unreachable",
             CliError::NoQuorum(_) => "no quorum",
@@ -108,6 +117,7 @@ impl CliError {
         match self {
             CliError::Failed(_) => "watchdogctl status shows what the cluster thinks".to_owned(),
             CliError::File(_) => "name a file that is there and readable".to_owned(),
+            CliError::ContextFile(_) => "mend the file; watchdogctl contexts --help shows one".to_owned(),
             CliError::Certificate(_) => {
                 "watchdogctl cert show FILE tells what a certificate says; watchdogctl cert issue makes another"
                     .to_owned()

@@ -1,7 +1,7 @@
 //! What `watchdogctl` does and prints. Data goes to stdout, words about it to stderr.
 //!
-//! [`args`] is the command line, [`call`] reaches a node, [`error`] says what went wrong and what to do next,
-//! [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
+//! [`args`] is the command line, [`contexts`] which nodes it means, [`call`] reaches one, [`error`] says what went wrong
+//! and what to do next, [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
 //! [`follow`] a run as it goes; the `*_page` modules are what people read.
 
 pub mod act;
@@ -10,6 +10,7 @@ pub mod audit_page;
 pub mod call;
 pub mod cert;
 pub mod check;
+pub mod contexts;
 pub mod error;
 pub mod follow;
 pub mod lease_page;
@@ -74,11 +75,15 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Cert { verb } => return cert::run(verb, screen),
         Verb::Completions { shell } => return manual::completions(*shell),
         Verb::Man { dir } => return manual::run(dir.as_deref(), screen),
+        Verb::Contexts => return contexts::list(&cli, screen),
         _ => {}
     }
+    let cli = contexts::settle(cli)?;
     let cluster = Cluster::new(&cli.endpoint, call::dialer(&cli)?, cli.timeout)?;
     match &cli.verb {
-        Verb::Check { .. } | Verb::Cert { .. } | Verb::Completions { .. } | Verb::Man { .. } => Ok(Exit::Ok),
+        Verb::Check { .. } | Verb::Cert { .. } | Verb::Completions { .. } | Verb::Man { .. } | Verb::Contexts => {
+            Ok(Exit::Ok)
+        }
         Verb::Status { group, local } => status(&cluster, group.as_deref(), *local, screen).await,
         Verb::Readiness { group, to } => readiness(&cluster, group, to.as_deref(), screen).await,
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,

@@ -5,6 +5,7 @@
 mod bad_input;
 mod calls;
 mod connections;
+mod contexts;
 mod ctl;
 mod forwarding;
 mod identity;
