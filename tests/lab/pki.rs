@@ -72,9 +72,12 @@ pub fn files(listen: SocketAddr) -> Result<Files> {
     Ok(operator(listen)?.files().clone())
 }
 
-/// `watchdogctl` with the operator's certificate.
+/// `watchdogctl` with the operator's certificate, and with nothing of whoever runs the lab.
 pub fn with_certificate(command: &mut Command, listen: SocketAddr) -> Result<()> {
     let files = files(listen)?;
+    for theirs in ["HOME", "XDG_CONFIG_HOME", "WATCHDOG_CTL_CONFIG", "WATCHDOG_CONTEXT", "WATCHDOG_ENDPOINTS"] {
+        command.env_remove(theirs);
+    }
     command.env("WATCHDOG_CA", files.ca).env("WATCHDOG_CERTIFICATE", files.certificate).env("WATCHDOG_KEY", files.key);
     Ok(())
 }
