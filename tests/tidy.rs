@@ -68,7 +68,10 @@ fn files_under(folder: &str) -> Vec<PathBuf> {
         for entry in entries {
             let path = entry.expect("a readable source folder").path();
             if path.is_dir() {
-                left.push(path);
+                // What a package of its own has built is none of ours.
+                if !path.ends_with("target") {
+                    left.push(path);
+                }
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 found.push(path);
             }

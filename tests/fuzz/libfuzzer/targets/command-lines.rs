@@ -1,0 +1,4 @@
+//! `command-lines` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("command-lines");

@@ -1,0 +1,4 @@
+//! `commands` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("commands");

@@ -1,0 +1,4 @@
+//! `dns-messages` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("dns-messages");

@@ -1,0 +1,4 @@
+//! `durations` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("durations");

@@ -1,0 +1,4 @@
+//! `guard-requests` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("guard-requests");

@@ -1,0 +1,4 @@
+//! `hold-answers` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("hold-answers");

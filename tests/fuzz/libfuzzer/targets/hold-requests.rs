@@ -1,0 +1,4 @@
+//! `hold-requests` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("hold-requests");

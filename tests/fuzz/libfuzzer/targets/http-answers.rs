@@ -1,0 +1,4 @@
+//! `http-answers` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("http-answers");

@@ -1,0 +1,4 @@
+//! `lease-answers` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("lease-answers");

@@ -1,0 +1,4 @@
+//! `lease-files` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("lease-files");

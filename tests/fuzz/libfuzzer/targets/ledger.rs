@@ -1,0 +1,4 @@
+//! `ledger` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("ledger");

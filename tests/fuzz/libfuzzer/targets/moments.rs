@@ -1,0 +1,4 @@
+//! `moments` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("moments");

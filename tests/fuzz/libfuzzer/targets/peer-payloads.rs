@@ -1,0 +1,4 @@
+//! `peer-payloads` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("peer-payloads");

@@ -1,0 +1,4 @@
+//! `positions` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("positions");

@@ -1,0 +1,4 @@
+//! `replication-streams` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("replication-streams");

@@ -1,0 +1,4 @@
+//! `sealed-records` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("sealed-records");

@@ -1,0 +1,4 @@
+//! `snapshots` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("snapshots");

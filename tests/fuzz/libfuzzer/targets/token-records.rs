@@ -1,0 +1,4 @@
+//! `token-records` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("token-records");

@@ -1,0 +1,4 @@
+//! `token-store` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("token-store");

@@ -1,0 +1,4 @@
+//! `tokens` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("tokens");
