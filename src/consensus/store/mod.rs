@@ -99,7 +99,7 @@ impl Store {
             }
             record::to_json(&self.file, &cache.peers)?
         };
-        self.ask(|done| Request::Peers { payload, done }).await?;
+        self.ask(|done| Request::Note { key: writer::PEERS, payload, done }).await?;
         Ok(true)
     }
 
@@ -124,7 +124,7 @@ impl Store {
             }
             record::to_json(&self.file, &cache.members)?
         };
-        self.ask(|done| Request::Members { payload, done }).await
+        self.ask(|done| Request::Note { key: writer::MEMBERS, payload, done }).await
     }
 
     /// How far this store has come, and the others' as far as this node knows; its own is the first.
@@ -187,7 +187,7 @@ impl Store {
         // At once: from here on nothing is answered and nothing counted. Then for good.
         self.revoked.send_replace(Some(error.clone()));
         let payload = record::to_json(&self.file, &detail)?;
-        self.ask(|done| Request::Revoked { payload, done }).await?;
+        self.ask(|done| Request::Note { key: writer::REVOKED, payload, done }).await?;
         Err(error)
     }
 
@@ -204,7 +204,7 @@ impl Store {
     /// Writes how far others are known to have come.
     pub(super) async fn write_reached(&self) -> Result<(), StoreError> {
         let payload = record::to_json(&self.file, &self.cache().reached)?;
-        self.ask(|done| Request::Reached { payload, done }).await
+        self.ask(|done| Request::Note { key: writer::REACHED, payload, done }).await
     }
 
     /// Writes how far others came, a little after it was heard, until the store takes no more.

@@ -51,19 +51,9 @@ pub(super) enum Request {
         payload: Vec<u8>,
         done: Reply<()>,
     },
-    Peers {
-        payload: Vec<u8>,
-        done: Reply<()>,
-    },
-    Members {
-        payload: Vec<u8>,
-        done: Reply<()>,
-    },
-    Reached {
-        payload: Vec<u8>,
-        done: Reply<()>,
-    },
-    Revoked {
+    /// What this node keeps for itself, in [`META`]: nobody else relies on it.
+    Note {
+        key: &'static str,
         payload: Vec<u8>,
         done: Reply<()>,
     },
@@ -239,10 +229,7 @@ impl Writer {
                         }
                     }
                     Request::Vote { payload, .. } => put(VOTE, payload)?,
-                    Request::Peers { payload, .. } => put(PEERS, payload)?,
-                    Request::Members { payload, .. } => put(MEMBERS, payload)?,
-                    Request::Reached { payload, .. } => put(REACHED, payload)?,
-                    Request::Revoked { payload, .. } => put(REVOKED, payload)?,
+                    Request::Note { key, payload, .. } => put(key, payload)?,
                     Request::Truncate { from, .. } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
                     Request::Purge { upto, payload, .. } => {
                         log.retain_in::<u64, _>(..=*upto, |_, _| false)?;
@@ -329,13 +316,9 @@ fn is_relied_on(request: &Request) -> bool {
         | Request::Truncate { .. }
         | Request::Purge { .. }
         | Request::Snapshot { .. } => true,
-        Request::Peers { .. }
-        | Request::Members { .. }
-        | Request::Reached { .. }
-        | Request::Revoked { .. }
-        | Request::Committed { .. }
-        | Request::ReadSnapshot { .. }
-        | Request::Close { .. } => false,
+        Request::Note { .. } | Request::Committed { .. } | Request::ReadSnapshot { .. } | Request::Close { .. } => {
+            false
+        }
     }
 }
 
@@ -343,10 +326,7 @@ fn answer(request: Request) -> Option<Answer> {
     match request {
         Request::Append { done, .. } => Some(Answer::Flushed(done)),
         Request::Vote { done, .. }
-        | Request::Peers { done, .. }
-        | Request::Members { done, .. }
-        | Request::Reached { done, .. }
-        | Request::Revoked { done, .. }
+        | Request::Note { done, .. }
         | Request::Truncate { done, .. }
         | Request::Purge { done, .. }
         | Request::Snapshot { done, .. } => Some(Answer::Done(done)),
