@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use watchdog::config::{Config, ConfigError, check, judge};
+use watchdog::config::{self, Config, ConfigError, render};
 use watchdog::server;
 
 /// One node of the failover watchdog.
@@ -81,28 +81,16 @@ fn main() -> ExitCode {
 }
 
 fn check_file(path: &std::path::Path, files: bool, node: Option<&str>) -> ExitCode {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
+    let report = match config::check_file(path, files, node) {
+        Ok(report) => report,
         Err(error) => {
-            eprintln!("watchdogd: configuration {}: {error}; name a file that is there and readable", path.display());
+            let todo =
+                if matches!(error, ConfigError::Read { .. }) { "; name a file that is there and readable" } else { "" };
+            eprintln!("watchdogd: {error}{todo}");
             return ExitCode::FAILURE;
         }
     };
-    let (config, mut report) = judge(&bytes);
-    if let Some(config) = config.filter(|_| files) {
-        let node = match node.map(|name| config.node(name)).transpose() {
-            Ok(node) => node.map(|node| &node.name),
-            Err(error) => {
-                eprintln!("watchdogd: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-        let more = config.check_files(node);
-        report.errors.extend(more.errors);
-        report.warnings.extend(more.warnings);
-        report.sort();
-    }
-    print!("{}", check::render(&report, &path.display().to_string()));
+    print!("{}", render(&report, &path.display().to_string()));
     if report.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

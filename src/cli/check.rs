@@ -8,7 +8,7 @@ use super::Screen;
 use super::args::Output;
 use super::error::{CliError, Exit};
 use super::text::print;
-use crate::config::{Config, ConfigError, Fault, Report, render};
+use crate::config::{Fault, check_file, render};
 
 #[derive(Serialize)]
 struct Judged<'a> {
@@ -18,27 +18,9 @@ struct Judged<'a> {
     warnings: &'a [Fault],
 }
 
-/// Every fault of the file; with `files` also of the files it names, as they lie on this machine.
-pub fn judge(path: &Path, files: bool) -> Result<Report, ConfigError> {
-    match Config::load(path) {
-        Ok(config) => {
-            let mut report = Report { errors: Vec::new(), warnings: config.warnings.clone() };
-            if files {
-                let named = config.check_files(None);
-                report.errors.extend(named.errors);
-                report.warnings.extend(named.warnings);
-                report.sort();
-            }
-            Ok(report)
-        }
-        Err(ConfigError::Faults { report, .. }) => Ok(report),
-        Err(error) => Err(error),
-    }
-}
-
 /// Judges and prints.
 pub fn run(path: &Path, files: bool, screen: Screen) -> Result<Exit, CliError> {
-    let report = judge(path, files).map_err(|error| CliError::File(error.to_string()))?;
+    let report = check_file(path, files, None).map_err(|error| CliError::File(error.to_string()))?;
     let file = path.display().to_string();
     match screen.output {
         Output::Table => print(&render(&report, &file))?,

@@ -74,12 +74,19 @@ pub fn judge(bytes: &[u8]) -> (Option<Config>, Report) {
     }
 }
 
-/// What `watchdogd check` asks: everything about a file, and with `files` also about those it names, on this machine.
-pub fn check_file(path: &Path, files: bool) -> Result<Report, ConfigError> {
+/// What `check` asks: everything about a file, and with `files` also about those it names, on this machine, as `node` finds
+/// them, or each node that has a certificate here.
+///
+/// # Errors
+/// The file cannot be read, or there is no such node. Faults are no error: they are in the report.
+pub fn check_file(path: &Path, files: bool, node: Option<&str>) -> Result<Report, ConfigError> {
     let bytes = read_bounded(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let (config, mut report) = judge(&bytes);
     if let Some(config) = config.filter(|_| files) {
-        report.errors.extend(config.check_files(None).errors);
+        let node = node.map(|name| config.node(name)).transpose()?.map(|node| &node.name);
+        let named = config.check_files(node);
+        report.errors.extend(named.errors);
+        report.warnings.extend(named.warnings);
         report.sort();
     }
     Ok(report)

@@ -374,8 +374,8 @@ fn named_files_are_looked_at_when_asked() {
     let report = config.check_files(None);
     let path = folder.path().join("watchdog.toml");
     std::fs::write(&path, &text).unwrap();
-    assert!(check_file(&path, false).unwrap().passes());
-    assert_eq!(check_file(&path, true).unwrap().errors, report.errors);
+    assert!(check_file(&path, false, None).unwrap().passes());
+    assert_eq!(check_file(&path, true, None).unwrap().errors, report.errors);
     let told: Vec<(&str, &str)> =
         report.errors.iter().map(|fault| (fault.path.as_str(), fault.what.as_str())).collect();
     let wanted = [
