@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut set = compiler.file_descriptor_set();
 
     let mut builder = tonic_prost_build::configure();
-    for file in set.file.iter().filter(|file| file.name().ends_with("/admin.proto")) {
+    let spoken_by_nodes = ["/peer.proto", "/lease.proto"];
+    for file in set.file.iter().filter(|file| !spoken_by_nodes.iter().any(|name| file.name().ends_with(name))) {
         let package = file.package();
         for kind in &file.message_type {
             let message = format!(".{package}.{}", kind.name());
