@@ -11,6 +11,7 @@ use tonic::metadata::{BinaryMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::details::missing_role;
 use super::forward::FORWARDED_BY;
 use super::refuse::{FORBIDDEN, UNPROVEN, refused_caller, signed};
 use crate::domain::identity::{Caller, Held, Identity, Role, Roles};
@@ -124,15 +125,12 @@ pub(super) fn require(caller: &Caller, path: &str, with: &str) -> Result<(), Sta
 fn forbidden(path: &str, with: &str, need: Need, identity: &Identity, held: &Held) -> Status {
     let method = path.rsplit('/').next().unwrap_or(path);
     let with = if with.is_empty() { String::new() } else { format!(" with {with}") };
-    refused_caller(
-        Code::PermissionDenied,
-        FORBIDDEN,
-        format!(
-            "{method}{with} needs role {}; {identity} has {}; nothing was changed",
-            need.in_words(),
-            held.in_words()
-        ),
-    )
+    let why = format!(
+        "{method}{with} needs role {}; {identity} has {}; nothing was changed",
+        need.in_words(),
+        held.in_words()
+    );
+    missing_role(&refused_caller(Code::PermissionDenied, FORBIDDEN, why), need.in_words())
 }
 
 /// Who made a call. A call that did not pass the table of roles is an error of this program, and nobody's.

@@ -2,11 +2,12 @@
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
 //! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes),
-//! [`refuse`] (errors as gRPC codes) and [`health`]. [`access`] says who may call what; [`lease`] is the service that primaries' guards ask.
+//! [`refuse`] (errors as gRPC codes, with [`details`]) and [`health`]. [`access`] says who may call what; [`lease`] is the service that primaries' guards ask.
 
 pub mod access;
 pub mod backend;
 mod check;
+pub mod details;
 mod follow;
 mod forward;
 pub mod health;

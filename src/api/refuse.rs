@@ -1,10 +1,20 @@
-//! Refusals as gRPC statuses: one table from the domain's codes to gRPC's, and the words for what to do next.
+//! Refusals as gRPC statuses: one table from the domain's codes to gRPC's. Each comes with google.rpc details, which
+//! [`details`](super::details) makes, and with trailers for those who do not read them.
 
-use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use std::time::Duration;
+
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 
-use super::backend::ProposeError;
+use super::backend::{NodeStanding, ProposeError};
+use super::details;
 use crate::domain::command::{Rejection, RejectionCode};
+use crate::domain::ids::GroupName;
+
+/// After an election or a lost answer.
+const RETRY_SOON: Duration = Duration::from_millis(500);
+/// Where somebody else must leave first.
+const RETRY_LATER: Duration = Duration::from_secs(10);
 
 /// Trailer: the stable code of a refusal by the replicated state (`stale`, `run_open` …).
 pub const REJECTION: &str = "watchdog-rejection";
@@ -51,7 +61,16 @@ pub fn rejected(rejection: &Rejection) -> Status {
     let (code, word) = row.map_or((Code::FailedPrecondition, "illegal"), |(_, code, word)| (*code, *word));
     let mut status = Status::new(code, rejection.message.clone());
     status.metadata_mut().insert(REJECTION, AsciiMetadataValue::from_static(word));
-    status
+    match code {
+        Code::InvalidArgument => details::named_field(status),
+        Code::FailedPrecondition | Code::Aborted => details::precondition(&status, word),
+        _ => status,
+    }
+}
+
+/// The same refusal, which is about this group.
+pub fn about(status: Status, group: &GroupName) -> Status {
+    details::about_group(status, group.as_str())
 }
 
 /// A failed proposal as a status.
@@ -69,7 +88,12 @@ pub fn failed(error: ProposeError) -> Status {
 pub fn nothing_done(why: impl Into<String>) -> Status {
     let mut status = Status::unavailable(why);
     status.metadata_mut().insert(OUTCOME, AsciiMetadataValue::from_static("none"));
-    status
+    details::retry_after(&status, RETRY_SOON)
+}
+
+/// There are too many of these already: certainly nothing was changed.
+pub fn too_many(why: impl Into<String>) -> Status {
+    details::retry_after(&Status::resource_exhausted(why), RETRY_LATER)
 }
 
 /// The caller may not do this: certainly nothing was changed. [`UNPROVEN`] or [`FORBIDDEN`].
@@ -90,22 +114,32 @@ pub fn not_now(word: &'static str, why: impl Into<String>) -> Status {
 pub fn outcome_unknown(code: Code, why: &str) -> Status {
     let mut status = Status::new(code, format!("outcome unknown: ask again with the same request_id ({why})"));
     status.metadata_mut().insert(OUTCOME, AsciiMetadataValue::from_static("unknown"));
-    status
+    details::retry_after(&status, RETRY_SOON)
 }
 
 /// A field of a request is wrong.
 pub fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
-    Status::invalid_argument(format!("{field}: {why}"))
+    let why = why.to_string();
+    details::field(&Status::invalid_argument(format!("{field}: {why}")), field, &why)
 }
 
 /// Says which node answered, so that callers can tell its word from the transport's.
-pub fn signed(mut status: Status, node: &str) -> Status {
-    if let Ok(name) = AsciiMetadataValue::try_from(node) {
-        let metadata: &mut MetadataMap = status.metadata_mut();
-        if metadata.get(NODE).is_none() {
-            metadata.insert(NODE, name);
-        }
+pub fn signed(status: Status, node: &str) -> Status {
+    sign(status, node, None)
+}
+
+/// [`signed`], with the leader that the node knows as a hint.
+pub fn signed_by(status: Status, standing: &NodeStanding) -> Status {
+    sign(status, standing.name.as_str(), Some(standing))
+}
+
+fn sign(status: Status, node: &str, standing: Option<&NodeStanding>) -> Status {
+    let Ok(name) = AsciiMetadataValue::try_from(node) else { return status };
+    if status.metadata().get(NODE).is_some() {
+        return status;
     }
+    let mut status = details::complete(&status, node, standing);
+    status.metadata_mut().insert(NODE, name);
     status
 }
 

@@ -15,7 +15,7 @@ use super::backend::{AdminBackend, Leader, NodeStanding, OpenFailover};
 use super::check::{self, Asked};
 use super::follow::follow;
 use super::forward::{self, FORWARDED_BY, Place};
-use super::refuse::{failed, invalid, rejected, signed};
+use super::refuse::{about, failed, invalid, rejected, signed_by, too_many};
 use super::show::{self, NoSuchRun};
 use super::status;
 use crate::clock::unix_now;
@@ -75,7 +75,7 @@ impl AdminService {
     fn answer<T>(&self, call: &str, result: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
         result.map_err(|status| {
             warn!(call, code = ?status.code(), message = status.message(), "admin call refused");
-            signed(status, self.standing().name.as_str())
+            signed_by(status, &self.standing())
         })
     }
 
@@ -83,10 +83,14 @@ impl AdminService {
         let Asked { request_id, by, reason } = asked;
         info!(change = change.name(), group = ?change.group(), %by, reason, %request_id, "admin call");
         let node = self.standing().node;
+        let group = change.group().cloned();
         let command = Command { node, at: unix_now(), by, request_id: Some(request_id), change };
         match self.backend.propose(command).await.map_err(failed)? {
             Applied::Done { .. } | Applied::Nothing => Ok(()),
-            Applied::Rejected(rejection) => Err(rejected(&rejection)),
+            Applied::Rejected(rejection) => {
+                let refused = rejected(&rejection);
+                Err(group.iter().fold(refused, about))
+            }
         }
     }
 
@@ -190,7 +194,7 @@ impl AdminService {
     async fn dry_run(&self, open: OpenFailover) -> Result<Response<proto::FailoverResponse>, Status> {
         let OpenFailover { group, to, by, reason, .. } = &open;
         info!(%group, %to, %by, reason, "admin call: dry run of a failover");
-        let dry = self.backend.dry_run(&open).await.map_err(failed)?;
+        let dry = self.backend.dry_run(&open).await.map_err(|error| about(failed(error), group))?;
         self.note_dry_run(&open).await;
         let state = self.state();
         let gates = dry.gates.iter().map(|gate| proto::Gate {
@@ -230,7 +234,8 @@ impl AdminService {
         let OpenFailover { group, to, by, reason, request_id, .. } = &open;
         info!(%group, %to, %by, reason, %request_id, "admin call: failover");
         let (group, to) = (group.clone(), to.clone());
-        let run_id = self.backend.open_failover(open).await.map_err(failed)?;
+        let opened = self.backend.open_failover(open).await;
+        let run_id = opened.map_err(|error| about(failed(error), &group))?;
         let state = self.state();
         let run = show::find_run(&state, run_id.as_str()).ok();
         Ok(Response::new(proto::FailoverResponse {
@@ -356,9 +361,9 @@ impl AdminService {
 
     fn follow_run(&self, ask: &proto::FollowRunRequest) -> Result<Response<RunStream>, Status> {
         let id = self.find(&self.state(), &ask.run_id)?.id.clone();
-        let place = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!("{FOLLOWERS_MAX} callers follow runs at this node already; ask another"))
-        })?;
+        let place = Arc::clone(&self.followers)
+            .try_acquire_owned()
+            .map_err(|_| too_many(format!("{FOLLOWERS_MAX} callers follow runs at this node already; ask another")))?;
         let (to, stream) = mpsc::channel(4);
         let task = follow(Arc::clone(&self.backend), id, to, self.shutdown.clone());
         tokio::spawn(async move {

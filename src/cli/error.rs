@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status};
 
+use super::fields;
 use crate::api::refuse::{NO_LEADER, NO_QUORUM, REJECTION};
 
 /// Exit codes, as `--help` documents them.
@@ -69,7 +70,7 @@ impl CliError {
     pub fn from_status(status: &Status) -> Self {
         let message = status.message().to_owned();
         match status.code() {
-            Code::InvalidArgument => CliError::Usage(message),
+            Code::InvalidArgument => CliError::Usage(fields::words(status)),
             Code::NotFound | Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied => {
                 let word = status.metadata().get(REJECTION).and_then(|word| word.to_str().ok());
                 let code = word.unwrap_or(if status.code() == Code::NotFound { "not_found" } else { "" }).to_owned();

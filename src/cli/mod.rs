@@ -12,6 +12,7 @@ pub mod cert;
 pub mod check;
 pub mod contexts;
 pub mod error;
+pub mod fields;
 pub mod follow;
 pub mod lease_page;
 pub mod manual;

@@ -7,6 +7,7 @@ mod calls;
 mod connections;
 mod contexts;
 mod ctl;
+mod details;
 mod forwarding;
 mod identity;
 mod lease;
