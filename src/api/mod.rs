@@ -36,7 +36,7 @@ pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Admin, health and reflection, to be served on a node's gRPC listener beside the peers' service.
 ///
-/// The health of `""` and of `watchdog.v1.Admin` is kept up to date until `shutdown`, which also ends every open stream.
+/// The [`health`] is kept up to date until `shutdown`, which also ends every open stream.
 ///
 /// Every call must have passed the [`access::AccessLayer`]; `dialer` reaches the leader.
 pub fn routes(
@@ -46,6 +46,7 @@ pub fn routes(
 ) -> Result<Routes, ReflectionError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| ReflectionError(error.to_string()))?;
     let health = health::serve(Arc::clone(&backend), shutdown.clone());

@@ -1,9 +1,6 @@
-//! Each call at a leading node, health and reflection.
+//! Each call at a leading node.
 
 use tonic::Code;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 use watchdog::api::refuse::{REJECTION, REJECTION_CODES, rejected};
 use watchdog::clock::unix_now;
 use watchdog::domain::attempt::Outcome;
@@ -11,7 +8,7 @@ use watchdog::domain::command::{Change, Rejection};
 use watchdog::domain::run::RunOutcome;
 use watchdog::proto::{self, Mode, Order, Present, RunPhase, StepPhase};
 
-use crate::standin::{GROUP, Mood, RUN, StandInNode, client, context, failing_sight, leader, serve, wait_until};
+use crate::standin::{GROUP, Mood, RUN, client, context, failing_sight, leader};
 
 #[tokio::test]
 async fn status_shows_group_votes_and_standing() {
@@ -301,52 +298,4 @@ async fn proposals_that_fail_say_whether_anything_was_done() {
             assert!(status.message().contains("outcome unknown: ask again with the same request_id"));
         }
     }
-}
-
-#[tokio::test]
-async fn health_follows_leader_and_quorum() {
-    let log = crate::standin::Log::new();
-    let node = StandInNode::new(1, &log);
-    let served = serve(&node).await;
-    let channel = tonic::transport::Channel::from_shared(format!("http://{}", served.address)).unwrap();
-    let health = HealthClient::new(channel.connect().await.unwrap());
-    let is = async |name: &str, wanted: ServingStatus| {
-        wait_until(name, || async {
-            let ask = HealthCheckRequest { service: name.to_owned() };
-            health.clone().check(ask).await.is_ok_and(|answer| answer.into_inner().status() == wanted)
-        })
-        .await;
-    };
-    is("watchdog.liveness", ServingStatus::Serving).await;
-    for name in ["", "watchdog.v1.Admin"] {
-        is(name, ServingStatus::NotServing).await;
-    }
-    node.lead();
-    for name in ["", "watchdog.v1.Admin"] {
-        is(name, ServingStatus::Serving).await;
-    }
-    node.lose_quorum();
-    for name in ["", "watchdog.v1.Admin"] {
-        is(name, ServingStatus::NotServing).await;
-    }
-    is("watchdog.liveness", ServingStatus::Serving).await;
-    let unknown = health.clone().check(HealthCheckRequest { service: "nobody".to_owned() }).await.unwrap_err();
-    assert_eq!(unknown.code(), Code::NotFound);
-}
-
-#[tokio::test]
-async fn reflection_names_the_service() {
-    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-    let (_log, _node, served) = leader().await;
-    let channel = tonic::transport::Channel::from_shared(format!("http://{}", served.address)).unwrap();
-    let mut client = ServerReflectionClient::new(channel.connect().await.unwrap());
-    let ask = tonic_reflection::pb::v1::ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::FileContainingSymbol("watchdog.v1.Admin".to_owned())),
-    };
-    let mut answers = client.server_reflection_info(tokio_stream::iter([ask])).await.unwrap().into_inner();
-    let answer = answers.message().await.unwrap().unwrap().message_response;
-    assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
 }
