@@ -5,6 +5,7 @@
 //! * [`consensus`]: the replicated log and state.
 //! * [`probe`]: seeing. [`actuator`]: acting. [`notify`]: telling.
 //! * [`resolve`]: asking one name server one question, for those who see and those who act.
+//! * [`metrics`]: what a node tells Prometheus.
 //! * [`guard`]: the program on each host that is acted upon.
 //! * [`coordinator`]: the leader's loop: decide, commit, act, read back, commit.
 //! * [`proto`]: the wire. [`api`]: the admin service. [`cli`]: what `watchdogctl` prints.
@@ -20,6 +21,7 @@ pub mod consensus;
 pub mod coordinator;
 pub mod domain;
 pub mod guard;
+pub mod metrics;
 pub mod notify;
 pub mod probe;
 pub mod proto;

@@ -16,6 +16,7 @@ use super::forward::FORWARDED_BY;
 use super::refuse::{FORBIDDEN, UNPROVEN, refused_caller, signed};
 use crate::domain::identity::{Caller, Held, Identity, Role, Roles};
 use crate::domain::ids::NodeName;
+use crate::metrics::events;
 use crate::tls::Peer;
 
 /// Header of a forwarded call: the identity that its first node proved.
@@ -203,6 +204,7 @@ where
                 let from = request.extensions().get::<Peer>().and_then(Peer::from);
                 let (path, code) = (request.uri().path(), status.code());
                 tracing::warn!(path, ?from, ?code, message = status.message(), "call refused");
+                events::call_refused(&format!("{code:?}"));
                 let answer = signed(status, self.desk.node.as_str()).into_http();
                 Box::pin(std::future::ready(Ok(answer)))
             }

@@ -44,6 +44,17 @@ pub struct Leadership {
     pub stopped: Option<String>,
 }
 
+/// How far a node's log goes; 0 where there is nothing yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The newest entry.
+    pub last: u64,
+    /// The newest entry known to be committed.
+    pub committed: u64,
+    /// The newest entry applied.
+    pub applied: u64,
+}
+
 /// One node's part in the cluster: proposes commands, shows the replicated state and who leads. Clones share it.
 ///
 /// ```no_run
@@ -271,6 +282,18 @@ impl Consensus {
     /// How long ago a majority is known to have answered the leader; `None` where it never did.
     pub fn quorum_age(&self) -> Option<Duration> {
         if is_leader(&self.inner.raft) { quorum_age(&self.inner.raft) } else { self.inner.contact.quorum_age() }
+    }
+
+    /// How far this node's log goes.
+    pub fn log_position(&self) -> LogPosition {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index);
+        LogPosition {
+            last: metrics.last_log_index.unwrap_or(0),
+            committed: index(metrics.cluster_committed.or(metrics.local_committed)),
+            applied: index(metrics.last_applied),
+        }
     }
 
     /// Hands leadership to another voter, and waits until somebody else leads.

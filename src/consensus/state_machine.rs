@@ -14,6 +14,7 @@ use super::store::{Store, StoreError};
 use super::types::{LogId, MAX_SNAPSHOT_BYTES, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::domain::command::Applied;
 use crate::domain::state::ClusterState;
+use crate::metrics::events;
 
 /// The replicated state of one node.
 pub struct StateMachine {
@@ -95,6 +96,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             };
             self.applied = Some(id);
             if let Some(responder) = responder {
+                // Only here: an entry that is applied again after a restart, or on every other node, is no second event.
+                if let EntryPayload::Normal(command) = &entry.payload {
+                    events::applied(&self.state, command, &answer);
+                }
                 answers.push((responder, answer));
             }
         };

@@ -16,6 +16,7 @@ use super::{Notifier, Parcel, ReceiverConfig, SEND_TIMEOUT, Sent, http::NotifyEr
 use crate::domain::ids::{ClusterName, ReceiverName, UnixMs};
 use crate::domain::page::{Delivery, OutboxEntry, Page};
 use crate::domain::state::ClusterState;
+use crate::metrics::events;
 
 /// What is to be committed about a page and a receiver (`Change::Told`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +141,7 @@ impl Dispatcher {
                 continue;
             };
             let parcel = Parcel { seq: Some(entry.seq), at: entry.at, page: &entry.page };
-            let refused = match self.send(notifier, parcel).await {
+            let refused = match self.send(name, notifier, parcel).await {
                 Sent::Retry { reason, after } => {
                     failures = failures.saturating_add(1);
                     let wait = self.backoff.wait(failures, after);
@@ -216,7 +217,7 @@ impl Dispatcher {
         let lines = self.lines.iter().map(|(name, notifier)| async move {
             let mut failures = 0;
             loop {
-                let sent = self.send(&**notifier, parcel).await;
+                let sent = self.send(name, &**notifier, parcel).await;
                 let Sent::Retry { reason, after } = &sent else { return (name.clone(), sent) };
                 failures += 1;
                 let wait = self.backoff.wait(failures, *after);
@@ -231,11 +232,19 @@ impl Dispatcher {
     }
 
     /// One attempt, whatever the notifier does about its own time.
-    async fn send(&self, notifier: &dyn Notifier, parcel: Parcel<'_>) -> Sent {
-        tokio::time::timeout(self.send_timeout, notifier.send(parcel)).await.unwrap_or_else(|_| Sent::Retry {
-            reason: format!("the receiver did not answer within {} ms", self.send_timeout.as_millis()),
-            after: None,
-        })
+    async fn send(&self, name: &ReceiverName, notifier: &dyn Notifier, parcel: Parcel<'_>) -> Sent {
+        let sent =
+            tokio::time::timeout(self.send_timeout, notifier.send(parcel)).await.unwrap_or_else(|_| Sent::Retry {
+                reason: format!("the receiver did not answer within {} ms", self.send_timeout.as_millis()),
+                after: None,
+            });
+        let result = match &sent {
+            Sent::Delivered => "delivered",
+            Sent::Refused { .. } => "refused",
+            Sent::Retry { .. } => "retried",
+        };
+        events::paged(name.as_str(), result);
+        sent
     }
 }
 

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::domain::ids::{ConfigDigest, GroupName, NodeId, TargetName, UnixMs};
 use crate::domain::observation::{FailureKind, Measure, Observation, Report, Verdict};
 use crate::domain::verdict::{Outcome, Standing, Window, WindowParameters};
+use crate::metrics::events;
 
 /// A target of a group.
 pub struct Target {
@@ -221,8 +222,15 @@ struct Seat {
 }
 
 impl Judge for Seat {
-    fn judge(&self, outcome: Outcome) -> u64 {
-        let Some((_, window)) = self.board.slots.get(self.slot) else { return u64::from(u32::MAX) };
+    fn judge(&self, outcome: Outcome, took: Duration) -> u64 {
+        let Some((kind, window)) = self.board.slots.get(self.slot) else { return u64::from(u32::MAX) };
+        if let SightKind::Target { group, name } = kind {
+            let failure = match &outcome {
+                Outcome::Good(_) => None,
+                Outcome::Bad(failure) => Some(failure.kind),
+            };
+            events::probed(group.as_str(), name.as_str(), failure, took);
+        }
         let (changed, pace_ms) = {
             let mut window = locked(window);
             let now_ms = clock::boot_ms();

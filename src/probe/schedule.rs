@@ -15,8 +15,8 @@ const ABORT_GRACE: Duration = Duration::from_millis(100);
 
 /// Takes outcomes in and says when to look next.
 pub trait Judge: Send + Sync {
-    /// A look has ended. Gives how long after its start the next shall start, milliseconds.
-    fn judge(&self, outcome: Outcome) -> u64;
+    /// A look has ended that took so long. Gives how long after its start the next shall start, milliseconds.
+    fn judge(&self, outcome: Outcome, took: Duration) -> u64;
 }
 
 /// A task that is ended when this is dropped.
@@ -41,7 +41,7 @@ pub async fn watch(probe: Arc<dyn Probe>, parameters: WindowParameters, judge: A
     loop {
         let started = Instant::now();
         let outcome = look(&probe, parameters.timeout_ms, &mut hung).await;
-        let next = started + Duration::from_millis(judge.judge(outcome).max(1));
+        let next = started + Duration::from_millis(judge.judge(outcome, started.elapsed()).max(1));
         let Some(nudge) = &nudge else {
             sleep_until(next).await;
             continue;

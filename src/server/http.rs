@@ -1,9 +1,10 @@
-//! `/livez` and `/readyz`: what a load balancer or an orchestrator asks.
+//! `/livez` and `/readyz`, what a load balancer or an orchestrator asks, and `/metrics` for Prometheus.
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -11,10 +12,15 @@ use tokio::net::TcpListener;
 
 use super::backend::Backend;
 use crate::api::backend::AdminBackend as _;
+use crate::metrics::CONTENT_TYPE;
 
 /// Serves until dropped.
 pub async fn serve(listener: TcpListener, backend: Arc<Backend>) {
-    let routes = Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).with_state(backend);
+    let routes = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(backend);
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the http listener broke");
     }
@@ -32,4 +38,15 @@ async fn ready(State(backend): State<Arc<Backend>>) -> (StatusCode, Json<Value>)
         "note": standing.note,
     });
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
+}
+
+/// Everything this node can tell, in Prometheus' text format.
+async fn scrape(State(backend): State<Arc<Backend>>) -> Response {
+    match super::metrics::sheet(&backend).text() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be written");
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+        }
+    }
 }

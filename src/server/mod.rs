@@ -6,6 +6,7 @@ mod backend;
 mod http;
 pub mod journal;
 pub mod leases;
+mod metrics;
 pub mod pager;
 mod readiness;
 
@@ -30,6 +31,7 @@ use crate::coordinator::{Coordinator, Journal as _, Leases, Sightings};
 use crate::domain::ids::{NodeId, Principal, ReceiverName};
 use crate::domain::observation::Report;
 use crate::domain::verdict::WindowParameters;
+use crate::metrics::events;
 use crate::notify::{Dispatcher, NotifyError};
 use crate::probe::{Observer, Peer, PingProbe, Serving, TargetError};
 use crate::proto::lease_server::LeaseServer;
@@ -159,6 +161,7 @@ async fn serve(
     shutdown: &CancellationToken,
 ) -> Result<(), ServerError> {
     let policy = Arc::new(config.policy());
+    events::expect(&policy.groups);
     let sightings = Arc::new(Sightings::default());
     let observer = Arc::new(observer(config, own, consensus)?);
     let journal = Arc::new(journal::RaftJournal::start(consensus.clone()));

@@ -5,6 +5,7 @@ mod lab;
 
 mod failover;
 mod lease;
+mod metrics;
 mod partition;
 mod parts;
 mod ready;

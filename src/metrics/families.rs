@@ -1,0 +1,146 @@
+//! Every family of metrics there is: its name, what it says, its labels. Names follow the field's conventions (base units,
+//! `_total` for counters, `_info` for constants: <https://prometheus.io/docs/practices/naming/>).
+//!
+//! Label values are bounded by the configuration and by this program's own words: nothing a caller or a target sends
+//! becomes one.
+
+/// One family of gauges, filled anew at each scrape.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// The name.
+    pub name: &'static str,
+    /// What it says, for people.
+    pub help: &'static str,
+    /// The labels' names, in the order in which values are given.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $id:ident = $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            $(#[$doc])*
+            #[doc = $help]
+            pub const $id: Family = Family { name: $name, help: $help, labels: &[$($label),*] };
+        )+
+        /// All gauges.
+        pub const GAUGES: &[&Family] = &[$(&$id),+];
+    };
+}
+
+families! {
+    BUILD_INFO = "watchdog_build_info" ["version"]
+        "Always 1; the program's version.";
+    NODE_INFO = "watchdog_node_info" ["cluster", "node", "region"]
+        "Always 1; who this node is.";
+    CONFIG_IN_FORCE = "watchdog_config_in_force" []
+        "1 where this node runs under the configuration in force; where not, it observes and votes but never acts.";
+    CERTIFICATE_EXPIRY = "watchdog_certificate_expiry_timestamp_seconds" []
+        "When this node's certificate expires, unix time.";
+
+    RAFT_TERM = "watchdog_raft_term" []
+        "Raft's term.";
+    RAFT_IS_LEADER = "watchdog_raft_is_leader" []
+        "1 where this node leads with a majority in contact.";
+    RAFT_HAS_QUORUM = "watchdog_raft_has_quorum" []
+        "1 where this node is in contact with a majority, directly or through its leader.";
+    RAFT_QUORUM_AGE = "watchdog_raft_quorum_age_seconds" []
+        "How long ago a majority last answered the leader, as far as this node knows; absent where none ever did.";
+    RAFT_VOTERS = "watchdog_raft_voters" []
+        "Voters of the membership in force.";
+    RAFT_LAST_LOG_INDEX = "watchdog_raft_last_log_index" []
+        "Newest entry in this node's log.";
+    RAFT_COMMIT_INDEX = "watchdog_raft_commit_index" []
+        "Newest entry that this node knows to be committed.";
+    RAFT_APPLIED_INDEX = "watchdog_raft_applied_index" []
+        "Newest entry applied to the replicated state here.";
+
+    PEER_UP = "watchdog_peer_up" ["peer"]
+        "1 where that node answers this one's pings.";
+    REFERENCE_UP = "watchdog_reference_up" ["reference"]
+        "1 where the reference, which has nothing to do with any group, answers from here.";
+    TARGET_VERDICT = "watchdog_target_verdict" ["group", "target", "region", "verdict"]
+        "1 for this node's present verdict of the target (up, suspect or down), 0 for the others.";
+    TARGET_VERDICT_SINCE = "watchdog_target_verdict_age_seconds" ["group", "target", "region"]
+        "How long this node's verdict has been so.";
+    TARGET_VOTES = "watchdog_target_votes" ["group", "target", "region", "verdict"]
+        "Leader only: voters whose verdict of the target is so and counts.";
+    REPLICATION_LAG = "pg_replication_lag_seconds" ["group", "region", "target"]
+        "Age of the newest WAL position of the primary that the standby in the region is known to have received: what promoting now could lose. Stays small on an idle primary.";
+    REPLICATION_LAG_BYTES = "pg_replication_lag_bytes" ["group", "region", "target"]
+        "WAL of the primary that the standby in the region has not received.";
+    REPLICATION_REPLAY_AGE = "pg_replication_replay_age_seconds" ["group", "region", "target"]
+        "Age of the last replayed commit by the standby's clock. Grows on an idle primary: for people, not for alerts.";
+    REPLICATION_STREAMING = "pg_replication_is_streaming" ["group", "region", "target"]
+        "1 where the standby's receiver is connected and streaming.";
+
+    GROUP_INFO = "watchdog_group_info" ["group", "home", "fencing", "mode"]
+        "Always 1; home region, fencing mode in force, and automatic, shadow or paused.";
+    GROUP_SERVING = "watchdog_group_serving" ["group", "region"]
+        "1 for the region that may accept writes, 0 for the others; 0 everywhere while nobody may.";
+    GROUP_SERVING_EPOCH = "watchdog_group_serving_epoch" ["group"]
+        "Counts changes of the serving region.";
+    GROUP_TRAFFIC = "watchdog_group_traffic" ["group", "region"]
+        "1 for the region whose load balancer takes the traffic.";
+    GROUP_PAUSED = "watchdog_group_paused" ["group"]
+        "1 while paused: nothing automatic starts.";
+    GROUP_BLOCKED = "watchdog_group_failover_blocked" ["group"]
+        "Leader only: 1 where a failover is due and does not start.";
+    GROUP_TOKEN_EPOCH = "watchdog_group_token_epoch" ["group"]
+        "The cluster epoch of the last fencing token issued.";
+    GROUP_TOKEN = "watchdog_group_token_number" ["group"]
+        "The number of the last fencing token issued within its epoch.";
+    GROUP_UNSETTLED = "watchdog_group_unsettled_resources" ["group"]
+        "Resources where an aborted or skipped step may still take effect.";
+    GROUP_RTO = "watchdog_group_rto_objective_seconds" ["group"]
+        "The recovery-time objective.";
+    GROUP_RPO = "watchdog_group_rpo_limit_seconds" ["group"]
+        "What an automatic promotion may lose at most.";
+    EXPECTED_LOSS = "watchdog_group_expected_loss_seconds" ["group", "region"]
+        "Leader only: what promoting in the region now could lose; absent where that is not known.";
+
+    RUN_OPEN = "watchdog_run_open" ["group", "kind"]
+        "1 while a run of that kind is open.";
+    RUN_STUCK = "watchdog_run_stuck" ["group"]
+        "1 while the open run waits for an operator.";
+    RUN_OPEN_SINCE = "watchdog_run_opened_timestamp_seconds" ["group"]
+        "When the open run was opened, unix time.";
+    RUN_STEPS = "watchdog_run_steps" ["group", "phase"]
+        "The open run's steps by phase.";
+    LAST_RUN_CLOSED = "watchdog_last_run_closed_timestamp_seconds" ["group", "kind", "outcome"]
+        "When the last run of that kind and outcome closed, unix time; of the runs that are kept.";
+    LAST_RECOVERY = "watchdog_last_recovery_time_seconds" ["group", "kind"]
+        "From the first failure seen (else the opening) to the end of the last run of that kind that succeeded.";
+
+    LEASE_BOUND = "watchdog_lease_bound" ["group"]
+        "Mode lease: 1 while the serving primary's silence would be a fence proof.";
+    LEASE_TTL = "watchdog_lease_ttl_seconds" ["group"]
+        "Mode lease: how long one renewal lasts.";
+    LEASE_GRANT_AGE = "watchdog_lease_grant_age_seconds" ["group"]
+        "Leader only, mode lease: how long ago the last granted request arrived.";
+    LEASE_HOLDERS = "watchdog_lease_holders" ["group"]
+        "Mode lease: standby guards whose promotion hold renews it too.";
+
+    ALARMS = "watchdog_alarms_active" ["event"]
+        "Conditions that were paged and are not over.";
+    OUTBOX_PENDING = "watchdog_outbox_pages_pending" ["receiver"]
+        "Pages that the receiver has not taken yet.";
+    OUTBOX_OLDEST = "watchdog_outbox_oldest_pending_age_seconds" ["receiver"]
+        "Age of the oldest page that the receiver has not taken yet; 0 where there is none.";
+    OUTBOX_REFUSED = "watchdog_outbox_pages_refused" ["receiver"]
+        "Pages among those kept that the receiver will never take.";
+
+    PROCESS_CPU = "process_cpu_seconds_total" []
+        "User and system time of this process.";
+    PROCESS_RESIDENT = "process_resident_memory_bytes" []
+        "Resident memory of this process.";
+    PROCESS_VIRTUAL = "process_virtual_memory_bytes" []
+        "Virtual memory of this process.";
+    PROCESS_FDS = "process_open_fds" []
+        "Open file descriptors of this process.";
+    PROCESS_MAX_FDS = "process_max_fds" []
+        "How many it may open.";
+    PROCESS_THREADS = "process_threads" []
+        "Threads of this process.";
+    PROCESS_START = "process_start_time_seconds" []
+        "When this process started, unix time.";
+}

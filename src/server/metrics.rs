@@ -1,0 +1,258 @@
+//! One scrape of a node: what it knows now, as gauges.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::backend::Backend;
+use crate::api::backend::{AdminBackend as _, GroupSight, VoteSight};
+use crate::clock::{boot_ms, unix_now};
+use crate::domain::decide::Standing;
+use crate::domain::ids::{GroupName, RegionName, TargetName, UnixMs};
+use crate::domain::observation::{Measure, Verdict};
+use crate::domain::page::Delivery;
+use crate::domain::policy::{Fencing, GroupPolicy};
+use crate::domain::run::{Run, RunOutcome, RunPhase, StepPhase};
+use crate::domain::state::{ClusterState, GroupState};
+use crate::metrics::events::seconds;
+use crate::metrics::{Sheet, families as f, process};
+use crate::probe::SightKind;
+
+const VERDICTS: [Verdict; 3] = [Verdict::Up, Verdict::Suspect, Verdict::Down];
+const STEP_PHASES: [StepPhase; 6] = [
+    StepPhase::Pending,
+    StepPhase::Started,
+    StepPhase::Done,
+    StepPhase::Failed,
+    StepPhase::Unknown,
+    StepPhase::Skipped,
+];
+
+/// Everything this node can say.
+pub fn sheet(backend: &Backend) -> Sheet {
+    let mut sheet = Sheet::default();
+    let state = backend.state().borrow().clone();
+    process::fill(&mut sheet);
+    node(&mut sheet, backend, &state);
+    raft(&mut sheet, backend, &state);
+    seen(&mut sheet, backend);
+    let sight = backend.sight();
+    for (name, group) in &state.groups {
+        let rules = backend.parts.policy.groups.get(name);
+        group_gauges(&mut sheet, name, group, rules);
+        run_gauges(&mut sheet, name, group);
+        lease_gauges(&mut sheet, name, group);
+        if let Some(found) = sight.groups.as_ref().and_then(|groups| groups.get(name)) {
+            led(&mut sheet, backend, name, found);
+        }
+    }
+    told(&mut sheet, &state);
+    sheet
+}
+
+fn node(sheet: &mut Sheet, backend: &Backend, state: &ClusterState) {
+    let (policy, own) = (&backend.parts.policy, &backend.parts.own);
+    sheet.set(&f::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    sheet.set(&f::NODE_INFO, &[policy.cluster.as_str(), own.name.as_str(), own.region.as_str()], 1.0);
+    sheet.flag(&f::CONFIG_IN_FORCE, &[], state.digest.as_ref() == Some(&policy.digest));
+    if let Some(tls) = &backend.parts.tls {
+        sheet.set(&f::CERTIFICATE_EXPIRY, &[], unix_seconds(tls.current().not_after));
+    }
+}
+
+fn raft(sheet: &mut Sheet, backend: &Backend, state: &ClusterState) {
+    let standing = backend.standing().borrow().clone();
+    let consensus = &backend.parts.consensus;
+    sheet.count(&f::RAFT_TERM, &[], standing.term);
+    sheet.flag(&f::RAFT_IS_LEADER, &[], standing.is_leader() && standing.has_quorum);
+    sheet.flag(&f::RAFT_HAS_QUORUM, &[], standing.has_quorum);
+    if let Some(age) = consensus.quorum_age() {
+        sheet.set(&f::RAFT_QUORUM_AGE, &[], age.as_secs_f64());
+    }
+    sheet.count(&f::RAFT_VOTERS, &[], consensus.leadership().borrow().voters.len() as u64);
+    let log = consensus.log_position();
+    sheet.count(&f::RAFT_LAST_LOG_INDEX, &[], log.last);
+    sheet.count(&f::RAFT_COMMIT_INDEX, &[], log.committed);
+    sheet.count(&f::RAFT_APPLIED_INDEX, &[], state.applied_index.max(log.applied));
+}
+
+/// What this node itself sees.
+fn seen(sheet: &mut Sheet, backend: &Backend) {
+    let (regions, replication) = places(&backend.parts.policy.groups);
+    for sight in backend.parts.observer.sights() {
+        let is_up = sight.standing.verdict == Verdict::Up;
+        match &sight.kind {
+            SightKind::Peer { node } => {
+                let name = backend.parts.policy.members.get(node).map(|member| member.name.to_string());
+                sheet.flag(&f::PEER_UP, &[&name.unwrap_or_else(|| node.to_string())], is_up);
+            }
+            SightKind::Reference { name } => sheet.flag(&f::REFERENCE_UP, &[name], is_up),
+            SightKind::Target { group, name } => {
+                let region = regions.get(&(group, name)).map_or("", |region| region.as_str());
+                let labels = [group.as_str(), name.as_str(), region];
+                for verdict in VERDICTS {
+                    let [group, target, region] = labels;
+                    let word = verdict.to_string();
+                    sheet.flag(&f::TARGET_VERDICT, &[group, target, region, &word], sight.standing.verdict == verdict);
+                }
+                let age_ms = boot_ms().saturating_sub(sight.standing.since_ms);
+                sheet.set(&f::TARGET_VERDICT_SINCE, &labels, seconds(age_ms));
+                if let Some(region) = replication.get(&(group, name)) {
+                    let labels = [group.as_str(), region.as_str(), name.as_str()];
+                    replication_gauges(sheet, &labels, sight.standing.measure.as_ref());
+                }
+            }
+        }
+    }
+}
+
+fn replication_gauges(sheet: &mut Sheet, labels: &[&str], measure: Option<&Measure>) {
+    let Some(Measure::Replication(measure)) = measure else { return };
+    sheet.flag(&f::REPLICATION_STREAMING, labels, measure.streaming);
+    if let Some(ms) = measure.covered_age_ms {
+        sheet.set(&f::REPLICATION_LAG, labels, seconds(ms));
+    }
+    if let (Some(primary), Some(reached)) = (measure.primary_lsn, crate::domain::loss::reached(measure)) {
+        sheet.count(&f::REPLICATION_LAG_BYTES, labels, primary.saturating_sub(reached));
+    }
+    if let Some(ms) = measure.replay_age_ms {
+        sheet.set(&f::REPLICATION_REPLAY_AGE, labels, seconds(ms));
+    }
+}
+
+type Places<'a> = BTreeMap<(&'a GroupName, &'a TargetName), &'a RegionName>;
+
+/// Which region each target of a trigger or load balancer stands for, and into which each replication target measures.
+fn places(groups: &BTreeMap<GroupName, GroupPolicy>) -> (Places<'_>, Places<'_>) {
+    let (mut regions, mut replication) = (Places::new(), Places::new());
+    for (name, rules) in groups {
+        let triggers =
+            rules.triggers.iter().flat_map(|(region, trigger)| trigger.targets.iter().map(move |it| (it, region)));
+        let others = rules.load_balancers.iter().chain(&rules.replication).map(|(region, target)| (target, region));
+        regions.extend(others.chain(triggers).map(|(target, region)| ((name, target), region)));
+        replication.extend(rules.replication.iter().map(|(region, target)| ((name, target), region)));
+    }
+    (regions, replication)
+}
+
+fn group_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState, rules: Option<&GroupPolicy>) {
+    let name = name.as_str();
+    let mode = match (&group.pause, rules.is_some_and(|rules| rules.shadow)) {
+        (Some(_), _) => "paused",
+        (None, true) => "shadow",
+        (None, false) => "automatic",
+    };
+    sheet.set(&f::GROUP_INFO, &[name, group.home.as_str(), group.fencing.word(), mode], 1.0);
+    for region in &group.regions {
+        sheet.flag(&f::GROUP_SERVING, &[name, region.as_str()], group.serving.region.as_ref() == Some(region));
+        sheet.flag(&f::GROUP_TRAFFIC, &[name, region.as_str()], &group.traffic == region);
+    }
+    sheet.count(&f::GROUP_SERVING_EPOCH, &[name], group.serving.epoch);
+    sheet.flag(&f::GROUP_PAUSED, &[name], group.pause.is_some());
+    sheet.count(&f::GROUP_TOKEN_EPOCH, &[name], group.token.epoch);
+    sheet.count(&f::GROUP_TOKEN, &[name], group.token.n);
+    sheet.count(&f::GROUP_UNSETTLED, &[name], group.unsettled.len() as u64);
+    if let Some(rules) = rules {
+        if let Some(ms) = rules.rto_objective_ms {
+            sheet.set(&f::GROUP_RTO, &[name], seconds(ms));
+        }
+        sheet.set(&f::GROUP_RPO, &[name], seconds(rules.rpo_limit_ms));
+    }
+}
+
+fn run_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState) {
+    let name = name.as_str();
+    let open = group.open_run.as_ref();
+    sheet.flag(&f::RUN_STUCK, &[name], open.is_some_and(|run| matches!(run.phase, RunPhase::Stuck { .. })));
+    if let Some(run) = open {
+        sheet.set(&f::RUN_OPEN, &[name, &run.kind.to_string()], 1.0);
+        sheet.set(&f::RUN_OPEN_SINCE, &[name], unix_seconds(run.opened_at));
+        for phase in STEP_PHASES {
+            let n = run.steps.values().filter(|step| step.phase == phase).count();
+            sheet.count(&f::RUN_STEPS, &[name, &phase.to_string()], n as u64);
+        }
+    }
+    // Oldest first, so that the newest of a kind has the last word.
+    let mut closed: BTreeMap<(String, String), UnixMs> = BTreeMap::new();
+    let mut recovered: BTreeMap<String, u64> = BTreeMap::new();
+    for run in &group.history {
+        let RunPhase::Closed { outcome, at } = &run.phase else { continue };
+        closed.insert((run.kind.to_string(), outcome.to_string()), *at);
+        recovered.extend(recovery_ms(run, outcome, *at).map(|ms| (run.kind.to_string(), ms)));
+    }
+    for ((kind, outcome), at) in &closed {
+        sheet.set(&f::LAST_RUN_CLOSED, &[name, kind, outcome], unix_seconds(*at));
+    }
+    for (kind, ms) in &recovered {
+        sheet.set(&f::LAST_RECOVERY, &[name, kind], seconds(*ms));
+    }
+}
+
+fn recovery_ms(run: &Run, outcome: &RunOutcome, closed: UnixMs) -> Option<u64> {
+    (*outcome == RunOutcome::Succeeded).then(|| closed.since(run.cause.fault_at.unwrap_or(run.opened_at)))
+}
+
+fn lease_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState) {
+    let Fencing::Lease { ttl_ms } = &group.fencing else { return };
+    let name = name.as_str();
+    sheet.flag(&f::LEASE_BOUND, &[name], group.lease.is_some());
+    sheet.set(&f::LEASE_TTL, &[name], seconds(*ttl_ms));
+    if let Some(binding) = &group.lease {
+        sheet.count(&f::LEASE_HOLDERS, &[name], binding.holders.len() as u64);
+    }
+}
+
+/// What only the leader counts.
+fn led(sheet: &mut Sheet, backend: &Backend, name: &GroupName, found: &GroupSight) {
+    let look = backend.parts.look.borrow().clone();
+    let is_blocked = look.explain.get(name).is_some_and(|explained| explained.standing == Standing::Blocked);
+    sheet.flag(&f::GROUP_BLOCKED, &[name.as_str()], is_blocked);
+    let mut votes: BTreeMap<(&TargetName, &RegionName, Verdict), u64> = BTreeMap::new();
+    for VoteSight { target, region, .. } in &found.votes {
+        for verdict in VERDICTS {
+            votes.entry((target, region, verdict)).or_default();
+        }
+    }
+    for vote in found.votes.iter().filter(|vote| vote.not_counted.is_none()) {
+        *votes.entry((&vote.target, &vote.region, vote.verdict)).or_default() += 1;
+    }
+    for ((target, region, verdict), n) in votes {
+        let labels = [name.as_str(), target.as_str(), region.as_str(), &verdict.to_string()];
+        sheet.count(&f::TARGET_VOTES, &labels, n);
+    }
+    for into in &found.replication {
+        if let Some(ms) = into.expected_loss_ms {
+            sheet.set(&f::EXPECTED_LOSS, &[name.as_str(), into.region.as_str()], seconds(ms));
+        }
+    }
+    if let Some(ms) = found.lease.as_ref().and_then(|lease| lease.granted_ms) {
+        sheet.set(&f::LEASE_GRANT_AGE, &[name.as_str()], seconds(ms));
+    }
+}
+
+/// Alarms and the outbox.
+fn told(sheet: &mut Sheet, state: &ClusterState) {
+    let mut alarms: BTreeMap<&str, u64> = BTreeMap::new();
+    for alarm in state.alarms.values() {
+        *alarms.entry(alarm.event.as_str()).or_default() += 1;
+    }
+    for (event, n) in alarms {
+        sheet.count(&f::ALARMS, &[event], n);
+    }
+    let now = unix_now();
+    for receiver in &state.receivers {
+        let of = |wanted: fn(&Delivery) -> bool| {
+            state.outbox.iter().filter(move |entry| entry.deliveries.get(receiver).is_some_and(wanted))
+        };
+        let pending = |delivery: &Delivery| matches!(delivery, Delivery::Pending);
+        let name = [receiver.as_str()];
+        sheet.count(&f::OUTBOX_PENDING, &name, of(pending).count() as u64);
+        let oldest = of(pending).next().map_or(0, |entry| now.since(entry.at));
+        sheet.set(&f::OUTBOX_OLDEST, &name, seconds(oldest));
+        let refused = of(|delivery| matches!(delivery, Delivery::Refused { .. })).count();
+        sheet.count(&f::OUTBOX_REFUSED, &name, refused as u64);
+    }
+}
+
+fn unix_seconds(at: UnixMs) -> f64 {
+    Duration::from_millis(at.0).as_secs_f64()
+}
