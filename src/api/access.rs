@@ -13,6 +13,7 @@ use tower::{Layer, Service};
 
 use super::details::missing_role;
 use super::forward::FORWARDED_BY;
+use super::origin::{self, CALLED_FROM};
 use super::refuse::{FORBIDDEN, UNPROVEN, refused_caller, signed};
 use crate::domain::identity::{Caller, Held, Identity, Role, Roles};
 use crate::domain::ids::NodeName;
@@ -198,7 +199,8 @@ where
         match self.desk.admit(&request) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
-                Box::pin(self.service.call(request))
+                let from = origin::of_call(request.headers(), request.extensions().get::<Peer>());
+                Box::pin(origin::within(from, self.service.call(request)))
             }
             Err(status) => {
                 let from = request.extensions().get::<Peer>().and_then(Peer::from);
@@ -257,7 +259,7 @@ impl Inner {
     ) -> Result<(Identity, Held), Status> {
         let headers = request.headers();
         let for_another = headers.contains_key(ON_BEHALF_OF);
-        if !for_another && !headers.contains_key(FORWARDED_BY) {
+        if ![ON_BEHALF_OF, FORWARDED_BY, CALLED_FROM].iter().any(|name| headers.contains_key(*name)) {
             return Ok((identity, held));
         }
         if held.node.is_none() {

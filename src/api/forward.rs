@@ -9,6 +9,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::access::carry_identity;
 use super::backend::{Leader, NodeStanding};
+use super::origin;
 use super::refuse::{NO_LEADER, NO_QUORUM, is_certain, not_now, nothing_done, outcome_unknown};
 use super::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
 use crate::domain::identity::Caller;
@@ -85,6 +86,7 @@ pub(super) fn carried<T>(message: T, standing: &NodeStanding, caller: &Caller) -
     let by = AsciiMetadataValue::try_from(standing.name.as_str()).unwrap_or(AsciiMetadataValue::from_static("a-node"));
     request.metadata_mut().insert(FORWARDED_BY, by);
     carry_identity(request.metadata_mut(), caller);
+    origin::carry(request.metadata_mut());
     request
 }
 

@@ -2,9 +2,11 @@
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
 //! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes),
-//! [`refuse`] (errors as gRPC codes, with [`details`]) and [`health`]. [`access`] says who may call what; [`lease`] is the service that primaries' guards ask.
+//! [`refuse`] (errors as gRPC codes, with [`details`]) and [`health`]. [`access`] says who may call what, [`origin`] from where;
+//! [`lease`] is the service that primaries' guards ask.
 
 pub mod access;
+mod audit;
 pub mod backend;
 mod check;
 pub mod details;
@@ -12,6 +14,7 @@ mod follow;
 mod forward;
 pub mod health;
 pub mod lease;
+pub mod origin;
 pub mod refuse;
 pub mod service;
 pub mod show;

@@ -11,10 +11,12 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::access::{self, FAILOVER, ORDER_RUN};
+use super::audit;
 use super::backend::{AdminBackend, Leader, NodeStanding, OpenFailover};
 use super::check::{self, Asked};
 use super::follow::follow;
 use super::forward::{self, FORWARDED_BY, Place};
+use super::origin::origin;
 use super::refuse::{about, failed, invalid, rejected, signed_by, too_many};
 use super::show::{self, NoSuchRun};
 use super::status;
@@ -84,7 +86,7 @@ impl AdminService {
         info!(change = change.name(), group = ?change.group(), %by, reason, %request_id, "admin call");
         let node = self.standing().node;
         let group = change.group().cloned();
-        let command = Command { node, at: unix_now(), by, request_id: Some(request_id), change };
+        let command = Command { node, at: unix_now(), by, from: origin(), request_id: Some(request_id), change };
         match self.backend.propose(command).await.map_err(failed)? {
             Applied::Done { .. } | Applied::Nothing => Ok(()),
             Applied::Rejected(rejection) => {
@@ -223,8 +225,8 @@ impl AdminService {
             outcome: "done".to_owned(),
         };
         let id = RequestId(format!("{}.dry", open.request_id));
-        let command =
-            Command { node: self.standing().node, at: unix_now(), by: open.by.clone(), request_id: Some(id), change };
+        let (node, by) = (self.standing().node, open.by.clone());
+        let command = Command { node, at: unix_now(), by, from: origin(), request_id: Some(id), change };
         if let Err(error) = self.backend.propose(command).await {
             warn!(%error, "a dry run could not be recorded in the audit");
         }
@@ -342,21 +344,9 @@ impl AdminService {
     }
 
     fn list_audit(&self, ask: &proto::ListAuditRequest) -> Result<Response<proto::ListAuditResponse>, Status> {
-        let only = check::group_or_all(&ask.group)?;
-        let limit = check::limit(ask.limit, 50, 500)?;
-        let (state, policy) = (self.state(), self.backend.policy());
-        let before = if ask.before_index == 0 { u64::MAX } else { ask.before_index };
-        let fits = |entry: &&crate::domain::state::AuditEntry| {
-            entry.index < before && only.as_ref().is_none_or(|only| entry.group.as_ref() == Some(only))
-        };
-        let mut entries: Vec<_> = state.audit.iter().rev().filter(fits).take(limit + 1).collect();
-        let more = entries.len() > limit;
-        entries.truncate(limit);
-        Ok(Response::new(proto::ListAuditResponse {
-            standing: self.standing_of(&state),
-            next_before_index: entries.last().filter(|_| more).map(|entry| entry.index).unwrap_or_default(),
-            entries: entries.into_iter().map(|entry| show::audit_entry(entry, &policy)).collect(),
-        }))
+        let state = self.state();
+        let page = audit::list(&state, &self.backend.policy(), ask)?;
+        Ok(Response::new(proto::ListAuditResponse { standing: self.standing_of(&state), ..page }))
     }
 
     fn follow_run(&self, ask: &proto::FollowRunRequest) -> Result<Response<RunStream>, Status> {

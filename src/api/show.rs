@@ -7,7 +7,7 @@ use crate::domain::plan::{Action, Check, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::domain::readiness::{Holds, Readiness};
 use crate::domain::run::{Assertion, Run, RunKind, RunOutcome, RunPhase, StepPhase};
-use crate::domain::state::{AuditEntry, ClusterState, Pause};
+use crate::domain::state::{ClusterState, Pause};
 use crate::domain::stuck::{Way, ways_on};
 use crate::proto;
 
@@ -293,21 +293,6 @@ pub fn readiness(group: &GroupName, readiness: &Readiness) -> proto::GetReadines
         expected_recovery_ms: readiness.recovery_ms,
         recovery: readiness.recovery.clone(),
         recovery_objective_ms: readiness.objective_ms,
-    }
-}
-
-/// A line of the audit.
-pub fn audit_entry(entry: &AuditEntry, policy: &ClusterPolicy) -> proto::AuditEntry {
-    proto::AuditEntry {
-        index: entry.index,
-        at_ms: ms(entry.at),
-        node_id: entry.node.0,
-        node: node_name(policy, entry.node),
-        by: entry.by.0.clone(),
-        group: entry.group.as_ref().map(|group| group.0.clone()).unwrap_or_default(),
-        what: entry.what.clone(),
-        reason: entry.reason.clone(),
-        outcome: entry.outcome.clone(),
     }
 }
 

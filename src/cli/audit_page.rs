@@ -18,7 +18,7 @@ pub fn page(answer: &ListAuditResponse) -> Page {
         page.line([dim(format!("older entries: --before {}", answer.next_before_index))]);
     }
     page.table(0, answer.entries.iter().rev().map(row).collect());
-    let is_long = |entry: &AuditEntry| [&entry.what, &entry.outcome, &entry.reason].iter().any(|text| is_cut(text));
+    let is_long = |entry: &AuditEntry| [&entry.what, &entry.outcome, &why(entry)].iter().any(|text| is_cut(text));
     if answer.entries.iter().any(is_long) {
         page.line([dim("… whole texts: --output json")]);
     }
@@ -38,6 +38,13 @@ fn shown(text: &str) -> String {
     short
 }
 
+/// Why, and on what evidence.
+fn why(entry: &AuditEntry) -> String {
+    let reason = Some(&entry.reason).filter(|reason| !reason.is_empty());
+    let lines: Vec<&str> = reason.into_iter().chain(&entry.evidence).map(String::as_str).collect();
+    lines.join("; ")
+}
+
 fn row(entry: &AuditEntry) -> Vec<Span> {
     let outcome = if entry.outcome == "done" { good("done") } else { warn(shown(&entry.outcome)) };
     vec![
@@ -48,6 +55,6 @@ fn row(entry: &AuditEntry) -> Vec<Span> {
         bold(&entry.group),
         Span::from(shown(&entry.what).as_str()),
         outcome,
-        Span::from(shown(&entry.reason).as_str()),
+        Span::from(shown(&why(entry)).as_str()),
     ]
 }

@@ -156,7 +156,8 @@ async fn audit(
     screen: Screen,
 ) -> Result<Exit, CliError> {
     let group = group.unwrap_or_default().to_owned();
-    let ask = proto::ListAuditRequest { group, limit, before_index: before.unwrap_or_default() };
+    let before_index = before.unwrap_or_default();
+    let ask = proto::ListAuditRequest { group, limit, before_index, before_seq: 0 };
     let answer = cluster.read(ask, |mut node, ask| async move { node.list_audit(ask).await }).await?;
     screen.show(&answer, || audit_page::page(&answer))?;
     Ok(seen_by(answer.standing.as_ref()))

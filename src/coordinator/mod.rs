@@ -281,7 +281,8 @@ impl Coordinator {
     /// long as its cause lasts would fill the log and the audit.
     async fn answer(&self, change: Change) -> Result<Applied, JournalError> {
         let what = change.name();
-        let command = Command { node: self.node, at: unix_now(), by: self.name.clone(), request_id: None, change };
+        let command =
+            Command { node: self.node, at: unix_now(), by: self.name.clone(), from: None, request_id: None, change };
         let mut preview = (**self.journal.state().borrow()).clone();
         let index = preview.applied_index.saturating_add(1);
         let applied = match preview.apply(index, &command) {

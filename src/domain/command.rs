@@ -27,6 +27,9 @@ pub struct Command {
     pub at: UnixMs,
     /// Who asked for it.
     pub by: Principal,
+    /// From where it was asked, as the first node saw the caller; nothing for what a node does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Chosen by an admin caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,

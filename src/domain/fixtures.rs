@@ -125,7 +125,8 @@ impl World {
         self.index += 1;
         self.now = self.now.plus(10);
         let by = Principal(format!("node:{node}"));
-        self.state.apply(self.index, &Command { node: NodeId(node), at: self.now, by, request_id: None, change })
+        self.state
+            .apply(self.index, &Command { node: NodeId(node), at: self.now, by, from: None, request_id: None, change })
     }
 
     pub fn apply(&mut self, change: Change) -> Applied {

@@ -47,6 +47,11 @@ pub fn violations(state: &ClusterState) -> Vec<String> {
             }
         }
     }
+    if let Some((prev, newest)) = state.audit_chain().next_back()
+        && newest.hash != newest.hash_after(&prev)
+    {
+        found.push(format!("the audit's entry {} is not bound to the one before", newest.seq));
+    }
     found
 }
 
@@ -55,6 +60,10 @@ pub fn violations_between(before: &ClusterState, after: &ClusterState) -> Vec<St
     let mut found = Vec::new();
     if after.epoch < before.epoch {
         found.push(format!("the cluster's epoch fell from {} to {}", before.epoch, after.epoch));
+    }
+    let (head, next) = (before.audit_head(), after.audit_head());
+    if next.seq < head.seq || next.seq == head.seq && next != head {
+        found.push(format!("the audit's head {} gave way to {}", head.seq, next.seq));
     }
     for (name, old) in &before.groups {
         let Some(new) = after.groups.get(name) else {

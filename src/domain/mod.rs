@@ -1,12 +1,13 @@
 //! What decides: pure data and functions. No clock, no randomness, no IO; time comes in as data.
 //!
-//! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`],
+//! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`], [`audit`],
 //! [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`], [`decide`], [`alarms`], [`advance`],
 //! [`stuck`], [`readiness`].
 
 pub mod advance;
 pub mod alarms;
 pub mod attempt;
+pub mod audit;
 pub mod command;
 pub mod decide;
 pub mod identity;

@@ -18,6 +18,7 @@ use crate::api::backend::{
     AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
     ReplicationSight, Sight, VoteSight,
 };
+use crate::api::origin::origin;
 use crate::clock::unix_now;
 use crate::config::NodeConfig;
 use crate::consensus::{self, Consensus};
@@ -134,6 +135,7 @@ impl Backend {
             node: self.parts.own.id,
             at: unix_now(),
             by: ask.by.clone(),
+            from: origin(),
             request_id: Some(ask.request_id.clone()),
             change,
         };

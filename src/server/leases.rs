@@ -105,7 +105,8 @@ impl Desk {
     /// Only within the term in which it was decided: by a later one the challenge it rests on is void.
     async fn commit(&self, term: u64, change: Change) -> Committed {
         let what = change.name();
-        let command = Command { node: self.node, at: unix_now(), by: self.name.clone(), request_id: None, change };
+        let command =
+            Command { node: self.node, at: unix_now(), by: self.name.clone(), from: None, request_id: None, change };
         match self.consensus.propose_in_term(term, command, PROPOSE_TIMEOUT).await {
             Ok(Applied::Rejected(rejection)) => Committed::Rejected(rejection),
             Ok(_) => Committed::Done,

@@ -66,7 +66,8 @@ struct Committed {
 impl Settle for Committed {
     async fn settle(&self, told: Told) -> Result<(), String> {
         let change = Change::Told { seq: told.seq, receiver: told.receiver, refused: told.refused };
-        let command = Command { node: self.node, at: unix_now(), by: self.by.clone(), request_id: None, change };
+        let command =
+            Command { node: self.node, at: unix_now(), by: self.by.clone(), from: None, request_id: None, change };
         // A rejection says that another leader settled it before: nothing is left to do.
         self.journal.propose(command).await.map(drop).map_err(|error| error.to_string())
     }

@@ -310,6 +310,10 @@ async fn the_audit_names_who_proved_it_and_not_who_it_was_said_to_be() {
     }
     let by: Vec<String> = log.state().audit.iter().skip(1).map(|entry| entry.by.0.clone()).collect();
     assert_eq!(by, ["user:an", "user:linh"]);
+    // From where each called, not from where the follower did.
+    for entry in log.state().audit.iter().skip(1) {
+        assert!(entry.from.starts_with("127.0.0.1:"), "{entry:?}");
+    }
     let mut viewer = pki.client("user-vy", &following.address).await;
     let refused = viewer.pause(pause("pause-0002")).await.unwrap_err();
     assert_eq!(

@@ -14,6 +14,7 @@ use watchdog::api::backend::{
     AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
     ReplicationSight, Sight, VoteSight,
 };
+use watchdog::api::origin::origin;
 use watchdog::clock::unix_now;
 use watchdog::config::{Config, judge};
 use watchdog::domain::attempt::{Outcome, ReadBack};
@@ -86,7 +87,7 @@ impl Log {
     }
 
     pub fn done_at(&self, at: UnixMs, change: Change) -> Option<Token> {
-        let command = Command { node: NodeId(3), at, by: "node:danang-1".into(), request_id: None, change };
+        let command = Command { node: NodeId(3), at, by: "node:danang-1".into(), from: None, request_id: None, change };
         match self.apply(&command) {
             Applied::Done { token, .. } => token,
             other => panic!("{command}: {other:?}"),
@@ -375,6 +376,7 @@ impl AdminBackend for StandInNode {
             node: self.standing.borrow().node,
             at: unix_now(),
             by: ask.by.clone(),
+            from: origin(),
             request_id: Some(ask.request_id.clone()),
             change: Change::OpenRun {
                 run: run.clone(),

@@ -61,8 +61,14 @@ impl ModelLog {
 
     /// Applies without asking who leads: what an operator's call through the leader does.
     pub fn write(&self, by: &str, change: Change) -> Applied {
-        let command =
-            Command { node: NodeId(0), at: unix_now(), by: Principal(by.to_owned()), request_id: None, change };
+        let command = Command {
+            node: NodeId(0),
+            at: unix_now(),
+            by: Principal(by.to_owned()),
+            from: None,
+            request_id: None,
+            change,
+        };
         self.apply(&command)
     }
 

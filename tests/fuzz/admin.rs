@@ -79,7 +79,7 @@ fn requests() -> Vec<Vec<u8>> {
         proto::ListRunsRequest { group: text(GROUP), limit: 20, ..Default::default() }.encode_to_vec(),
         proto::GetRunRequest { run_id: text(RUN) }.encode_to_vec(),
         order.encode_to_vec(),
-        proto::ListAuditRequest { group: text(GROUP), limit: 20, before_index: 7 }.encode_to_vec(),
+        proto::ListAuditRequest { group: text(GROUP), limit: 20, before_index: 7, before_seq: 0 }.encode_to_vec(),
         proto::FollowRunRequest { run_id: text(RUN) }.encode_to_vec(),
     ];
     (0..).zip(all).map(|(method, bytes)| [vec![method], bytes].concat()).collect()

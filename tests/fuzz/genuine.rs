@@ -207,7 +207,11 @@ fn commands() {
         ("note", Change::Note { group: None, what: "started".to_owned(), outcome: "noted".to_owned() }),
     ] {
         let request_id = Some("request-01".into());
-        write("command", name, &Command { node: NodeId(3), at: AT, by: "node:danang-1".into(), request_id, change });
+        write(
+            "command",
+            name,
+            &Command { node: NodeId(3), at: AT, by: "node:danang-1".into(), from: None, request_id, change },
+        );
     }
     let log = Log::new();
     write("state", "adopted", &*log.state());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use watchdog::domain::advance::{Hand, Move, Patience, advance};
+use watchdog::domain::audit::Link;
 use watchdog::domain::command::{Applied, Command};
 use watchdog::domain::ids::{NodeId, Principal, ResourceName, Token, UnixMs};
 use watchdog::domain::invariants::{violations, violations_between};
@@ -142,7 +143,7 @@ impl Log {
         let cmd_in_log = self.mutated(&mut after, id, cmd);
         let by = Principal("node:model".to_owned());
         let change = cmd_in_log.change(self.rules);
-        let command = Command { node: NodeId(1), at: NOW, by, request_id: None, change };
+        let command = Command { node: NodeId(1), at: NOW, by, from: None, request_id: None, change };
         let answer = match after.apply(before.applied_index + 1, &command) {
             Applied::Done { token, .. } => {
                 self.mutated_after(&mut after, &before, cmd);
@@ -200,6 +201,7 @@ impl Log {
     /// Forgets what nothing in the model reads (audit, pages, timelines), and numbers what is left.
     fn keep(&self, mut state: ClusterState) -> StateId {
         state.audit.clear();
+        state.audit_base = Link::default();
         state.outbox.clear();
         state.alarms.clear();
         state.next_page = 0;

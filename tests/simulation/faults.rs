@@ -280,6 +280,7 @@ pub fn operate(simulation: &mut Simulation, order: Order) {
             node: NodeId(id),
             at: watchdog::clock::unix_now(),
             by: Principal("operator:linh".to_owned()),
+            from: None,
             request_id: None,
             change,
         };

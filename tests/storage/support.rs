@@ -37,6 +37,7 @@ pub fn note(text: &str) -> Command {
         node: NodeId(1),
         at: UnixMs(1),
         by: Principal::from("test"),
+        from: None,
         request_id: None,
         change: Change::Note { group: None, what: text.to_owned(), outcome: "noted".to_owned() },
     }

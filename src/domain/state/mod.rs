@@ -1,8 +1,9 @@
 //! The replicated state: what every node holds after applying the same log.
 //!
 //! [`ClusterState::apply`] is deterministic and total. `groups` holds what concerns a group as such, `runs` the life of a
-//! run, `outbox` the pages.
+//! run, `outbox` the pages, `audit` who did what.
 
+mod audit;
 mod groups;
 mod lease;
 mod orders;
@@ -15,13 +16,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::{AuditEntry, Link};
 use super::command::{Applied, Change, Command, Rejection, RejectionCode, RunOrder};
 use super::ids::{
     ClusterName, ConfigDigest, GroupName, NodeId, Principal, ReceiverName, RegionName, RequestId, ResourceName, RunId,
     TargetName, Token, UnixMs,
 };
 use super::lease::LeaseBinding;
-use super::mutation::{Mutation, is_out};
 use super::page::OutboxEntry;
 use super::policy::Fencing;
 use super::run::Run;
@@ -117,27 +118,6 @@ pub struct GroupState {
     pub unsettled: BTreeMap<ResourceName, Unsettled>,
 }
 
-/// One line of the audit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditEntry {
-    /// Position in the log.
-    pub index: u64,
-    /// By the proposer's clock.
-    pub at: UnixMs,
-    /// The proposing node.
-    pub node: NodeId,
-    /// Who asked.
-    pub by: Principal,
-    /// The group.
-    pub group: Option<GroupName>,
-    /// The change, with what matters of it.
-    pub what: String,
-    /// Why.
-    pub reason: String,
-    /// `done`, or why it was rejected.
-    pub outcome: String,
-}
-
 /// Answers to admin calls, kept so that the same request id gets the first answer again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
@@ -162,7 +142,7 @@ pub struct Alarm {
     pub group: Option<GroupName>,
 }
 
-/// How many entries are kept; older ones are dropped.
+/// How many entries of the audit are kept; older ones are in the nodes' files.
 pub const AUDIT_KEPT: usize = 1000;
 /// Closed runs kept per group.
 pub const HISTORY_KEPT: usize = 50;
@@ -199,6 +179,8 @@ pub struct ClusterState {
     pub alarms: BTreeMap<String, Alarm>,
     /// Bounded: the newest.
     pub audit: VecDeque<AuditEntry>,
+    /// What the oldest kept entry follows.
+    pub audit_base: Link,
     /// Bounded.
     pub answered: VecDeque<Answered>,
     /// Position of the last command applied.
@@ -215,6 +197,7 @@ struct Entry<'a> {
     node: NodeId,
     at: UnixMs,
     by: &'a Principal,
+    from: Option<&'a str>,
 }
 
 fn reject<T>(code: RejectionCode, message: impl Into<String>) -> Result<T, Rejection> {
@@ -244,7 +227,7 @@ impl ClusterState {
                 message: format!("request id {id} was used for \"{}\" before; choose a new one", answered.change),
             });
         }
-        let entry = Entry { index, node: command.node, at: command.at, by: &command.by };
+        let entry = Entry { index, node: command.node, at: command.at, by: &command.by, from: command.from.as_deref() };
         let applied = match self.change(entry, &command.change) {
             Ok(token) => Applied::Done { token, index },
             Err(rejection) => Applied::Rejected(rejection),
@@ -306,34 +289,6 @@ impl ClusterState {
             }
         }
     }
-
-    /// Adds to the audit. What is pure bookkeeping and succeeded is left out.
-    fn record(&mut self, entry: Entry<'_>, change: &Change, applied: &Applied) {
-        let done = !matches!(applied, Applied::Rejected(_));
-        if done && matches!(change, Change::MarkSeenUp { .. } | Change::Told { refused: None, .. }) {
-            return;
-        }
-        if matches!(change, Change::Order { .. } | Change::Pause { .. }) && is_out(Mutation::OrdersNotAudited) {
-            return;
-        }
-        let outcome = match (change, applied) {
-            (Change::Note { outcome, .. }, _) => outcome.clone(),
-            (_, Applied::Done { token: Some(token), .. }) => format!("done, token {token}"),
-            (_, Applied::Done { .. } | Applied::Nothing) => "done".to_owned(),
-            (_, Applied::Rejected(rejection)) => format!("rejected: {}", rejection.message),
-        };
-        self.audit.push_back(AuditEntry {
-            index: entry.index,
-            at: entry.at,
-            node: entry.node,
-            by: entry.by.clone(),
-            group: change.group().cloned(),
-            what: describe(change),
-            reason: reason_of(change),
-            outcome,
-        });
-        bound(&mut self.audit, AUDIT_KEPT);
-    }
 }
 
 /// What makes two uses of a request id the same request.
@@ -346,70 +301,5 @@ fn fingerprint(change: &Change) -> String {
         Change::Order { run, order, .. } => format!("{} {group} {run}", order.word()),
         Change::OpenRun { kind, plan, .. } => format!("OpenRun {group} {kind} {} {}", plan.from, plan.to),
         other => format!("{} {group}", other.name()),
-    }
-}
-
-/// A change in one line, for the audit.
-fn describe(change: &Change) -> String {
-    match change {
-        Change::AdoptConfig { digest, epoch, .. } => format!("adopt configuration {digest} (epoch {epoch})"),
-        Change::MarkSeenUp { targets, .. } => format!("{} targets seen up", targets.len()),
-        Change::OpenRun { run, kind, plan, .. } => format!("open {kind} {run} from {} to {}", plan.from, plan.to),
-        Change::ClaimRun { run, floor: Some(floor), .. } => format!("claim run {run} above {floor}"),
-        Change::ClaimRun { run, .. } => format!("claim run {run}"),
-        Change::StepStarted { step, token, attempt, fence_proof: Some(proof), .. } => {
-            format!("start {step}, attempt {attempt}, token {token}, {}", runs::proof_text(proof))
-        }
-        Change::StepStarted { step, token, attempt, .. } => format!("start {step}, attempt {attempt}, token {token}"),
-        Change::StepFinished { step, token, attempt, .. } => format!("finish {step}, attempt {attempt}, token {token}"),
-        Change::MarkStuck { run, step, .. } => format!("run {run} is stuck at {step}"),
-        Change::Unstick { run, .. } => format!("run {run} goes on"),
-        Change::CloseRun { run, outcome, .. } => format!("close run {run}: {outcome}"),
-        Change::Settle { resource, .. } => format!("settle {resource}"),
-        Change::Order { run, order: order @ (RunOrder::Retry { step } | RunOrder::Skip { step }), .. } => {
-            format!("{} {step} of run {run}", order.word())
-        }
-        Change::Order { run, order, .. } => format!("{} run {run}", order.word()),
-        Change::BindLease { binding, .. } => {
-            format!("bind the lease of {} in {}, TTL {} ms", binding.host, binding.region, binding.ttl_ms)
-        }
-        Change::UnbindLease { .. } => "unbind the lease".to_owned(),
-        Change::LeaseLapsed { step, token, .. } => format!("{step} is proved by an expired lease, token {token}"),
-        Change::Pause { until: Some(until), .. } => {
-            format!("pause, ending by itself at unix time {} s", until.0 / 1000)
-        }
-        Change::Pause { .. } => "pause".to_owned(),
-        Change::Resume { expired: Some(_), .. } => "resume: the pause expired".to_owned(),
-        Change::Resume { .. } => "resume".to_owned(),
-        Change::Tell { page } => format!("page {} ({})", page.event, page.key),
-        Change::Told { seq, receiver, .. } => format!("page {seq} to {receiver}"),
-        Change::Note { what, .. } => what.clone(),
-    }
-}
-
-/// Why, for the audit.
-fn reason_of(change: &Change) -> String {
-    match change {
-        Change::OpenRun { cause, .. } => {
-            let mut reason = cause.reason.clone();
-            for line in &cause.evidence {
-                reason.push_str("; ");
-                reason.push_str(line);
-            }
-            reason
-        }
-        Change::StepFinished { outcome, .. } => runs::outcome_text(outcome),
-        Change::MarkStuck { reason, .. }
-        | Change::Unstick { reason, .. }
-        | Change::CloseRun { reason, .. }
-        | Change::UnbindLease { reason, .. }
-        | Change::Order { reason, .. }
-        | Change::Pause { reason, .. }
-        | Change::Resume { reason, .. } => reason.clone(),
-        Change::Settle { evidence, .. } | Change::LeaseLapsed { evidence, .. } => evidence.clone(),
-        Change::BindLease { binding, .. } => binding.attestation.clone(),
-        Change::Tell { page } => page.summary.clone(),
-        Change::Told { refused: Some(reason), .. } => reason.clone(),
-        _ => String::new(),
     }
 }

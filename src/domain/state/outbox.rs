@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{AUDIT_KEPT, Alarm, AuditEntry, ClusterState, Effect, Entry, OUTBOX_MAX, TOLD_KEPT, bound, reject};
+use super::audit::Words;
+use super::{Alarm, ClusterState, Effect, Entry, OUTBOX_MAX, TOLD_KEPT, reject};
 use crate::domain::command::RejectionCode;
 use crate::domain::ids::ReceiverName;
 use crate::domain::page::{Delivery, OutboxEntry, Page, PageAction, Severity};
@@ -59,17 +60,14 @@ impl ClusterState {
             };
             let oldest = self.outbox.iter().position(is_taken).unwrap_or(0);
             let Some(dropped) = self.outbox.remove(oldest) else { return };
-            self.audit.push_back(AuditEntry {
-                index: entry.index,
-                at: entry.at,
-                node: entry.node,
-                by: entry.by.clone(),
+            let words = Words {
                 group: dropped.page.group.clone(),
                 what: format!("drop page {} ({})", dropped.page.event, dropped.page.key),
                 reason: format!("the outbox holds {OUTBOX_MAX} pages that some receiver does not take"),
+                evidence: Vec::new(),
                 outcome: "done".to_owned(),
-            });
-            bound(&mut self.audit, AUDIT_KEPT);
+            };
+            self.enter(entry, words);
         }
     }
 

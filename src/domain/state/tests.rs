@@ -272,6 +272,7 @@ fn the_same_request_id_gets_the_first_answer_again() {
         node: crate::domain::ids::NodeId(1),
         at: UnixMs(5_000_000),
         by: "operator:linh".into(),
+        from: Some("10.1.0.7:52114".to_owned()),
         request_id: Some("q1".into()),
         change,
     };
