@@ -136,6 +136,7 @@ impl Config {
             digest: self.digest.clone(),
             members: self.nodes.iter().map(|(id, node)| (*id, member(node))).collect(),
             receivers: self.receivers.keys().cloned().collect::<Vec<ReceiverName>>(),
+            on_call: self.on_call.clone(),
             groups: self.groups.iter().map(|(name, group)| (name.clone(), group.policy.clone())).collect(),
         }
     }

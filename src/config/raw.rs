@@ -120,6 +120,72 @@ tables! {
         secret_file: String,
     }
 
+    /// `[[contact]]`
+    RawContact {
+        /// Name.
+        name: String,
+        /// `dr-coordinator`, `database-administrator` … or a word of one's own.
+        role: String,
+        /// For people.
+        phone: String,
+        /// For people.
+        mail: String,
+        /// For people.
+        url: String,
+        /// The `[[receiver]]`s that reach them.
+        receivers: Vec<String>,
+    }
+
+    /// `[[escalation]]`
+    RawEscalation {
+        /// Name.
+        name: String,
+        /// Whose incidents; left out: all that no other ladder names.
+        groups: Vec<String>,
+        /// `critical`, `error`, `warning`, `info`; left out: all.
+        severities: Vec<String>,
+        /// Who is told, one after the other.
+        steps: Vec<RawEscalationStep>,
+        /// After the last step everybody is told again.
+        repeat_every_min: u64,
+        /// The same, finer.
+        repeat_every_s: u64,
+        /// At most so many times.
+        repeat_max: u32,
+        /// So long an acknowledgement keeps the ladder still; 0: until it is over.
+        ack_lasts_min: u64,
+        /// The same, finer.
+        ack_lasts_s: u64,
+    }
+
+    /// `steps = [{ … }]`
+    RawEscalationStep {
+        /// So long after the incident opened.
+        after_min: u64,
+        /// The same, finer.
+        after_s: u64,
+        /// Who is told.
+        contacts: Vec<String>,
+    }
+
+    /// `[[incident_level]]`
+    RawIncidentLevel {
+        /// 1 is the worst.
+        level: u8,
+        /// In a word.
+        name: String,
+        /// Of this group alone.
+        group: String,
+        /// `critical`, `error`, `warning` or `info`.
+        severity: String,
+        /// Objective: it serves again within.
+        rto_s: u64,
+        /// Objective: at most so much is lost.
+        rpo_s: u64,
+        /// Which events have it: a name, or its beginning and `*`.
+        events: Vec<String>,
+    }
+
     /// `[[host]]`
     RawHost {
         /// Name.
@@ -387,6 +453,12 @@ pub struct RawConfig {
     pub references: Vec<Item<RawTarget>>,
     /// `[[receiver]]`
     pub receivers: Vec<Item<RawReceiver>>,
+    /// `[[contact]]`
+    pub contacts: Vec<Item<RawContact>>,
+    /// `[[escalation]]`
+    pub escalations: Vec<Item<RawEscalation>>,
+    /// `[[incident_level]]`
+    pub incident_levels: Vec<Item<RawIncidentLevel>>,
     /// `[[host]]`
     pub hosts: Vec<Item<RawHost>>,
     /// `[[dns]]`

@@ -82,6 +82,9 @@ impl<'t> Reader<'t> {
             nodes: self.many(&mut root, "", "node"),
             references: self.many(&mut root, "", "reference"),
             receivers: self.many(&mut root, "", "receiver"),
+            contacts: self.many(&mut root, "", "contact"),
+            escalations: self.many(&mut root, "", "escalation"),
+            incident_levels: self.many(&mut root, "", "incident_level"),
             hosts: self.many(&mut root, "", "host"),
             dns: self.many(&mut root, "", "dns"),
             groups: self.groups(&mut root),
@@ -96,6 +99,9 @@ impl<'t> Reader<'t> {
             "node",
             "reference",
             "receiver",
+            "contact",
+            "escalation",
+            "incident_level",
             "host",
             "dns",
             "group",
@@ -271,7 +277,7 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
 
 fn in_words(message: &str) -> String {
     let mut words = message.lines().next().unwrap_or_default().to_owned();
-    for number in ["u64", "u32", "u16", "usize"] {
+    for number in ["u64", "u32", "u16", "u8", "usize"] {
         words = words.replace(&format!("expected {number}"), "expected a whole number, not negative, without a unit");
     }
     words.replace("data did not match any variant of untagged enum RawNeed", "expected \"all\", \"any\" or a number")

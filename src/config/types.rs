@@ -12,6 +12,7 @@ use crate::domain::ids::{
     ClusterName, ConfigDigest, GroupName, HostName, NodeId, NodeName, ProviderName, ReceiverName, RegionName,
     TargetName,
 };
+use crate::domain::on_call::OnCall;
 use crate::domain::plan::{DatabaseEndpoint, DnsProvider, GuardEndpoint, RecordKind};
 use crate::domain::policy::GroupPolicy;
 
@@ -40,6 +41,9 @@ pub struct Config {
     pub references: BTreeMap<TargetName, TargetConfig>,
     /// Who is paged.
     pub receivers: BTreeMap<ReceiverName, ReceiverConfig>,
+    /// Who of them is told when, and how bad what is. Left out of the digest where nothing is configured.
+    #[serde(skip_serializing_if = "OnCall::is_empty")]
+    pub on_call: OnCall,
     /// Hosts acted upon through their guard.
     pub hosts: BTreeMap<HostName, HostConfig>,
     /// DNS providers.

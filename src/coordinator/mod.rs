@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::actuator::Actuator;
 use crate::clock::{unique_id, unix_now};
-use crate::domain::command::{Applied, Change, Command};
+use crate::domain::command::{Applied, Change, Command, IncidentRef};
 use crate::domain::decide::{Decision, Decisions, Explanation, OpenIntent, Standing, decide};
 use crate::domain::ids::{NodeId, Principal, RunId, StepId, UnixMs};
 use crate::domain::policy::ClusterPolicy;
@@ -197,6 +197,7 @@ impl Coordinator {
                 digest: self.policy.digest.clone(),
                 groups,
                 receivers: self.policy.receivers.clone(),
+                on_call: self.policy.on_call.clone(),
             },
             Decision::MarkSeenUp { group, targets } => {
                 Change::MarkSeenUp { group, digest: self.policy.digest.clone(), targets }
@@ -206,6 +207,13 @@ impl Coordinator {
                 Change::Resume { group, reason: "the pause has run out".to_owned(), expired: Some(until) }
             }
             Decision::Tell(page) => Change::Tell { page },
+            Decision::Escalate(due) => Change::Escalate {
+                group: due.group,
+                page: IncidentRef { key: due.key, opened: due.opened },
+                told: due.told,
+                round: due.round,
+                lapsed: due.lapsed,
+            },
         };
         self.propose(change).await;
     }

@@ -3,7 +3,7 @@
 //! A command is data that was decided elsewhere. Those that open or change a run carry the state they were decided on, so
 //! that a decision made on an old view is rejected by `apply` itself: the log's order is the only arbiter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,7 @@ use super::ids::{
     StepId, TargetName, Token, UnixMs,
 };
 use super::lease::LeaseBinding;
+use super::on_call::OnCall;
 use super::page::Page;
 use super::plan::Plan;
 use super::policy::Fencing;
@@ -71,6 +72,9 @@ pub enum Change {
         groups: BTreeMap<GroupName, GroupSpec>,
         /// Who is paged from now on.
         receivers: Vec<ReceiverName>,
+        /// Who of them when, and how bad what is.
+        #[serde(default)]
+        on_call: OnCall,
     },
     /// These targets were seen up under the digest: from now on they can trigger.
     MarkSeenUp {
@@ -276,6 +280,46 @@ pub enum Change {
         /// `None` is delivered; otherwise why it is not tried again.
         refused: Option<String>,
     },
+    /// A person has these incidents: their ladders stand still.
+    Acknowledge {
+        /// The group, where all are of one.
+        group: Option<GroupName>,
+        /// Which: all of them or none.
+        pages: Vec<IncidentRef>,
+        /// Why, or what is done about it.
+        reason: String,
+    },
+    /// The next step of an incident's ladder is due, or its acknowledgement has lapsed.
+    Escalate {
+        /// The group it concerns.
+        group: Option<GroupName>,
+        /// Which.
+        page: IncidentRef,
+        /// How often its ladder had told somebody when this was decided.
+        told: u32,
+        /// How often the ladder had begun anew.
+        round: u32,
+        /// The moment of the acknowledgement that has lapsed.
+        lapsed: Option<UnixMs>,
+    },
+    /// A person ends an incident that nothing ends by itself.
+    ResolvePage {
+        /// The group it concerns.
+        group: Option<GroupName>,
+        /// Which.
+        page: IncidentRef,
+        /// Why.
+        reason: String,
+    },
+    /// A person tries whether pages arrive.
+    TestPage {
+        /// Its key.
+        key: String,
+        /// Who is told.
+        receivers: BTreeSet<ReceiverName>,
+        /// Why.
+        reason: String,
+    },
     /// A line of audit with no other effect (a refused admin call, a failed attempt to reach a resource).
     Note {
         /// The group, where it concerns one.
@@ -309,6 +353,10 @@ impl Change {
             Change::Resume { .. } => "Resume",
             Change::Tell { .. } => "Tell",
             Change::Told { .. } => "Told",
+            Change::Acknowledge { .. } => "Acknowledge",
+            Change::Escalate { .. } => "Escalate",
+            Change::ResolvePage { .. } => "ResolvePage",
+            Change::TestPage { .. } => "TestPage",
             Change::Note { .. } => "Note",
         }
     }
@@ -331,10 +379,22 @@ impl Change {
             | Change::LeaseLapsed { group, .. }
             | Change::Pause { group, .. }
             | Change::Resume { group, .. } => Some(group),
-            Change::Note { group, .. } => group.as_ref(),
-            Change::AdoptConfig { .. } | Change::Tell { .. } | Change::Told { .. } => None,
+            Change::Note { group, .. }
+            | Change::Acknowledge { group, .. }
+            | Change::Escalate { group, .. }
+            | Change::ResolvePage { group, .. } => group.as_ref(),
+            Change::AdoptConfig { .. } | Change::Tell { .. } | Change::Told { .. } | Change::TestPage { .. } => None,
         }
     }
+}
+
+/// An incident as its proposer saw it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct IncidentRef {
+    /// Its key.
+    pub key: String,
+    /// Position in the log where it opened: another incident of the key is another.
+    pub opened: u64,
 }
 
 /// Why promoting is safe (P4).

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::alarms;
 use super::command::GroupSpec;
 use super::ids::{GroupName, RegionName, TargetName, Token, UnixMs};
+use super::incident::{self, Due};
 use super::loss::{self, Loss};
 use super::mutation::{Mutation, is_out};
 use super::page::Page;
@@ -65,6 +66,8 @@ pub enum Decision {
     },
     /// Open or end an alarm.
     Tell(Page),
+    /// Nobody acknowledged in time: tell the next.
+    Escalate(Due),
 }
 
 /// Why a group is at rest, or what it waits for.
@@ -134,6 +137,9 @@ pub fn decide(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: Un
         wanted.extend(alarms::of_group(policy, name, rules, group, view, &explanation));
         out.explain.insert(name.clone(), explanation);
     }
+    // Whose ladder it is, the state says: also a node under another configuration tells the next while it leads.
+    let due = incident::due(&state.on_call, state.incidents.values(), view.clock_agrees, now);
+    out.propose.extend(due.map(Decision::Escalate));
     if ours {
         out.propose.extend(alarms::changes(state, policy, wanted, view).into_iter().map(Decision::Tell));
     }

@@ -89,6 +89,7 @@ pub fn policy() -> ClusterPolicy {
             (NodeId(3), member("witness-1", "witness")),
         ]),
         receivers: vec!["oncall".into()],
+        on_call: Default::default(),
         groups: BTreeMap::from([(group(), rules)]),
     }
 }
@@ -115,6 +116,7 @@ impl World {
             digest: digest(),
             groups: specs(&policy),
             receivers: policy.receivers.clone(),
+            on_call: policy.on_call.clone(),
         });
         let targets = vec!["hcmc-db".into(), "hanoi-db".into(), "replication".into(), "hcmc-lb".into()];
         world.must(Change::MarkSeenUp { group: group(), digest: digest(), targets });

@@ -50,6 +50,10 @@ names! {
     ProviderName,
     /// A receiver of pages in the configuration.
     ReceiverName,
+    /// Somebody who is told, or called by hand.
+    ContactName,
+    /// An escalation ladder.
+    LadderName,
     /// A run: UUIDv7, unique in the world.
     RunId,
     /// A step's name within its plan.

@@ -3,7 +3,7 @@
 
 use super::ids::Token;
 use super::run::{RunPhase, StepPhase};
-use super::state::ClusterState;
+use super::state::{ClusterState, INCIDENTS_MAX};
 
 /// Everything wrong with a state, in words; empty when all is well.
 pub fn violations(state: &ClusterState) -> Vec<String> {
@@ -51,6 +51,14 @@ pub fn violations(state: &ClusterState) -> Vec<String> {
         && newest.hash != newest.hash_after(&prev)
     {
         found.push(format!("the audit's entry {} is not bound to the one before", newest.seq));
+    }
+    for (key, incident) in &state.incidents {
+        if incident.key() != key || incident.resolved.is_some() {
+            found.push(format!("incident {key} is kept as open, and is {} or over", incident.key()));
+        }
+    }
+    if state.incidents.len() > INCIDENTS_MAX {
+        found.push(format!("{} incidents are open", state.incidents.len()));
     }
     found
 }

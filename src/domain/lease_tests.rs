@@ -54,6 +54,7 @@ fn leased() -> World {
         digest: super::fixtures::digest(),
         groups,
         receivers: policy().receivers,
+        on_call: policy().on_call,
     });
     world
 }
@@ -148,6 +149,7 @@ fn a_region_that_does_not_serve_is_denied_in_every_mode() {
         digest: super::fixtures::digest(),
         groups: super::decide::specs(&policy()),
         receivers: policy().receivers,
+        on_call: policy().on_call,
     };
     world.must(adopt);
     assert_eq!(world.group().fencing, Fencing::Confirm);

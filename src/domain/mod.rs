@@ -1,7 +1,8 @@
 //! What decides: pure data and functions. No clock, no randomness, no IO; time comes in as data.
 //!
-//! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`command`], [`audit`],
-//! [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`], [`decide`], [`alarms`], [`advance`],
+//! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`on_call`],
+//! [`incident`], [`command`], [`audit`], [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`],
+//! [`decide`], [`alarms`], [`advance`],
 //! [`stuck`], [`readiness`].
 
 pub mod advance;
@@ -12,11 +13,13 @@ pub mod command;
 pub mod decide;
 pub mod identity;
 pub mod ids;
+pub mod incident;
 pub mod invariants;
 pub mod lease;
 pub mod loss;
 pub mod mutation;
 pub mod observation;
+pub mod on_call;
 pub mod page;
 pub mod plan;
 pub mod policy;
@@ -32,5 +35,7 @@ pub mod view;
 mod decide_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod incident_tests;
 #[cfg(test)]
 mod lease_tests;

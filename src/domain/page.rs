@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{GroupName, ReceiverName, RunId, UnixMs};
+use super::ids::{ContactName, GroupName, LadderName, ReceiverName, RunId, UnixMs};
+use super::on_call::Level;
 
 /// How urgent. The words are PagerDuty's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub enum Severity {
 pub enum PageAction {
     /// Open it, or add to it.
     Trigger,
+    /// Somebody has it.
+    Acknowledge,
     /// It is over.
     Resolve,
 }
@@ -37,7 +40,7 @@ pub struct Page {
     pub key: String,
     /// The event's name: `DR_FAILOVER_SUCCESS`, `DR_FAILOVER_FAILED`, `LB_FAILOVER` (A10) and others in that style.
     pub event: String,
-    /// Trigger or resolve.
+    /// Trigger, acknowledge or resolve.
     pub action: PageAction,
     /// How urgent.
     pub severity: Severity,
@@ -82,4 +85,29 @@ pub struct OutboxEntry {
     pub page: Page,
     /// Every receiver in force when it was put in.
     pub deliveries: BTreeMap<ReceiverName, Delivery>,
+    /// Whom it is meant for; `None` where it ends an incident, or says that somebody has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Notice>,
+}
+
+/// Whom a page is meant for, and how bad it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// How bad; none where it is for the record.
+    pub level: Option<Level>,
+    /// The ladder; none: everybody is told.
+    pub ladder: Option<LadderName>,
+    /// What for: `step 2 of 3`, `repeat 1 of 3`, `changed`, `everybody`, `test`.
+    pub step: String,
+    /// Who is told by it.
+    pub contacts: Vec<Told>,
+}
+
+/// Somebody a page is meant for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Who.
+    pub name: ContactName,
+    /// What they are.
+    pub role: String,
 }

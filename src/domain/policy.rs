@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ClusterName, ConfigDigest, GroupName, NodeId, NodeName, ReceiverName, RegionName, TargetName};
+use super::on_call::OnCall;
 use super::plan::Plan;
 
 /// How many of a trigger's targets must be down.
@@ -137,6 +138,9 @@ pub struct ClusterPolicy {
     pub members: BTreeMap<NodeId, Member>,
     /// Who is paged.
     pub receivers: Vec<ReceiverName>,
+    /// Who of them when, and how bad what is.
+    #[serde(default)]
+    pub on_call: OnCall,
     /// The groups.
     pub groups: BTreeMap<GroupName, GroupPolicy>,
 }

@@ -37,6 +37,7 @@ impl Scene {
             digest: digest(),
             groups: crate::domain::decide::specs(&policy),
             receivers: policy.receivers.clone(),
+            on_call: policy.on_call.clone(),
         });
         world.must(Change::BindLease {
             group: group(),
@@ -103,6 +104,7 @@ impl Scene {
             digest: digest(),
             groups: crate::domain::decide::specs(&self.policy),
             receivers: self.policy.receivers.clone(),
+            on_call: self.policy.on_call.clone(),
         });
     }
 }

@@ -140,7 +140,8 @@ impl Dispatcher {
                 }
                 continue;
             };
-            let parcel = Parcel { seq: Some(entry.seq), at: entry.at, page: &entry.page };
+            let parcel =
+                Parcel { seq: Some(entry.seq), at: entry.at, page: &entry.page, notice: entry.notice.as_ref() };
             let refused = match self.send(name, notifier, parcel).await {
                 Sent::Retry { reason, after } => {
                     failures = failures.saturating_add(1);
@@ -213,7 +214,7 @@ impl Dispatcher {
     /// the future gives up.
     pub async fn direct_page(&self, page: &Page, at: UnixMs, patience: Duration) -> BTreeMap<ReceiverName, Sent> {
         let until = tokio::time::Instant::now() + patience;
-        let parcel = Parcel { seq: None, at, page };
+        let parcel = Parcel { seq: None, at, page, notice: None };
         let lines = self.lines.iter().map(|(name, notifier)| async move {
             let mut failures = 0;
             loop {

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use url::Url;
 
 use crate::domain::ids::{ClusterName, NodeName, ReceiverName, UnixMs};
-use crate::domain::page::{Page, PageAction, Severity};
+use crate::domain::page::{Notice, Page, PageAction, Severity};
 
 pub use dispatcher::{Backoff, Dispatcher, Settle, Told};
 pub use http::{NotifyError, shown_address};
@@ -99,6 +99,8 @@ pub struct Parcel<'a> {
     pub at: UnixMs,
     /// The page.
     pub page: &'a Page,
+    /// Whom it is meant for.
+    pub notice: Option<&'a Notice>,
 }
 
 /// How one send ended.

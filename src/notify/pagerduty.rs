@@ -91,6 +91,13 @@ fn event<'a>(cluster: &'a ClusterName, routing_key: &'a str, parcel: Parcel<'a>)
     let page = parcel.page;
     let mut custom_details: BTreeMap<&str, String> =
         page.details.iter().take(DETAILS_MAX).map(|(name, value)| (name.as_str(), cut(value, DETAIL_MAX))).collect();
+    if let Some(notice) = parcel.notice {
+        custom_details.entry("ladder_step").or_insert_with(|| notice.step.clone());
+        if !notice.contacts.is_empty() {
+            let told = notice.contacts.iter().map(|told| format!("{} ({})", told.name, told.role));
+            custom_details.entry("contacts").or_insert_with(|| cut(&told.collect::<Vec<_>>().join(", "), DETAIL_MAX));
+        }
+    }
     if let Some(run) = &page.run {
         custom_details.entry("run").or_insert_with(|| run.to_string());
     }

@@ -17,8 +17,8 @@ use super::http::{NotifyError, Poster, header, read_secret};
 use super::rfc3339::rfc3339;
 use super::{Notifier, Parcel, Sent};
 use crate::clock;
-use crate::domain::ids::{ClusterName, GroupName, RunId};
-use crate::domain::page::{PageAction, Severity};
+use crate::domain::ids::{ClusterName, GroupName, LadderName, RunId};
+use crate::domain::page::{PageAction, Severity, Told};
 
 /// `v1=` and the signature in hexadecimal.
 pub const SIGNATURE_HEADER: &str = "x-watchdog-signature";
@@ -95,11 +95,17 @@ struct Body<'a> {
     details: &'a BTreeMap<String, String>,
     seq: Option<u64>,
     at: String,
+    level: Option<u8>,
+    level_name: Option<&'a str>,
+    ladder: Option<&'a LadderName>,
+    ladder_step: Option<&'a str>,
+    contacts: &'a [Told],
 }
 
 impl<'a> Body<'a> {
     fn new(cluster: &'a ClusterName, parcel: Parcel<'a>) -> Self {
         let page = parcel.page;
+        let level = parcel.notice.and_then(|notice| notice.level.as_ref());
         Self {
             cluster,
             key: &page.key,
@@ -112,6 +118,11 @@ impl<'a> Body<'a> {
             details: &page.details,
             seq: parcel.seq,
             at: rfc3339(parcel.at),
+            level: level.map(|level| level.number),
+            level_name: level.map(|level| level.name.as_str()),
+            ladder: parcel.notice.and_then(|notice| notice.ladder.as_ref()),
+            ladder_step: parcel.notice.map(|notice| notice.step.as_str()),
+            contacts: parcel.notice.map_or(&[], |notice| notice.contacts.as_slice()),
         }
     }
 }

@@ -39,6 +39,7 @@ async fn leased(bound: bool, sight: Option<LeaseSight>) -> (Arc<Log>, Arc<StandI
         digest: policy.digest.clone(),
         groups: specs(&policy),
         receivers: policy.receivers.clone(),
+        on_call: policy.on_call.clone(),
     });
     if bound {
         let binding = LeaseBinding {

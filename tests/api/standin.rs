@@ -64,6 +64,7 @@ impl Log {
             digest: policy.digest.clone(),
             groups: specs(&policy),
             receivers: policy.receivers.clone(),
+            on_call: policy.on_call.clone(),
         });
         log
     }

@@ -4,6 +4,7 @@ mod certificates;
 mod faults;
 mod judging;
 mod layouts;
+mod on_call;
 mod samples;
 mod text_of_plans;
 mod units;

@@ -54,6 +54,7 @@ impl ModelLog {
             digest: policy.digest.clone(),
             groups: specs(policy),
             receivers: policy.receivers.clone(),
+            on_call: policy.on_call.clone(),
         };
         log.write("node:test", adopt);
         log

@@ -175,6 +175,7 @@ fn commands() {
         digest: policy.digest.clone(),
         groups: specs(&policy),
         receivers: policy.receivers.clone(),
+        on_call: policy.on_call.clone(),
     };
     let done = Outcome::Done { evidence: "stopped and latched".to_owned() };
     let reason = || "planned work".to_owned();

@@ -93,7 +93,7 @@ pub fn any_answer_to_a_page_is_delivery_retry_or_refusal() -> Trial {
     Target::new("answers-to-pages", corpus::of("http"))
         .cases(200)
         .judged_by(move |bytes| {
-            let parcel = || Parcel { seq: Some(1), at: UnixMs(1_795_231_050_123), page: &page };
+            let parcel = || Parcel { seq: Some(1), at: UnixMs(1_795_231_050_123), page: &page, notice: None };
             answer.replace(bytes.to_vec());
             for (receiver, secret_path) in [(&pagerduty as &dyn Notifier, false), (&webhook, true)] {
                 let (reason, after) = match local.block_on(&runtime, receiver.send(parcel())) {

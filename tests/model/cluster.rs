@@ -100,6 +100,7 @@ pub fn fresh_state(rules: Rules) -> ClusterState {
         digest: digest(),
         groups: BTreeMap::from([(group_name(), GroupSpec { home: HOME.into(), regions, fencing })]),
         receivers: Vec::new(),
+        on_call: Default::default(),
     };
     let command = Command { node: NodeId(1), at: NOW, by: "node:model".into(), from: None, request_id: None, change };
     assert!(matches!(state.apply(1, &command), Applied::Done { .. }), "the configuration is taken");

@@ -204,6 +204,8 @@ impl Log {
         state.audit_base = Link::default();
         state.outbox.clear();
         state.alarms.clear();
+        state.incidents.clear();
+        state.past_incidents.clear();
         state.next_page = 0;
         state.applied_index = 0;
         for group in state.groups.values_mut() {

@@ -66,6 +66,7 @@ impl Rig {
             at: AT,
             page: page(&format!("key-{seq}")),
             deliveries: to.iter().map(|name| (ReceiverName::from(*name), Delivery::Pending)).collect(),
+            notice: None,
         };
         let state = ClusterState { outbox: outbox.iter().map(entry).collect(), ..ClusterState::default() };
         let log = Arc::new(StandInLog {

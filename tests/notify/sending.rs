@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use url::Url;
 use watchdog::domain::ids::ReceiverName;
-use watchdog::domain::page::PageAction;
+use watchdog::domain::on_call::built_in_levels;
+use watchdog::domain::page::{Notice, PageAction, Told};
 use watchdog::notify::{
     Notifier, PagerDuty, Parcel, ReceiverConfig, ReceiverKind, SIGNATURE_HEADER, Sent, TIMESTAMP_HEADER, Webhook, sign,
 };
@@ -14,6 +15,15 @@ use super::{AT, page, secret_file, tls};
 
 const SHORT: Duration = Duration::from_millis(300);
 const AMPLE: Duration = Duration::from_secs(20);
+
+fn notice() -> Notice {
+    Notice {
+        level: built_in_levels().into_iter().next(),
+        ladder: Some("night".into()),
+        step: "step 2 of 3".to_owned(),
+        contacts: vec![Told { name: "bao".into(), role: "database-administrator".to_owned() }],
+    }
+}
 
 fn pagerduty(base_url: &str, folder: &tempfile::TempDir, timeout: Duration) -> PagerDuty {
     let key = secret_file(folder, "R0UT1NGKEY\n");
@@ -41,8 +51,9 @@ async fn every_answer_means_one_of_three_things() {
     ] {
         let timeout = if matches!(answer, Answer::Hang | Answer::HangInBody) { SHORT } else { AMPLE };
         let receiver = StandInReceiver::start(std::slice::from_ref(&answer)).await;
-        let sent =
-            pagerduty(&receiver.url(), &folder, timeout).send(Parcel { seq: Some(1), at: AT, page: &page("k") }).await;
+        let sent = pagerduty(&receiver.url(), &folder, timeout)
+            .send(Parcel { seq: Some(1), at: AT, page: &page("k"), notice: None })
+            .await;
         match (&sent, again, word) {
             (Sent::Delivered, None, "delivered") => {}
             (Sent::Refused { reason }, None, word) => assert!(reason.contains(word), "{answer:?}: {reason}"),
@@ -63,7 +74,7 @@ async fn a_refused_connection_is_tried_again_and_shows_no_secret() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = Url::parse(&format!("http://me:pass@{closed}/services/T0KEN?k=T0KEN")).unwrap();
     let hook = Webhook::new("demo".into(), url.clone(), None, AMPLE).unwrap();
-    let sent = hook.send(Parcel { seq: None, at: AT, page: &page("k") }).await;
+    let sent = hook.send(Parcel { seq: None, at: AT, page: &page("k"), notice: None }).await;
     let Sent::Retry { reason, after: None } = sent else { panic!("{sent:?}") };
     assert!(reason.contains("refused") && reason.contains(&closed.to_string()), "{reason}");
 
@@ -80,9 +91,14 @@ async fn pagerduty_is_sent_a_genuine_event() {
     let pager = pagerduty(&format!("{}/gateway/", receiver.url()), &folder, AMPLE);
     let mut long = page("demo/aicamera/run/0199-run");
     long.summary = "ộ".repeat(3000);
-    assert_eq!(pager.send(Parcel { seq: Some(7), at: AT, page: &long }).await, Sent::Delivered);
+    let notice = notice();
+    let parcel = Parcel { seq: Some(7), at: AT, page: &long, notice: Some(&notice) };
+    assert_eq!(pager.send(parcel).await, Sent::Delivered);
     let over = watchdog::domain::page::Page { action: PageAction::Resolve, ..page("demo/aicamera/run/0199-run") };
-    assert_eq!(pager.send(Parcel { seq: Some(8), at: AT, page: &over }).await, Sent::Delivered);
+    assert_eq!(pager.send(Parcel { seq: Some(8), at: AT, page: &over, notice: None }).await, Sent::Delivered);
+
+    let mine = watchdog::domain::page::Page { action: PageAction::Acknowledge, ..over };
+    assert_eq!(pager.send(Parcel { seq: Some(9), at: AT, page: &mine, notice: None }).await, Sent::Delivered);
 
     let received = receiver.received();
     let event = &received[0].body;
@@ -92,6 +108,8 @@ async fn pagerduty_is_sent_a_genuine_event() {
     assert_eq!(event["routing_key"], "R0UT1NGKEY");
     assert_eq!(event["event_action"], "trigger");
     assert_eq!(received[1].body["event_action"], "resolve");
+    assert_eq!(received[2].body["event_action"], "acknowledge");
+    assert_eq!(event["dedup_key"], received[2].body["dedup_key"]);
     assert_eq!(event["dedup_key"], "demo/aicamera/run/0199-run");
     assert_eq!(event["dedup_key"], received[1].body["dedup_key"]);
     let mut payload = event["payload"].clone();
@@ -101,7 +119,10 @@ async fn pagerduty_is_sent_a_genuine_event() {
         serde_json::json!({
             "summary": null, "severity": "critical", "source": "demo", "timestamp": "2026-11-21T03:04:27.012Z",
             "component": "failover-watchdog", "group": "aicamera", "class": "DR_FAILOVER_SUCCESS",
-            "custom_details": {"recovery_time_ms": "3870", "run": "0199-run", "seq": "7"},
+            "custom_details": {
+                "recovery_time_ms": "3870", "run": "0199-run", "seq": "7", "ladder_step": "step 2 of 3",
+                "contacts": "bao (database-administrator)",
+            },
         })
     );
 }
@@ -112,7 +133,7 @@ async fn an_empty_query_hides_nothing() {
     let receiver = StandInReceiver::start(&[Answer::Status(404, "no such hook")]).await;
     let url = Url::parse(&format!("{}/s3cret?", receiver.url())).unwrap();
     let hook = Webhook::new("demo".into(), url, None, AMPLE).unwrap();
-    let sent = hook.send(Parcel { seq: None, at: AT, page: &page("k") }).await;
+    let sent = hook.send(Parcel { seq: None, at: AT, page: &page("k"), notice: None }).await;
     assert!(matches!(&sent, Sent::Refused { reason } if reason.contains(": no such hook;")), "{sent:?}");
 }
 
@@ -123,9 +144,11 @@ async fn a_webhook_is_sent_the_promised_shape_signed() {
     let receiver = StandInReceiver::start(&[]).await;
     let url = Url::parse(&format!("{}/pages?to=oncall", receiver.url())).unwrap();
     let hook = Webhook::new("demo".into(), url.clone(), Some(secret_file(&folder, "s3cret\r\n")), AMPLE).unwrap();
-    assert_eq!(hook.send(Parcel { seq: Some(7), at: AT, page: &page("demo/k") }).await, Sent::Delivered);
+    let (page, notice) = (page("demo/k"), notice());
+    let parcel = Parcel { seq: Some(7), at: AT, page: &page, notice: Some(&notice) };
+    assert_eq!(hook.send(parcel).await, Sent::Delivered);
     let plain = Webhook::new("demo".into(), url, None, AMPLE).unwrap();
-    assert_eq!(plain.send(Parcel { seq: None, at: AT, page: &page("demo/k") }).await, Sent::Delivered);
+    assert_eq!(plain.send(Parcel { seq: None, at: AT, page: &page, notice: None }).await, Sent::Delivered);
 
     let received = receiver.received();
     assert_eq!(received[0].path, "/pages?to=oncall");
@@ -135,6 +158,8 @@ async fn a_webhook_is_sent_the_promised_shape_signed() {
             "cluster": "demo", "key": "demo/k", "event": "DR_FAILOVER_SUCCESS", "severity": "critical",
             "action": "trigger", "summary": "aicamera serves from hanoi", "group": "aicamera", "run": "0199-run",
             "details": {"recovery_time_ms": "3870"}, "seq": 7, "at": "2026-11-21T03:04:27.012Z",
+            "level": 1, "level_name": "critical", "ladder": "night", "ladder_step": "step 2 of 3",
+            "contacts": [{"name": "bao", "role": "database-administrator"}],
         })
     );
     let timestamp_s: u64 = received[0].headers[TIMESTAMP_HEADER].to_str().unwrap().parse().unwrap();
@@ -142,6 +167,11 @@ async fn a_webhook_is_sent_the_promised_shape_signed() {
     assert_eq!(signature, sign(b"s3cret", timestamp_s, &received[0].raw));
     assert_ne!(signature, sign(b"other", timestamp_s, &received[0].raw));
     assert!(!received[1].headers.contains_key(SIGNATURE_HEADER));
+    let nobody = serde_json::json!([null, null, []]);
+    assert_eq!(
+        serde_json::json!([received[1].body["level"], received[1].body["ladder"], received[1].body["contacts"]]),
+        nobody
+    );
 }
 
 #[tokio::test]
@@ -159,7 +189,7 @@ async fn a_bad_key_file_is_named_and_nothing_is_sent() {
         let hook = Webhook::new("demo".into(), url.clone(), Some(path.clone()), AMPLE).unwrap();
         let pager = PagerDuty::new("demo".into(), &url, path.clone(), AMPLE).unwrap();
         for notifier in [&hook as &dyn Notifier, &pager] {
-            let sent = notifier.send(Parcel { seq: None, at: AT, page: &page("k") }).await;
+            let sent = notifier.send(Parcel { seq: None, at: AT, page: &page("k"), notice: None }).await;
             let Sent::Retry { reason, after: None } = sent else { panic!("{sent:?}") };
             assert!(reason.contains(word) && reason.contains(path.to_str().unwrap()), "{reason}");
         }

@@ -14,6 +14,7 @@ mod fields;
 mod group;
 mod layout;
 mod lease;
+mod on_call;
 mod parts;
 mod plan;
 mod record;
@@ -32,6 +33,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let nodes = judge.nodes(&raw.nodes);
     let references = judge.references(&raw.references);
     let receivers = judge.receivers(&raw.receivers);
+    let on_call = judge.on_call(raw);
     judge.hosts = judge.hosts(&raw.hosts);
     judge.dns = judge.providers(&raw.dns);
     let roles = judge.roles(&raw.roles, tls.as_ref());
@@ -50,6 +52,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
         nodes,
         references,
         receivers,
+        on_call,
         hosts: judge.hosts,
         dns: judge.dns,
         groups,
@@ -83,6 +86,9 @@ struct Known {
     nodes: BTreeSet<String>,
     hosts: BTreeSet<String>,
     dns: BTreeSet<String>,
+    receivers: BTreeSet<String>,
+    contacts: BTreeSet<String>,
+    groups: BTreeSet<String>,
 }
 
 impl<'r> Judge<'r> {
@@ -92,6 +98,9 @@ impl<'r> Judge<'r> {
             nodes: names(&raw.nodes, |node| &node.name),
             hosts: names(&raw.hosts, |host| &host.name),
             dns: names(&raw.dns, |dns| &dns.name),
+            receivers: names(&raw.receivers, |receiver| &receiver.name),
+            contacts: names(&raw.contacts, |contact| &contact.name),
+            groups: raw.groups.iter().filter_map(|tables| tables.group.value.name.clone()).collect(),
         };
         Self {
             report,

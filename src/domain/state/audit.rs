@@ -4,7 +4,7 @@ use super::runs;
 use super::{AUDIT_KEPT, ClusterState, Entry};
 use crate::domain::audit::{AuditEntry, AuditHash, Link};
 use crate::domain::command::{Applied, Change, RunOrder};
-use crate::domain::ids::GroupName;
+use crate::domain::ids::{GroupName, ReceiverName};
 use crate::domain::mutation::{Mutation, is_out};
 
 /// What an entry says, besides who, when and where.
@@ -117,6 +117,15 @@ fn describe(change: &Change) -> String {
         Change::Resume { .. } => "resume".to_owned(),
         Change::Tell { page } => format!("page {} ({})", page.event, page.key),
         Change::Told { seq, receiver, .. } => format!("page {seq} to {receiver}"),
+        Change::Acknowledge { pages, .. } => {
+            format!("acknowledge {}", pages.iter().map(|page| page.key.as_str()).collect::<Vec<_>>().join(", "))
+        }
+        Change::Escalate { page, lapsed: Some(_), .. } => format!("escalate {}: its acknowledgement lapsed", page.key),
+        Change::Escalate { page, told, .. } => format!("escalate {}: telling {}", page.key, told.saturating_add(1)),
+        Change::ResolvePage { page, .. } => format!("resolve {}", page.key),
+        Change::TestPage { receivers, .. } => {
+            format!("test page to {}", receivers.iter().map(ReceiverName::as_str).collect::<Vec<_>>().join(", "))
+        }
         Change::Note { what, .. } => what.clone(),
     }
 }
@@ -132,6 +141,9 @@ fn reason_of(change: &Change) -> String {
         | Change::UnbindLease { reason, .. }
         | Change::Order { reason, .. }
         | Change::Pause { reason, .. }
+        | Change::Acknowledge { reason, .. }
+        | Change::ResolvePage { reason, .. }
+        | Change::TestPage { reason, .. }
         | Change::Resume { reason, .. } => reason.clone(),
         Change::Tell { page } => page.summary.clone(),
         Change::Told { refused: Some(reason), .. } => reason.clone(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{ClusterState, Effect, Entry, GroupState, Pause, Serving, reject};
 use crate::domain::command::{GroupSpec, Rejection, RejectionCode};
 use crate::domain::ids::{ClusterName, ConfigDigest, GroupName, ReceiverName, ResourceName, TargetName, Token, UnixMs};
+use crate::domain::on_call::OnCall;
 use crate::domain::plan::Action;
 
 impl ClusterState {
@@ -15,7 +16,7 @@ impl ClusterState {
         epoch: u64,
         digest: &ConfigDigest,
         groups: &BTreeMap<GroupName, GroupSpec>,
-        receivers: &[ReceiverName],
+        (receivers, on_call): (&[ReceiverName], &OnCall),
     ) -> Effect {
         if let Some(own) = &self.cluster
             && own != cluster
@@ -46,6 +47,7 @@ impl ClusterState {
         self.epoch = epoch;
         self.digest = Some(digest.clone());
         self.receivers = receivers.to_vec();
+        self.on_call.clone_from(on_call);
         for (name, spec) in groups {
             let group = self.groups.entry(name.clone()).or_insert_with(|| new_group(spec, epoch));
             group.home = spec.home.clone();
@@ -119,7 +121,7 @@ impl ClusterState {
         digest: &ConfigDigest,
         groups: &BTreeMap<GroupName, GroupSpec>,
     ) -> Result<(), Rejection> {
-        self.clone().adopt_config(cluster, epoch, digest, groups, &[]).map(drop)
+        self.clone().adopt_config(cluster, epoch, digest, groups, (&[], &OnCall::default())).map(drop)
     }
 }
 

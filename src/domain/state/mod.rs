@@ -5,6 +5,7 @@
 
 mod audit;
 mod groups;
+mod incidents;
 mod lease;
 mod orders;
 mod outbox;
@@ -22,7 +23,9 @@ use super::ids::{
     ClusterName, ConfigDigest, GroupName, NodeId, Principal, ReceiverName, RegionName, RequestId, ResourceName, RunId,
     TargetName, Token, UnixMs,
 };
+use super::incident::Incident;
 use super::lease::LeaseBinding;
+use super::on_call::OnCall;
 use super::page::OutboxEntry;
 use super::policy::Fencing;
 use super::run::Run;
@@ -152,6 +155,10 @@ pub const ANSWERED_KEPT: usize = 512;
 pub const TOLD_KEPT: usize = 50;
 /// Pages waiting for a receiver: past this the oldest gives way, and the audit says so.
 pub const OUTBOX_MAX: usize = 2000;
+/// Open incidents: past this the oldest gives way, rather one that somebody has, and the audit says so.
+pub const INCIDENTS_MAX: usize = 200;
+/// Incidents kept after they were over.
+pub const PAST_INCIDENTS_KEPT: usize = 50;
 /// Lines of a run's timeline.
 pub const EVENTS_KEPT: usize = 500;
 /// Claims of a run kept.
@@ -177,6 +184,12 @@ pub struct ClusterState {
     pub next_page: u64,
     /// Conditions that were paged and are not over, by key.
     pub alarms: BTreeMap<String, Alarm>,
+    /// Who of the receivers is told when, and how bad what is.
+    pub on_call: OnCall,
+    /// What was told and is not over, by key. Bounded.
+    pub incidents: BTreeMap<String, Incident>,
+    /// What is over, newest last, bounded.
+    pub past_incidents: VecDeque<Incident>,
     /// Bounded: the newest.
     pub audit: VecDeque<AuditEntry>,
     /// What the oldest kept entry follows.
@@ -242,8 +255,8 @@ impl ClusterState {
 
     fn change(&mut self, entry: Entry<'_>, change: &Change) -> Effect {
         match change {
-            Change::AdoptConfig { cluster, epoch, digest, groups, receivers } => {
-                self.adopt_config(cluster, *epoch, digest, groups, receivers)
+            Change::AdoptConfig { cluster, epoch, digest, groups, receivers, on_call } => {
+                self.adopt_config(cluster, *epoch, digest, groups, (receivers, on_call))
             }
             Change::MarkSeenUp { group, digest, targets } => self.mark_seen_up(group, digest, targets),
             Change::OpenRun { .. } => self.open_run(entry, change),
@@ -272,6 +285,10 @@ impl ClusterState {
             Change::Resume { group, expired, .. } => self.resume(entry, group, *expired),
             Change::Tell { page } => self.tell(entry, page),
             Change::Told { seq, receiver, refused } => self.told(entry, *seq, receiver, refused.as_deref()),
+            Change::Acknowledge { pages, reason, .. } => self.acknowledge(entry, pages, reason),
+            Change::Escalate { page, told, round, lapsed, .. } => self.escalate(entry, page, (*told, *round), *lapsed),
+            Change::ResolvePage { page, reason, .. } => self.resolve_page(entry, page, reason),
+            Change::TestPage { key, receivers, reason } => self.test_page(entry, key, receivers, reason),
             Change::Note { .. } => Ok(None),
         }
     }
@@ -300,6 +317,11 @@ fn fingerprint(change: &Change) -> String {
         }
         Change::Order { run, order, .. } => format!("{} {group} {run}", order.word()),
         Change::OpenRun { kind, plan, .. } => format!("OpenRun {group} {kind} {} {}", plan.from, plan.to),
+        Change::Acknowledge { pages, .. } => {
+            format!("Acknowledge {}", pages.iter().map(|page| page.key.as_str()).collect::<Vec<_>>().join(" "))
+        }
+        Change::ResolvePage { page, .. } => format!("ResolvePage {}", page.key),
+        Change::TestPage { receivers, .. } => format!("TestPage {receivers:?}"),
         other => format!("{} {group}", other.name()),
     }
 }

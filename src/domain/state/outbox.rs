@@ -1,12 +1,12 @@
 //! Pages in the replicated state: put in by what happened, taken out when every receiver has answered (P11).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::audit::Words;
 use super::{Alarm, ClusterState, Effect, Entry, OUTBOX_MAX, TOLD_KEPT, reject};
 use crate::domain::command::RejectionCode;
 use crate::domain::ids::ReceiverName;
-use crate::domain::page::{Delivery, OutboxEntry, Page, PageAction, Severity};
+use crate::domain::page::{Delivery, Notice, OutboxEntry, Page, PageAction, Severity};
 use crate::domain::run::{Run, RunKind, RunOutcome};
 use crate::domain::stuck::ways_on;
 
@@ -28,27 +28,52 @@ impl ClusterState {
                     return reject(RejectionCode::NotFound, format!("no alarm {} is open", page.key));
                 }
             }
+            PageAction::Acknowledge => {
+                return reject(RejectionCode::Invalid, "an alarm is acknowledged by a person, with Acknowledge");
+            }
         }
         self.send(entry, page.clone())
     }
 
-    /// Puts a page at the end of the outbox. Where the newest of its key says the same and reached nobody yet, it gives way:
-    /// never an older one, or a resolve between the two would be the last word.
+    /// Opens, changes or ends the incident of the page's key, and tells whoever is to hear of it.
     pub(super) fn send(&mut self, entry: Entry<'_>, page: Page) -> Effect {
+        if page.action == PageAction::Trigger {
+            self.raise(entry, page);
+        } else {
+            let receivers = self.end(entry, &page);
+            self.put(entry, page, &receivers, None);
+        }
+        Ok(None)
+    }
+
+    /// Puts a page at the end of the outbox; answers its number. Where the newest of its key says the same to the same
+    /// receivers and reached nobody yet, it gives way: never an older one, or a resolve between the two would be the last
+    /// word.
+    pub(super) fn put(
+        &mut self,
+        entry: Entry<'_>,
+        page: Page,
+        receivers: &BTreeSet<ReceiverName>,
+        notice: Option<Notice>,
+    ) -> u64 {
+        self.next_page += 1;
         let newest = self.outbox.iter().rposition(|waiting| waiting.page.key == page.key);
         if let Some(at) = newest
             && let Some(waiting) = self.outbox.get(at)
             && waiting.page.action == page.action
+            && waiting.deliveries.keys().eq(receivers)
             && waiting.deliveries.values().all(|delivery| matches!(delivery, Delivery::Pending))
         {
+            let gone = waiting.seq;
             self.outbox.remove(at);
+            let tellings = self.incidents.get_mut(&page.key).into_iter().flat_map(|open| open.tellings.iter_mut());
+            tellings.filter(|telling| telling.seq == gone).for_each(|telling| telling.seq = self.next_page);
         }
-        let deliveries: BTreeMap<_, _> = self.receivers.iter().map(|r| (r.clone(), Delivery::Pending)).collect();
-        self.next_page += 1;
-        self.outbox.push_back(OutboxEntry { seq: self.next_page, at: entry.at, page, deliveries });
+        let deliveries: BTreeMap<_, _> = receivers.iter().map(|r| (r.clone(), Delivery::Pending)).collect();
+        self.outbox.push_back(OutboxEntry { seq: self.next_page, at: entry.at, page, deliveries, notice });
         self.make_room(entry);
         self.prune_outbox();
-        Ok(None)
+        self.next_page
     }
 
     /// A receiver that takes nothing for weeks must not silence the others: the oldest page gives way, rather one that

@@ -393,6 +393,7 @@ fn another_configuration_is_refused_and_a_new_one_makes_targets_prove_themselves
         digest: digest.into(),
         groups: crate::domain::decide::specs(&policy),
         receivers: Vec::new(),
+        on_call: Default::default(),
     };
     assert_eq!(world.rejected(adopt("other", 1, "d2")), RejectionCode::OtherConfig);
     assert_eq!(world.rejected(adopt("test", 0, "d2")), RejectionCode::OtherConfig);
