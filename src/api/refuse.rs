@@ -52,6 +52,12 @@ pub const REJECTION_CODES: &[(RejectionCode, Code, &str)] = &[
     (RejectionCode::OtherConfig, Code::FailedPrecondition, "other_config"),
     (RejectionCode::AlreadyFailedOver, Code::FailedPrecondition, "already_failed_over"),
     (RejectionCode::Unsettled, Code::FailedPrecondition, "unsettled"),
+    (RejectionCode::Taken, Code::FailedPrecondition, "taken"),
+    (RejectionCode::ChangeUnderWay, Code::FailedPrecondition, "change_under_way"),
+    (RejectionCode::IsLeader, Code::FailedPrecondition, "is_leader"),
+    (RejectionCode::LayoutBroken, Code::FailedPrecondition, "layout_broken"),
+    (RejectionCode::QuorumLost, Code::FailedPrecondition, "quorum_lost"),
+    (RejectionCode::NotReachable, Code::FailedPrecondition, "not_reachable"),
     (RejectionCode::Invalid, Code::InvalidArgument, "invalid"),
 ];
 

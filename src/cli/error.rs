@@ -181,6 +181,12 @@ fn next_after(code: &str) -> &'static str {
         "unsettled" => {
             "watchdogctl status names the resource; make its host or zone reachable, it is then settled by itself"
         }
+        "taken" => "nothing was changed. watchdogctl node list shows the numbers, names and addresses in use",
+        "change_under_way" => "nothing was changed. watchdogctl node list shows who joins or leaves; finish that first",
+        "is_leader" => "watchdogctl node transfer --reason …, then ask again",
+        "layout_broken" => "nothing was changed. --dry-run shows the layout before and after",
+        "quorum_lost" => "nothing was changed. watchdogctl node list shows who does not answer",
+        "not_reachable" => "nothing was changed. See that watchdogd runs there and that its port is open to every node",
         "not_paused" => "nothing is to be done; watchdogctl status shows how the group stands",
         "run_closed" => "watchdogctl run show RUN tells how it went, watchdogctl status whether another is open",
         "illegal" => "watchdogctl run show GROUP says where the run stands",

@@ -135,6 +135,7 @@ impl Config {
             epoch: self.epoch,
             digest: self.digest.clone(),
             members: self.nodes.iter().map(|(id, node)| (*id, member(node))).collect(),
+            accepted_losses: self.accepted_losses.clone(),
             receivers: self.receivers.keys().cloned().collect::<Vec<ReceiverName>>(),
             on_call: self.on_call.clone(),
             groups: self.groups.iter().map(|(name, group)| (name.clone(), group.policy.clone())).collect(),

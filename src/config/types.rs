@@ -27,6 +27,10 @@ pub struct Config {
     pub epoch: u64,
     /// Regions whose loss leaves no quorum, knowingly: status shows them for ever.
     pub no_automatic_failover_from: BTreeSet<RegionName>,
+    /// All that the file accepts so, also what its own nodes do not need: membership changes go through layouts between.
+    /// Nothing is decided by it but whether a change of membership is refused.
+    #[serde(skip)]
+    pub accepted_losses: BTreeSet<RegionName>,
     /// How nodes prove to each other who they are.
     pub tls: TlsConfig,
     /// Who may do what, besides the nodes and the hosts' guards, which are known by their names.

@@ -152,6 +152,12 @@ pub enum MembershipError {
         /// Why.
         reason: String,
     },
+    /// Nothing was changed: another change is not committed yet.
+    #[error("node {node}: another change of the membership is not committed yet; ask again")]
+    Busy {
+        /// Which node.
+        node: NodeId,
+    },
     /// It may be changed, now or later: look at the members, and repeat the call.
     #[error("node {node}: it is not known whether the membership was changed: {reason}")]
     Unknown {

@@ -99,7 +99,7 @@ pub(super) struct Inner {
     timing: Timing,
     pub(super) raft: Raft,
     pub(super) store: Store,
-    peers: Arc<Peers>,
+    pub(super) peers: Arc<Peers>,
     service: PeerService,
     contact: Arc<Contact>,
     state: watch::Receiver<Arc<ClusterState>>,

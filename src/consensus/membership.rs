@@ -1,23 +1,37 @@
 //! Forming the cluster, and changing who is in it: one node at a time, through a learner, and never under a number that
 //! was used before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::ChangeMembers;
-use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::raft::Precondition;
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 
 use super::error::{BootstrapError, MembershipError};
 use super::handle::{Consensus, hint, stop_reason};
-use super::network::PeerError;
-use super::types::{Node, TypeConfig};
+use super::network::{PeerError, Pong};
+use super::types::{LogId, Node, TypeConfig};
 use crate::domain::ids::NodeId;
 
 /// How long `bootstrap` waits for the other members' answers.
 const PING_WAIT: Duration = Duration::from_secs(1);
+
+/// Who is in the cluster, as of one entry of the log: a change decided on it is made only while it is still so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Who votes; while a change is half done, by the old voters or by the new.
+    pub voters: BTreeMap<NodeId, Node>,
+    /// Who only receives the log.
+    pub learners: BTreeMap<NodeId, Node>,
+    /// Where a change of voters is half done: the voters that it leads to.
+    pub goal: Option<BTreeSet<NodeId>>,
+    at: Option<LogId>,
+}
 
 impl Consensus {
     /// Forms the cluster out of the configured members, unless it was formed before. Every node may call it, at every
@@ -61,6 +75,74 @@ impl Consensus {
             }
         }
         Ok(false)
+    }
+
+    /// The membership that this node acts by, committed or not yet.
+    pub fn membership(&self) -> Membership {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let stored = &metrics.membership_config;
+        let membership = stored.membership();
+        let voting: BTreeSet<NodeId> = membership.voter_ids().collect();
+        let all = membership.nodes().map(|(id, node)| (*id, node.clone()));
+        let (voters, learners) = all.partition(|(id, _)| voting.contains(id));
+        let configs = membership.get_joint_config();
+        let goal = configs.last().filter(|_| configs.len() > 1).cloned();
+        Membership { voters, learners, goal, at: *stored.log_id() }
+    }
+
+    /// How many entries each member lacks that the leader has; empty where this node does not lead. Without an entry for a
+    /// member that has not answered this leader yet.
+    pub fn behind(&self) -> BTreeMap<NodeId, u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(replication) = &metrics.replication else { return BTreeMap::new() };
+        let last = metrics.last_log_index.unwrap_or_default();
+        let of = |(id, matched): (&NodeId, &Option<LogId>)| {
+            let matched = matched.as_ref()?;
+            Some((*id, last.saturating_sub(matched.index)))
+        };
+        let own = (self.inner.identity.node, 0);
+        replication.iter().filter_map(of).chain([own]).collect()
+    }
+
+    /// Every number that this node's store knows to have been a member's.
+    pub fn used_numbers(&self) -> BTreeSet<NodeId> {
+        self.inner.store.used_numbers()
+    }
+
+    /// Asks a node that need not be a member yet whether it is there: of this cluster and epoch, and of that number.
+    pub async fn ping_at(&self, node: NodeId, address: &str, wait: Duration) -> Result<Pong, PeerError> {
+        self.inner.peers.ping(node, address, wait).await
+    }
+
+    /// Makes a node a learner, and does not wait until it has caught up. Leader only.
+    pub async fn admit_learner(&self, id: NodeId, node: Node, wait: Duration) -> Result<(), MembershipError> {
+        self.change(id, Instant::now() + wait, self.inner.raft.add_learner(id, node, false)).await
+    }
+
+    /// Changes the voters to exactly these, all of them members already, through a majority of both; who votes no longer is
+    /// a member no longer. Leader only, and only while the membership is the one that was `seen`.
+    ///
+    /// A leader that dies in the middle leaves a change that is half done (see [`Membership::goal`]): the same call again,
+    /// at any leader, ends it.
+    pub async fn set_voters(
+        &self,
+        seen: &Membership,
+        about: NodeId,
+        voters: BTreeSet<NodeId>,
+        wait: Duration,
+    ) -> Result<(), MembershipError> {
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        let still = Precondition::LastMembershipLogId { last_membership_log_id: seen.at };
+        self.change(about, Instant::now() + wait, self.inner.raft.change_membership_if(change, false, [still])).await
+    }
+
+    /// Takes a learner out. As [`set_voters`](Self::set_voters).
+    pub async fn drop_learner(&self, seen: &Membership, id: NodeId, wait: Duration) -> Result<(), MembershipError> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+        let still = Precondition::LastMembershipLogId { last_membership_log_id: seen.at };
+        self.change(id, Instant::now() + wait, self.inner.raft.change_membership_if(change, false, [still])).await
     }
 
     /// Adds a voter: as a learner first, and once it has caught up as a voter. Leader only. May be repeated after a
@@ -122,9 +204,13 @@ impl Consensus {
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
                 Err(MembershipError::NotLeader(hint(to)))
             }
-            Ok(Err(RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_)))) => {
-                Err(MembershipError::Unknown { node, reason: error.to_string() })
-            }
+            // The second step of a change may find it so when the first is done.
+            Ok(Err(RaftError::APIError(
+                error @ (ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::PreconditionFailed(_)),
+            ))) => Err(MembershipError::Unknown { node, reason: error.to_string() }),
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+            )))) => Err(MembershipError::Busy { node }),
             Ok(Err(RaftError::APIError(error))) => Err(MembershipError::Refused { node, reason: error.to_string() }),
             Ok(Err(RaftError::Fatal(error))) => {
                 let reason = stop_reason(&self.inner.raft).unwrap_or_else(|| error.to_string());

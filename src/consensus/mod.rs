@@ -14,6 +14,7 @@ mod types;
 
 pub use error::{BootstrapError, ConfirmError, LeaderHint, MembershipError, ProposeError, StartError, TransferError};
 pub use handle::{Consensus, Leadership};
+pub use membership::Membership;
 pub use network::wire;
 pub use network::{Dial, Line, LineError, PeerError, PeerService, Pong};
 pub use options::{Options, Retention, Timing};

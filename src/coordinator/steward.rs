@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Coordinator;
 use crate::domain::ids::{ConfigDigest, NodeId};
+use crate::domain::leading::{self, FRESH_MS};
 use crate::domain::state::ClusterState;
 use crate::domain::view::View;
 
@@ -17,8 +18,6 @@ use crate::domain::view::View;
 const SETTLE: Duration = Duration::from_secs(3);
 /// A transfer that did not happen is tried again after this long.
 const RETRY: Duration = Duration::from_secs(30);
-/// A candidate must have reported within this, milliseconds.
-const FRESH_MS: u64 = 3000;
 
 /// Looks after leadership.
 pub struct Steward {
@@ -92,24 +91,12 @@ impl Steward {
 
     fn better(&self, state: &ClusterState, digest: &ConfigDigest, view: &View, ours: bool) -> Option<NodeId> {
         let must = !ours || self.is_off(view);
-        let own_rank = if must { usize::MAX } else { self.rank(state, self.coordinator.node) };
-        let on_time = view.on_time(FRESH_MS);
-        view.fresh(FRESH_MS)
-            .filter(|(id, sight)| {
-                *id != self.coordinator.node && &sight.report.digest == digest && !sight.report.isolated
-            })
-            .filter(|(id, _)| on_time.is_empty() || on_time.contains(id))
-            .map(|(id, _)| (self.rank(state, id), id))
-            .filter(|(rank, _)| *rank < own_rank)
-            .min()
-            .map(|(_, id)| id)
+        let own = self.coordinator.node;
+        let own_rank = if must { usize::MAX } else { self.rank(state, own) };
+        leading::preferred(&self.coordinator.policy, state, digest, view, own, own_rank)
     }
 
-    /// 0 serves nothing ever, then one more for each group that it could serve, many more for each that it serves now.
     fn rank(&self, state: &ClusterState, node: NodeId) -> usize {
-        let Some(member) = self.coordinator.policy.members.get(&node) else { return usize::MAX - 1 };
-        let serving = state.groups.values().filter(|group| group.serving.last == member.region).count();
-        let could = state.groups.values().any(|group| group.regions.contains(&member.region));
-        serving * 2 + usize::from(could)
+        leading::rank(&self.coordinator.policy, state, node)
     }
 }

@@ -18,6 +18,7 @@ use super::page::Page;
 use super::plan::Plan;
 use super::policy::Fencing;
 use super::run::{Assertion, Cause, RunKind, RunOutcome};
+use super::state::NodeSpec;
 
 /// A change with who proposed it and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,6 +321,17 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// A node joins or leaves: what was asked before Raft's membership changes, and what came of it after.
+    ChangeNode {
+        /// Its number.
+        node: NodeId,
+        /// What it is called, and where.
+        spec: NodeSpec,
+        /// Which step.
+        step: NodeStep,
+        /// Why.
+        reason: String,
+    },
     /// A line of audit with no other effect (a refused admin call, a failed attempt to reach a resource).
     Note {
         /// The group, where it concerns one.
@@ -357,6 +369,7 @@ impl Change {
             Change::Escalate { .. } => "Escalate",
             Change::ResolvePage { .. } => "ResolvePage",
             Change::TestPage { .. } => "TestPage",
+            Change::ChangeNode { .. } => "ChangeNode",
             Change::Note { .. } => "Note",
         }
     }
@@ -383,7 +396,42 @@ impl Change {
             | Change::Acknowledge { group, .. }
             | Change::Escalate { group, .. }
             | Change::ResolvePage { group, .. } => group.as_ref(),
-            Change::AdoptConfig { .. } | Change::Tell { .. } | Change::Told { .. } | Change::TestPage { .. } => None,
+            Change::AdoptConfig { .. } | Change::Tell { .. } | Change::Told { .. } | Change::TestPage { .. } | Change::ChangeNode { .. } => None,
+        }
+    }
+}
+
+/// A step of a change of who is in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "step")]
+pub enum NodeStep {
+    /// It shall join.
+    Admit {
+        /// In whose place.
+        replaces: Option<NodeId>,
+        /// What that one is called, and where.
+        old_spec: Option<NodeSpec>,
+    },
+    /// It votes.
+    Joined,
+    /// It stays a learner, as was asked.
+    Rests,
+    /// It shall leave.
+    Dismiss,
+    /// It left: its number is not used again.
+    Gone,
+}
+
+impl NodeStep {
+    /// The step's word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            NodeStep::Admit { replaces: Some(_), .. } => "replace",
+            NodeStep::Admit { .. } => "add",
+            NodeStep::Joined => "joined",
+            NodeStep::Rests => "learner",
+            NodeStep::Dismiss => "remove",
+            NodeStep::Gone => "removed",
         }
     }
 }
@@ -515,6 +563,18 @@ pub enum RejectionCode {
     AlreadyFailedOver,
     /// A resource is not yet settled after an abort.
     Unsettled,
+    /// A number, name or address is another node's, or was used before.
+    Taken,
+    /// Another change of the membership is not over.
+    ChangeUnderWay,
+    /// The node leads.
+    IsLeader,
+    /// The loss of a region that serves would leave no majority (section 3).
+    LayoutBroken,
+    /// No majority would answer.
+    QuorumLost,
+    /// A node does not answer.
+    NotReachable,
     /// A field's value cannot be.
     Invalid,
 }

@@ -88,6 +88,7 @@ pub fn policy() -> ClusterPolicy {
             (NodeId(2), member("hanoi-1", "hanoi")),
             (NodeId(3), member("witness-1", "witness")),
         ]),
+        accepted_losses: BTreeSet::new(),
         receivers: vec!["oncall".into()],
         on_call: Default::default(),
         groups: BTreeMap::from([(group(), rules)]),

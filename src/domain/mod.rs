@@ -3,7 +3,7 @@
 //! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`on_call`],
 //! [`incident`], [`command`], [`audit`], [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`],
 //! [`decide`], [`alarms`], [`advance`],
-//! [`stuck`], [`readiness`].
+//! [`stuck`], [`readiness`]; and of the cluster itself: [`layout`], [`leading`], [`membership`].
 
 pub mod advance;
 pub mod alarms;
@@ -15,8 +15,11 @@ pub mod identity;
 pub mod ids;
 pub mod incident;
 pub mod invariants;
+pub mod layout;
+pub mod leading;
 pub mod lease;
 pub mod loss;
+pub mod membership;
 pub mod mutation;
 pub mod observation;
 pub mod on_call;
@@ -39,3 +42,5 @@ pub(crate) mod fixtures;
 mod incident_tests;
 #[cfg(test)]
 mod lease_tests;
+#[cfg(test)]
+mod membership_tests;

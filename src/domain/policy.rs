@@ -1,11 +1,12 @@
 //! A group's rules as the configuration gives them, validated and resolved: what `decide` weighs, and the plans it opens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ClusterName, ConfigDigest, GroupName, NodeId, NodeName, ReceiverName, RegionName, TargetName};
 use super::on_call::OnCall;
+use super::layout::{self, Loss};
 use super::plan::Plan;
 
 /// How many of a trigger's targets must be down.
@@ -136,6 +137,9 @@ pub struct ClusterPolicy {
     pub digest: ConfigDigest,
     /// Nodes by number.
     pub members: BTreeMap<NodeId, Member>,
+    /// Regions whose loss may leave no majority, accepted by name.
+    #[serde(default)]
+    pub accepted_losses: BTreeSet<RegionName>,
     /// Who is paged.
     pub receivers: Vec<ReceiverName>,
     /// Who of them when, and how bad what is.
@@ -143,4 +147,18 @@ pub struct ClusterPolicy {
     pub on_call: OnCall,
     /// The groups.
     pub groups: BTreeMap<GroupName, GroupPolicy>,
+}
+
+impl ClusterPolicy {
+    /// Regions that can serve some group.
+    pub fn serving_regions(&self) -> BTreeSet<RegionName> {
+        self.groups.values().flat_map(|group| group.regions.iter().cloned()).collect()
+    }
+
+    /// What becomes of the cluster when each region that can serve is lost, with these voters. A voter that this
+    /// configuration does not know stands nowhere.
+    pub fn layout_of(&self, voters: impl IntoIterator<Item = NodeId>) -> Vec<Loss> {
+        let region = |id| self.members.get(&id).map(|member| &member.region);
+        layout::judge(&self.serving_regions(), &self.accepted_losses, voters.into_iter().map(region))
+    }
 }

@@ -154,7 +154,8 @@ fn leads_from_the_lost_region(facts: &Facts<'_>) -> bool {
 }
 
 fn quorum(facts: &Facts<'_>) -> Item {
-    let outside = |id: &&NodeId| facts.policy.members.get(*id).is_none_or(|member| member.region != facts.plan.from);
+    // A voter that the configuration does not know may stand anywhere: it is not counted on.
+    let outside = |id: &&NodeId| facts.policy.members.get(*id).is_some_and(|member| member.region != facts.plan.from);
     let stands: Vec<NodeId> = facts.voters.iter().filter(outside).copied().collect();
     let (answers, silent): (Vec<NodeId>, Vec<NodeId>) = stands.iter().partition(|id| facts.answering.contains(id));
     let (voters, needed) = (facts.voters.len(), facts.voters.len() / 2 + 1);

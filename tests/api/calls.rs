@@ -267,6 +267,12 @@ fn every_rejection_has_its_code() {
         ("other_config", Code::FailedPrecondition),
         ("already_failed_over", Code::FailedPrecondition),
         ("unsettled", Code::FailedPrecondition),
+        ("taken", Code::FailedPrecondition),
+        ("change_under_way", Code::FailedPrecondition),
+        ("is_leader", Code::FailedPrecondition),
+        ("layout_broken", Code::FailedPrecondition),
+        ("quorum_lost", Code::FailedPrecondition),
+        ("not_reachable", Code::FailedPrecondition),
         ("invalid", Code::InvalidArgument),
     ];
     assert_eq!(REJECTION_CODES.len(), wanted.len());

@@ -6,6 +6,7 @@ use crate::config::check::Item;
 use crate::config::raw::RawConfig;
 use crate::config::types::NodeConfig;
 use crate::domain::ids::{NodeId, RegionName};
+use crate::domain::layout::{self, Loss, VOTERS_MIN};
 
 use super::Judge;
 
@@ -20,8 +21,9 @@ impl Judge<'_> {
             self.refers(place, key, &Some(name.clone()), &known, "region");
         }
         // A node whose table is faulty still counts as a voter: the layout is judged as it was meant.
-        let voters: Vec<&str> = raw.nodes.iter().filter_map(|node| node.value.region.as_deref()).collect();
-        if raw.nodes.len() < 3 {
+        let voters: Vec<RegionName> =
+            raw.nodes.iter().filter_map(|node| node.value.region.clone()).map(RegionName).collect();
+        if raw.nodes.len() < VOTERS_MIN {
             let what = format!("{} [[node]]: fewer than three cannot lose one and still agree", raw.nodes.len());
             self.report.error(
                 &Default::default(),
@@ -38,36 +40,24 @@ impl Judge<'_> {
         }
         let serving = self.serving(raw);
         let mut without = BTreeSet::new();
-        for region in &serving {
-            let outside = voters.iter().filter(|at| **at != region.as_str()).count();
-            let is_accepted = accepted.contains(&region.0);
-            if outside * 2 > voters.len() {
-                if is_accepted {
+        let accepted = accepted.into_iter().map(RegionName).collect();
+        for loss in layout::judge(&serving, &accepted, voters.iter().map(Some)) {
+            let Loss { region, outside, voters, is_accepted } = &loss;
+            if loss.leaves_majority() {
+                if *is_accepted {
                     let what = format!(
-                        "{region} is listed, but {outside} of {} voters stand outside it: its loss is answered",
-                        voters.len()
+                        "{region} is listed, but {outside} of {voters} voters stand outside it: its loss is answered"
                     );
                     self.report.warn(place, key, what, "take it out of the list");
                 }
-                continue;
-            }
-            let what = format!(
-                "when {region} is lost, {outside} of {} voters remain, and {} are needed: no automatic failover from {region}",
-                voters.len(),
-                voters.len() / 2 + 1
-            );
-            if is_accepted {
+            } else if *is_accepted {
                 without.insert(region.clone());
-                self.report.warn(
-                    place,
-                    key,
-                    format!("{what} (accepted)"),
-                    "a witness node in a third place would change that",
-                );
+                let todo = "a witness node in a third place would change that";
+                self.report.warn(place, key, loss.to_string(), todo);
             } else {
                 let todo =
                     format!("put a node in a third place (witness), or write {key} = [\"{region}\"] under [cluster]");
-                self.report.error(place, "", what, todo);
+                self.report.error(place, "", loss.to_string(), todo);
             }
         }
         self.unused_regions(raw, nodes, &serving);

@@ -41,10 +41,12 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     judge.shared(raw, &groups);
     let no_automatic_failover_from = judge.layout(raw, &nodes);
     judge.leases(raw, &groups, &no_automatic_failover_from);
+    let accepted = raw.cluster.value.accept_no_automatic_failover_from.as_ref();
     Some(Config {
         cluster: ClusterName(cluster?),
         epoch,
         no_automatic_failover_from,
+        accepted_losses: accepted.into_iter().flatten().map(|name| RegionName(name.clone())).collect(),
         tls: tls?,
         roles,
         timing,

@@ -25,6 +25,8 @@ use crate::proto::{Header, Known, PeerRequest, Reached};
 use crate::tls::dial::{Connector, why};
 use crate::tls::{Dialer, Expect, Material};
 
+/// Of a peer's word for its version, characters.
+const VERSION_CHARS_MAX: usize = 40;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that answers no ping for so long is dropped, and dialled anew.
 const KEEPALIVE: Duration = Duration::from_secs(2);
@@ -65,7 +67,7 @@ pub enum PeerError {
 }
 
 /// What a node says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pong {
     /// The node.
     pub node: NodeId,
@@ -77,6 +79,8 @@ pub struct Pong {
     pub formed: bool,
     /// It has heard from a leader with a quorum, or is one.
     pub quorum: bool,
+    /// Its program's version; empty where it does not say.
+    pub version: String,
 }
 
 /// What carries calls to one address.
@@ -220,12 +224,18 @@ impl Peers {
             leader: (reply.leader != 0).then_some(NodeId(reply.leader)),
             formed: reply.formed,
             quorum: reply.quorum,
+            version: shown(&reply.version),
         })
     }
 
     fn request(&self, node: NodeId, payload: Vec<u8>) -> PeerRequest {
         PeerRequest { header: Some(self.header(node)), payload, quorum_age_ms: None }
     }
+}
+
+/// Another's word for people: short, and without what could steer a terminal.
+fn shown(word: &str) -> String {
+    word.chars().filter(|c| !c.is_control()).take(VERSION_CHARS_MAX).collect()
 }
 
 fn connect(address: &str, connector: Connector) -> Result<Channel, String> {

@@ -224,6 +224,7 @@ impl Peer for PeerService {
             quorum,
             store: self.store.id().to_owned(),
             reached: wire::reached(&self.store),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
     }
 }

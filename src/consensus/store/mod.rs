@@ -113,6 +113,11 @@ impl Store {
         self.cache().members.contains(&node)
     }
 
+    /// Every number that is or was a member's, as far as this node has seen.
+    pub(super) fn used_numbers(&self) -> BTreeSet<NodeId> {
+        self.cache().members.clone()
+    }
+
     /// Remembers for good that these numbers were used.
     pub(super) async fn note_members(&self, nodes: impl Iterator<Item = NodeId>) -> Result<(), StoreError> {
         let payload = {

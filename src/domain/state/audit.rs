@@ -3,7 +3,7 @@
 use super::runs;
 use super::{AUDIT_KEPT, ClusterState, Entry};
 use crate::domain::audit::{AuditEntry, AuditHash, Link};
-use crate::domain::command::{Applied, Change, RunOrder};
+use crate::domain::command::{Applied, Change, NodeStep, RunOrder};
 use crate::domain::ids::{GroupName, ReceiverName};
 use crate::domain::mutation::{Mutation, is_out};
 
@@ -126,6 +126,10 @@ fn describe(change: &Change) -> String {
         Change::TestPage { receivers, .. } => {
             format!("test page to {}", receivers.iter().map(ReceiverName::as_str).collect::<Vec<_>>().join(", "))
         }
+        Change::ChangeNode { node, spec, step: NodeStep::Admit { replaces: Some(old), .. }, .. } => {
+            format!("replace node {old} by node {node}, {spec}")
+        }
+        Change::ChangeNode { node, spec, step, .. } => format!("{} node {node}, {spec}", step.word()),
         Change::Note { what, .. } => what.clone(),
     }
 }
@@ -140,6 +144,7 @@ fn reason_of(change: &Change) -> String {
         | Change::CloseRun { reason, .. }
         | Change::UnbindLease { reason, .. }
         | Change::Order { reason, .. }
+        | Change::ChangeNode { reason, .. }
         | Change::Pause { reason, .. }
         | Change::Acknowledge { reason, .. }
         | Change::ResolvePage { reason, .. }

@@ -7,6 +7,7 @@ mod audit;
 mod groups;
 mod incidents;
 mod lease;
+mod nodes;
 mod orders;
 mod outbox;
 mod runs;
@@ -29,6 +30,8 @@ use super::on_call::OnCall;
 use super::page::OutboxEntry;
 use super::policy::Fencing;
 use super::run::Run;
+
+pub use nodes::{NODES_MAX, NodePhase, NodeRecord, NodeRecords, NodeSpec};
 
 /// Which region may accept writes now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +193,8 @@ pub struct ClusterState {
     pub incidents: BTreeMap<String, Incident>,
     /// What is over, newest last, bounded.
     pub past_incidents: VecDeque<Incident>,
+    /// Nodes that were ever added or removed, by number: numbers are used once.
+    pub nodes: NodeRecords,
     /// Bounded: the newest.
     pub audit: VecDeque<AuditEntry>,
     /// What the oldest kept entry follows.
@@ -289,6 +294,7 @@ impl ClusterState {
             Change::Escalate { page, told, round, lapsed, .. } => self.escalate(entry, page, (*told, *round), *lapsed),
             Change::ResolvePage { page, reason, .. } => self.resolve_page(entry, page, reason),
             Change::TestPage { key, receivers, reason } => self.test_page(entry, key, receivers, reason),
+            Change::ChangeNode { node, spec, step, reason } => self.change_node(entry, *node, spec, step, reason),
             Change::Note { .. } => Ok(None),
         }
     }
@@ -316,6 +322,7 @@ fn fingerprint(change: &Change) -> String {
             format!("{} {group} {run} {step}", order.word())
         }
         Change::Order { run, order, .. } => format!("{} {group} {run}", order.word()),
+        Change::ChangeNode { node, step, .. } => format!("{} node {node}", step.word()),
         Change::OpenRun { kind, plan, .. } => format!("OpenRun {group} {kind} {} {}", plan.from, plan.to),
         Change::Acknowledge { pages, .. } => {
             format!("Acknowledge {}", pages.iter().map(|page| page.key.as_str()).collect::<Vec<_>>().join(" "))
