@@ -80,6 +80,9 @@ pub const FAILOVER: &str = "/watchdog.v1.Admin/Failover";
 /// An order on a run, likewise.
 pub const ORDER_RUN: &str = "/watchdog.v1.Admin/OrderRun";
 
+/// A change of the membership, likewise.
+pub const CHANGE_NODES: &str = "/watchdog.v1.Admin/ChangeNodes";
+
 /// The table. What is not in it is not served.
 pub const ACCESS: &[Row] = &[
     row("/watchdog.v1.Admin/GetStatus", "", VIEWER),
@@ -88,6 +91,10 @@ pub const ACCESS: &[Row] = &[
     row("/watchdog.v1.Admin/GetRun", "", VIEWER),
     row("/watchdog.v1.Admin/FollowRun", "", VIEWER),
     row("/watchdog.v1.Admin/ListAudit", "", VIEWER),
+    row("/watchdog.v1.Admin/ListNodes", "", VIEWER),
+    row(CHANGE_NODES, "dry_run", VIEWER),
+    row(CHANGE_NODES, "", ADMIN),
+    row("/watchdog.v1.Admin/TransferLeadership", "", ADMIN),
     row("/watchdog.v1.Admin/Pause", "", OPERATOR),
     row("/watchdog.v1.Admin/Resume", "", OPERATOR),
     row(FAILOVER, "dry_run", VIEWER),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::nodes::MembershipBackend;
 use crate::domain::attempt::ReadBack;
 use crate::domain::command::{Applied, Command, Rejection};
 use crate::domain::ids::{
@@ -20,7 +21,7 @@ use crate::domain::state::ClusterState;
 
 /// One node, as the admin service needs it. Nothing here blocks except where it is `async`.
 #[async_trait]
-pub trait AdminBackend: Send + Sync + 'static {
+pub trait AdminBackend: MembershipBackend {
     /// This node's own copy of the replicated state; changes whenever something was applied to it.
     fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
 
@@ -90,7 +91,7 @@ pub struct Leader {
 /// What one node sees of the cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sight {
-    /// Every node of the configuration, this one included.
+    /// Every node of the configuration and of the membership, this one included.
     pub nodes: Vec<NodeSight>,
     /// On the leader only: what it counts, by group.
     pub groups: Option<BTreeMap<GroupName, GroupSight>>,
@@ -103,6 +104,8 @@ pub struct Sight {
 pub struct NodeSight {
     /// Which node.
     pub node: NodeId,
+    /// What the membership calls it, and where it has it stand; `None` where it is no member.
+    pub member: Option<(NodeName, RegionName)>,
     /// Counts for quorum.
     pub is_voter: bool,
     /// It answers; `None` where this node cannot tell.

@@ -14,6 +14,7 @@ mod follow;
 mod forward;
 pub mod health;
 pub mod lease;
+pub mod nodes;
 pub mod origin;
 pub mod refuse;
 pub mod service;

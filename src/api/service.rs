@@ -41,7 +41,7 @@ const FOLLOWERS_MAX: usize = 64;
 
 /// The service over one node.
 pub struct AdminService {
-    backend: Arc<dyn AdminBackend>,
+    pub(super) backend: Arc<dyn AdminBackend>,
     dialer: Dialer,
     followers: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -53,23 +53,23 @@ impl AdminService {
         Self { backend, dialer, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)), shutdown }
     }
 
-    fn standing(&self) -> NodeStanding {
+    pub(super) fn standing(&self) -> NodeStanding {
         self.backend.standing().borrow().clone()
     }
 
-    fn state(&self) -> Arc<ClusterState> {
+    pub(super) fn state(&self) -> Arc<ClusterState> {
         self.backend.state().borrow().clone()
     }
 
-    fn standing_of(&self, state: &ClusterState) -> Option<proto::Standing> {
+    pub(super) fn standing_of(&self, state: &ClusterState) -> Option<proto::Standing> {
         Some(status::standing(&self.standing(), state))
     }
 
-    fn asked(&self, context: Option<&proto::WriteContext>, caller: &Caller) -> Result<Asked, Status> {
+    pub(super) fn asked(&self, context: Option<&proto::WriteContext>, caller: &Caller) -> Result<Asked, Status> {
         check::context(context, caller, &self.backend.policy().cluster)
     }
 
-    async fn reach(&self, leader: &Leader, limit: Duration) -> Result<AdminClient<Channel>, Status> {
+    pub(super) async fn reach(&self, leader: &Leader, limit: Duration) -> Result<AdminClient<Channel>, Status> {
         forward::connect(&self.dialer, &self.backend.policy().cluster, leader, limit).await
     }
 
@@ -439,6 +439,27 @@ impl Admin for AdminService {
         request: Request<proto::GetReadinessRequest>,
     ) -> Result<Response<proto::GetReadinessResponse>, Status> {
         self.answer("GetReadiness", Self::get_readiness(self, request).await)
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<proto::ListNodesRequest>,
+    ) -> Result<Response<proto::ListNodesResponse>, Status> {
+        self.answer("ListNodes", self.nodes(request).await)
+    }
+
+    async fn change_nodes(
+        &self,
+        request: Request<proto::ChangeNodesRequest>,
+    ) -> Result<Response<proto::ChangeNodesResponse>, Status> {
+        self.answer("ChangeNodes", self.change(request).await)
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<proto::TransferLeadershipRequest>,
+    ) -> Result<Response<proto::TransferLeadershipResponse>, Status> {
+        self.answer("TransferLeadership", self.transfer(request).await)
     }
 
     async fn list_audit(

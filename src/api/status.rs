@@ -52,7 +52,7 @@ pub(super) fn status(backend: &dyn AdminBackend, only: Option<&GroupName>) -> pr
 }
 
 fn node_status(node: &NodeSight, leader: Option<&NodeName>, policy: &ClusterPolicy) -> proto::NodeStatus {
-    let name = show::node_name(policy, node.node);
+    let name = node.member.as_ref().map_or_else(|| show::node_name(policy, node.node), |(name, _)| name.0.clone());
     let reach = match node.is_reachable {
         Some(true) => proto::Reach::Reachable,
         Some(false) => proto::Reach::Unreachable,

@@ -12,7 +12,8 @@ use super::{Screen, find_run, follow, plan_page, run_id, run_page};
 use crate::clock::unix_now;
 use crate::proto::{self, WriteContext};
 
-fn context(cli: &Cli, reason: &str) -> Result<WriteContext, CliError> {
+/// Who asks, why, and the one id of this request.
+pub(super) fn context(cli: &Cli, reason: &str) -> Result<WriteContext, CliError> {
     let by = cli.by.clone().filter(|by| !by.is_empty());
     // A shell without USER (a container, a systemd unit) still has somebody behind it.
     let by = by.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
@@ -179,28 +180,37 @@ pub async fn order(
 
 /// Found out before anything is asked of the cluster: there is a way to confirm, and `--yes` names the group.
 fn confirmable(group: &str, yes: Option<&str>, dry_run: bool) -> Result<(), CliError> {
+    if dry_run { Ok(()) } else { confirmable_name(group, yes, "group") }
+}
+
+/// There is a way to confirm, and `--yes` names the thing of that `kind`.
+pub(super) fn confirmable_name(name: &str, yes: Option<&str>, kind: &str) -> Result<(), CliError> {
     match yes {
-        _ if dry_run => Ok(()),
-        Some(typed) if typed == group => Ok(()),
-        Some(typed) => Err(CliError::Usage(format!("--yes {typed}: but this is about {group}; nothing was changed"))),
+        Some(typed) if typed == name => Ok(()),
+        Some(typed) => Err(CliError::Usage(format!("--yes {typed}: but this is about {name}; nothing was changed"))),
         None if std::io::stdin().is_terminal() => Ok(()),
         None => Err(CliError::Usage(format!(
-            "this needs the group's name typed again and stdin is no terminal: give --yes {group}"
+            "this needs the {kind}'s name typed again and stdin is no terminal: give --yes {name}"
         ))),
     }
 }
 
 fn confirm(group: &str, yes: Option<&str>) -> Result<(), CliError> {
+    confirm_name(group, yes, "group")
+}
+
+/// Has the name typed again, where `--yes` did not give it.
+pub(super) fn confirm_name(name: &str, yes: Option<&str>, kind: &str) -> Result<(), CliError> {
     if yes.is_some() {
         return Ok(());
     }
     print("")?;
-    let _ = write!(std::io::stderr(), "type the group's name to go on: ");
+    let _ = write!(std::io::stderr(), "type the {kind}'s name to go on: ");
     let mut typed = String::new();
     let read = std::io::stdin().lock().read_line(&mut typed);
     read.map_err(|error| CliError::Failed(format!("reading from the terminal: {error}")))?;
-    if typed.trim() == group {
+    if typed.trim() == name {
         return Ok(());
     }
-    Err(CliError::Usage(format!("{:?} is not {group}; nothing was changed", typed.trim())))
+    Err(CliError::Usage(format!("{:?} is not {name}; nothing was changed", typed.trim())))
 }

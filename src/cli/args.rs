@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::contexts::Typed;
+use super::nodes::NodeVerb;
 use super::when::parse_duration_ms;
 
 const EXIT_CODES: &str = "\
@@ -206,6 +207,12 @@ pub enum Verb {
         /// What about them.
         #[command(subcommand)]
         verb: RunVerb,
+    },
+    /// Nodes: list them, add, remove and replace them, hand leadership over.
+    Node {
+        /// What about them.
+        #[command(subcommand)]
+        verb: NodeVerb,
     },
     /// Who did what, when and why.
     Audit {

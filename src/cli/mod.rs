@@ -2,7 +2,7 @@
 //!
 //! [`args`] is the command line, [`contexts`] which nodes it means, [`call`] reaches one, [`error`] says what went wrong
 //! and what to do next, [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
-//! [`follow`] a run as it goes; the `*_page` modules are what people read.
+//! [`nodes`] those about who is in the cluster, [`follow`] a run as it goes; the `*_page` modules are what people read.
 
 pub mod act;
 pub mod args;
@@ -16,6 +16,8 @@ pub mod fields;
 pub mod follow;
 pub mod lease_page;
 pub mod manual;
+pub mod nodes;
+pub mod nodes_page;
 pub mod plan_page;
 pub mod readiness_page;
 pub mod run_page;
@@ -89,6 +91,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Readiness { group, to } => readiness(&cluster, group, to.as_deref(), screen).await,
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,
         Verb::Resume { group, reason } => act::resume(&cluster, &cli, group, reason, screen).await,
+        Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
         Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
         Verb::Audit { group, limit, before } => audit(&cluster, group.as_deref(), *limit, *before, screen).await,
         Verb::Run { verb } => match verb {

@@ -396,7 +396,11 @@ impl Change {
             | Change::Acknowledge { group, .. }
             | Change::Escalate { group, .. }
             | Change::ResolvePage { group, .. } => group.as_ref(),
-            Change::AdoptConfig { .. } | Change::Tell { .. } | Change::Told { .. } | Change::TestPage { .. } | Change::ChangeNode { .. } => None,
+            Change::AdoptConfig { .. }
+            | Change::Tell { .. }
+            | Change::Told { .. }
+            | Change::TestPage { .. }
+            | Change::ChangeNode { .. } => None,
         }
     }
 }

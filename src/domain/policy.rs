@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ClusterName, ConfigDigest, GroupName, NodeId, NodeName, ReceiverName, RegionName, TargetName};
-use super::on_call::OnCall;
 use super::layout::{self, Loss};
+use super::on_call::OnCall;
 use super::plan::Plan;
 
 /// How many of a trigger's targets must be down.

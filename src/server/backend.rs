@@ -15,8 +15,8 @@ use super::leases::AskedBook;
 use super::readiness::Notices;
 use crate::actuator::Actuator;
 use crate::api::backend::{
-    AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
-    ReplicationSight, Sight, VoteSight,
+    AdminBackend, DryRun, Gate, GroupSight, Leader, NodeStanding, OpenFailover, ProposeError, ReplicationSight, Sight,
+    VoteSight,
 };
 use crate::api::origin::origin;
 use crate::clock::unix_now;
@@ -65,6 +65,8 @@ pub struct Parts {
 pub struct Backend {
     pub(super) parts: Parts,
     standing: watch::Sender<NodeStanding>,
+    /// One change of the membership at a time.
+    pub(super) turn: tokio::sync::Mutex<()>,
 }
 
 impl Backend {
@@ -78,7 +80,7 @@ impl Backend {
             term: 0,
             note: "just started".to_owned(),
         };
-        Self { parts, standing: watch::Sender::new(first) }
+        Self { parts, standing: watch::Sender::new(first), turn: tokio::sync::Mutex::default() }
     }
 
     fn look_at_standing(&self) -> NodeStanding {
@@ -87,12 +89,7 @@ impl Backend {
         let has_quorum = consensus.has_quorum();
         let leader = leadership.leader.filter(|_| has_quorum || leadership.is_self).map(|node| Leader {
             node,
-            name: self
-                .parts
-                .policy
-                .members
-                .get(&node)
-                .map_or_else(|| node.to_string().as_str().into(), |m| m.name.clone()),
+            name: self.called(node),
             address: consensus.address(node).unwrap_or_default(),
         });
         let note = match (&leader, has_quorum) {
@@ -223,24 +220,12 @@ impl AdminBackend for Backend {
     fn sight(&self) -> Sight {
         let view = self.view();
         let state = self.state().borrow().clone();
-        let reachable = self.reachable();
         let is_leader = self.standing.borrow().is_leader();
-        let node = |id: &NodeId| {
-            let sight = view.sights.get(id).filter(|_| is_leader || *id == self.parts.own.id);
-            NodeSight {
-                node: *id,
-                is_voter: view.voters.contains(id),
-                is_reachable: if *id == self.parts.own.id { Some(true) } else { reachable.get(id).copied() },
-                last_report_age_ms: sight.map(|sight| sight.age_ms),
-                is_isolated: sight.is_some_and(|sight| sight.report.isolated),
-                other_config: sight.is_some_and(|s| state.digest.as_ref().is_some_and(|d| d != &s.report.digest)),
-                behind_entries: None,
-            }
-        };
-        let nodes = self.parts.policy.members.keys().map(node).collect();
+        let nodes = self.node_sights(&state, &view);
         let groups = is_leader.then(|| self.group_sights(&state, &view));
         let certificate = self.parts.tls.iter().flat_map(|tls| tls.warnings());
-        let warnings = self.parts.warnings.iter().cloned().chain(certificate).collect();
+        let warnings =
+            self.parts.warnings.iter().cloned().chain(self.membership_warnings()).chain(certificate).collect();
         Sight { nodes, groups, warnings }
     }
 

@@ -7,6 +7,7 @@ mod http;
 pub mod journal;
 pub mod leases;
 mod metrics;
+mod nodes;
 pub mod pager;
 mod readiness;
 

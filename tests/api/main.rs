@@ -15,3 +15,4 @@ mod lease;
 mod manual;
 mod reflection;
 mod standin;
+mod standin_nodes;

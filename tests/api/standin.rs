@@ -496,6 +496,7 @@ pub fn failing_sight() -> Sight {
     isolated.not_counted = Some("isolated".to_owned());
     let node = |id: u64, age: Option<u64>, is_reachable: Option<bool>| NodeSight {
         node: NodeId(id),
+        member: None,
         is_voter: true,
         is_reachable,
         last_report_age_ms: age,

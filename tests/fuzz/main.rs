@@ -30,6 +30,9 @@ mod runner;
 #[path = "../api/standin.rs"]
 #[allow(dead_code, reason = "shared with the tests of the API")]
 mod standin;
+#[path = "../api/standin_nodes.rs"]
+#[allow(dead_code, reason = "shared with the tests of the API")]
+mod standin_nodes;
 #[cfg(test)]
 mod store;
 mod stream;
