@@ -10,6 +10,7 @@
 //! * [`coordinator`]: the leader's loop: decide, commit, act, read back, commit.
 //! * [`proto`]: the wire. [`api`]: the admin service. [`cli`]: what `watchdogctl` prints.
 //! * [`tls`]: certificates, and the connections they prove.
+//! * [`systemd`]: what the service manager is told.
 //! * [`server`]: one node, put together.
 
 pub mod actuator;
@@ -27,4 +28,5 @@ pub mod probe;
 pub mod proto;
 pub mod resolve;
 pub mod server;
+pub mod systemd;
 pub mod tls;

@@ -6,6 +6,7 @@ mod backend;
 mod http;
 pub mod journal;
 pub mod leases;
+mod manager;
 mod metrics;
 mod nodes;
 pub mod pager;
@@ -36,6 +37,7 @@ use crate::metrics::events;
 use crate::notify::{Dispatcher, NotifyError};
 use crate::probe::{Observer, Peer, PingProbe, Serving, TargetError};
 use crate::proto::lease_server::LeaseServer;
+use crate::systemd;
 use crate::tls::material::{TlsError, Use};
 use crate::tls::{Dialer, Material, incoming};
 
@@ -113,6 +115,7 @@ pub async fn run(config: Config, node: &str, shutdown: CancellationToken) -> Res
     let (reports, received) = mpsc::channel(REPORTS_MAX);
     let consensus = Consensus::start(consensus_options(&config, &own, tls.clone(), reports)).await?;
     let ended = serve(&config, &own, &consensus, received, (listener, tls), http, &shutdown).await;
+    systemd::stopping();
     hand_over(&consensus, own.id).await;
     if let Err(error) = consensus.shutdown().await {
         tracing::error!(%error, "the store did not close cleanly");
@@ -222,6 +225,7 @@ async fn serve(
     let (desk, dialer) = (Arc::new(desk), Dialer::of(tls.clone()));
     let lease = LeaseService::new(backend.clone(), dialer.clone(), desk);
     let lease = LeaseServer::new(lease).max_decoding_message_size(LEASE_BYTES_MAX);
+    let told = manager::keep_told(backend.clone());
     let routes = api::routes(backend, dialer, shutdown.clone())?
         .add_service(consensus.service().into_server())
         .add_service(lease);
@@ -234,6 +238,7 @@ async fn serve(
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming(listener, tls), async move { closing.cancelled().await });
     tracing::info!(node = %own.name, listen = %own.listen, digest = %config.digest, "serving");
+    tasks.spawn(told);
     let serving = async {
         consensus.bootstrap().await?;
         std::future::pending::<Result<(), ServerError>>().await

@@ -10,5 +10,6 @@ mod partition;
 mod parts;
 mod ready;
 mod refusals;
+mod supervised;
 
 use lab::{calm, scene};

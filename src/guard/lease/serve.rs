@@ -23,6 +23,7 @@ use crate::guard::locks;
 use crate::guard::session::Session;
 use crate::proto::hold_server::{Hold, HoldServer};
 use crate::proto::{HoldReply, HoldRequest};
+use crate::systemd;
 use crate::tls::{Peer, incoming};
 
 /// Holds looked into at once: each asks the database one question.
@@ -126,11 +127,13 @@ pub async fn serve(config: Config, gate: Arc<dyn Gate>, stop: CancellationToken)
             None => std::future::pending().await,
         }
     };
+    systemd::ready(&format!("serves {} on {}", site.lease().host, site.lease().listen));
     tokio::select! {
         () = fresh => Ok(()),
         served = grpc => served.map_err(ServeError::Grpc),
         kept = primary::keep(site.clone(), stop.clone()) => kept,
         () = keep_commits(commit_gate, &stop) => Ok(()),
+        () = systemd::keep_alive() => Ok(()),
         // Those still connected are not waited for: a hold is kept by its file.
         () = stop.cancelled() => Ok(()),
     }
