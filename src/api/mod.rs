@@ -16,6 +16,7 @@ pub mod health;
 pub mod lease;
 pub mod nodes;
 pub mod origin;
+mod pages;
 pub mod refuse;
 pub mod service;
 pub mod show;

@@ -31,7 +31,7 @@ use crate::proto::{self, admin_server::Admin};
 use crate::tls::Dialer;
 
 /// How long a forwarded write may take.
-const FORWARD: Duration = Duration::from_secs(8);
+pub(super) const FORWARD: Duration = Duration::from_secs(8);
 /// How long a forwarded dry run may take: it reads every resource.
 const FORWARD_DRY_RUN: Duration = Duration::from_secs(50);
 /// How long a status waits for the leader's votes before it goes without.
@@ -81,7 +81,7 @@ impl AdminService {
         })
     }
 
-    async fn propose(&self, asked: Asked, change: Change) -> Result<(), Status> {
+    pub(super) async fn propose(&self, asked: Asked, change: Change) -> Result<(), Status> {
         let Asked { request_id, by, reason } = asked;
         info!(change = change.name(), group = ?change.group(), %by, reason, %request_id, "admin call");
         let node = self.standing().node;
@@ -96,7 +96,7 @@ impl AdminService {
         }
     }
 
-    fn known_group(&self, state: &ClusterState, group: &GroupName) -> Result<(), Status> {
+    pub(super) fn known_group(&self, state: &ClusterState, group: &GroupName) -> Result<(), Status> {
         if state.groups.contains_key(group) {
             return Ok(());
         }
@@ -467,5 +467,47 @@ impl Admin for AdminService {
         request: Request<proto::ListAuditRequest>,
     ) -> Result<Response<proto::ListAuditResponse>, Status> {
         self.answer("ListAudit", Self::list_audit(self, request.get_ref()))
+    }
+
+    async fn list_pages(
+        &self,
+        request: Request<proto::ListPagesRequest>,
+    ) -> Result<Response<proto::ListPagesResponse>, Status> {
+        self.answer("ListPages", self.list_open_pages(request.get_ref()))
+    }
+
+    async fn get_page(
+        &self,
+        request: Request<proto::GetPageRequest>,
+    ) -> Result<Response<proto::GetPageResponse>, Status> {
+        self.answer("GetPage", self.get_one_page(request.get_ref()))
+    }
+
+    async fn acknowledge_pages(
+        &self,
+        request: Request<proto::AcknowledgePagesRequest>,
+    ) -> Result<Response<proto::AcknowledgePagesResponse>, Status> {
+        self.answer("AcknowledgePages", self.acknowledge(request).await)
+    }
+
+    async fn resolve_page(
+        &self,
+        request: Request<proto::ResolvePageRequest>,
+    ) -> Result<Response<proto::ResolvePageResponse>, Status> {
+        self.answer("ResolvePage", self.resolve_one_page(request).await)
+    }
+
+    async fn test_page(
+        &self,
+        request: Request<proto::TestPageRequest>,
+    ) -> Result<Response<proto::TestPageResponse>, Status> {
+        self.answer("TestPage", self.send_test_page(request).await)
+    }
+
+    async fn list_contacts(
+        &self,
+        request: Request<proto::ListContactsRequest>,
+    ) -> Result<Response<proto::ListContactsResponse>, Status> {
+        self.answer("ListContacts", self.list_all_contacts(request.get_ref()))
     }
 }

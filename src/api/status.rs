@@ -1,11 +1,12 @@
 //! The whole picture as one message.
 
 use super::backend::{AdminBackend, GroupSight, LeaseSight, NodeSight, NodeStanding, ReplicationSight, VoteSight};
+use super::pages;
 use super::show::{self, ms};
 use crate::clock::unix_now;
 use crate::domain::ids::{GroupName, NodeName, UnixMs};
 use crate::domain::lease::GateSeen;
-use crate::domain::page::{Delivery, OutboxEntry, Severity};
+use crate::domain::page::{Delivery, OutboxEntry};
 use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::domain::state::{ClusterState, GroupState, Unsettled};
 use crate::proto;
@@ -36,6 +37,7 @@ pub(super) fn status(backend: &dyn AdminBackend, only: Option<&GroupName>) -> pr
         let seen = sight.groups.as_ref().and_then(|groups| groups.get(name));
         group_status(name, group, seen, &policy)
     });
+    let incidents = pages::open(&state, only);
     let undelivered: Vec<proto::PageStatus> = state.outbox.iter().filter_map(page_status).collect();
     proto::GetStatusResponse {
         standing: Some(standing(&node, &state)),
@@ -48,6 +50,8 @@ pub(super) fn status(backend: &dyn AdminBackend, only: Option<&GroupName>) -> pr
         pages_undelivered: undelivered.into_iter().take(PAGES_SHOWN).collect(),
         warnings: sight.warnings,
         has_sight: sight.groups.is_some(),
+        incidents_total: u32::try_from(incidents.len()).unwrap_or(u32::MAX),
+        incidents: incidents.into_iter().take(PAGES_SHOWN).collect(),
     }
 }
 
@@ -218,17 +222,11 @@ fn page_status(entry: &OutboxEntry) -> Option<proto::PageStatus> {
     if waiting_for.is_empty() && refused_by.is_empty() {
         return None;
     }
-    let severity = match entry.page.severity {
-        Severity::Critical => "critical",
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Info => "info",
-    };
     Some(proto::PageStatus {
         seq: entry.seq,
         at_ms: ms(entry.at),
         event: entry.page.event.clone(),
-        severity: severity.to_owned(),
+        severity: pages::severity(entry.page.severity).to_owned(),
         summary: entry.page.summary.clone(),
         group: entry.page.group.as_ref().map(|group| group.0.clone()).unwrap_or_default(),
         waiting_for,

@@ -214,6 +214,18 @@ pub enum Verb {
         #[command(subcommand)]
         verb: NodeVerb,
     },
+    /// Incidents that were told: who has them, who is told next, and whether pages arrive.
+    Page {
+        /// What about them.
+        #[command(subcommand)]
+        verb: PageVerb,
+    },
+    /// Who is told when, how bad what is, and whom to call by hand.
+    Contact {
+        /// What about them.
+        #[command(subcommand)]
+        verb: ContactVerb,
+    },
     /// Who did what, when and why.
     Audit {
         /// Only this group.
@@ -224,6 +236,65 @@ pub enum Verb {
         /// Only entries before this position in the log.
         #[arg(long, value_name = "INDEX")]
         before: Option<u64>,
+    },
+}
+
+/// Verbs about incidents. KEY is a page's key, the same without the cluster's name, or the incident's number.
+#[derive(Debug, Subcommand)]
+pub enum PageVerb {
+    /// Open incidents, worst first: who was told when, who has each, who is told next.
+    List {
+        /// Only this group.
+        group: Option<String>,
+        /// Also the newest that are over.
+        #[arg(long)]
+        past: bool,
+    },
+    /// One incident with its facts.
+    Show {
+        /// A key or a number.
+        #[arg(value_name = "KEY")]
+        page: String,
+    },
+    /// "I have it": nobody further is told, and whoever was told hears of it.
+    Ack {
+        /// Keys or numbers, or all-of-GROUP for every open incident of a group.
+        #[arg(required = true, value_name = "KEY|all-of-GROUP")]
+        pages: Vec<String>,
+        /// What you do about it; goes into the audit.
+        #[arg(long)]
+        reason: String,
+    },
+    /// End an incident that nothing ends by itself: a run's result, a test.
+    Resolve {
+        /// A key or a number.
+        #[arg(value_name = "KEY")]
+        page: String,
+        /// Why; goes into the audit.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Send a page that says it is a test, and wait until each receiver took it. Exits 1 where one did not.
+    Test {
+        /// Only to this receiver.
+        #[arg(long, value_name = "NAME", conflicts_with = "contact")]
+        receiver: Option<String>,
+        /// Only to this contact's receivers.
+        #[arg(long, value_name = "NAME")]
+        contact: Option<String>,
+        /// Why; it is said in the page, and goes into the audit.
+        #[arg(long, default_value = "do pages arrive?")]
+        reason: String,
+    },
+}
+
+/// Verbs about contacts.
+#[derive(Debug, Subcommand)]
+pub enum ContactVerb {
+    /// Ladders, contacts and levels, as the configuration in force has them.
+    List {
+        /// Only what is for this group.
+        group: Option<String>,
     },
 }
 

@@ -324,7 +324,7 @@ macro_rules! stands {
     };
 }
 
-stands!(GetStatusResponse GetRunResponse ListRunsResponse ListAuditResponse);
+stands!(ListPagesResponse GetPageResponse ListContactsResponse GetStatusResponse GetRunResponse ListRunsResponse ListAuditResponse);
 
 fn said_by(endpoint: &str, status: &Status) -> String {
     match status.metadata().get(NODE).and_then(|node| node.to_str().ok()) {

@@ -18,6 +18,7 @@ pub mod lease_page;
 pub mod manual;
 pub mod nodes;
 pub mod nodes_page;
+pub mod pages;
 pub mod plan_page;
 pub mod readiness_page;
 pub mod run_page;
@@ -94,6 +95,8 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
         Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
         Verb::Audit { group, limit, before } => audit(&cluster, group.as_deref(), *limit, *before, screen).await,
+        Verb::Page { verb } => pages::page(&cluster, &cli, verb, screen).await,
+        Verb::Contact { verb } => pages::contact(&cluster, verb, screen).await,
         Verb::Run { verb } => match verb {
             RunVerb::List { group, limit } => list_runs(&cluster, group.as_deref(), *limit, screen).await,
             RunVerb::Show { run } => {

@@ -2,7 +2,7 @@
 
 use super::text::{Page, Span, bad, bold, dim, good, warn};
 use super::when::{ago, bytes, span, stamp};
-use super::{lease_page, run_page};
+use super::{lease_page, pages, run_page};
 use crate::proto::{
     Fencing, GetStatusResponse, GroupStatus, Mode, NodeStatus, PageStatus, Reach, Replication, Standing, Verdict, Vote,
     Word,
@@ -23,6 +23,12 @@ pub fn page(status: &GetStatusResponse) -> Page {
     if status.groups.is_empty() {
         page.gap();
         page.line([dim("no groups: no configuration was adopted yet, or its file names none")]);
+    }
+    if !status.incidents.is_empty() {
+        page.gap();
+        let more = if status.incidents_total as usize > status.incidents.len() { ", the worst" } else { "" };
+        page.line([bold("open incidents"), dim(format!("   {}{more}", status.incidents_total))]);
+        page.table(2, status.incidents.iter().map(|one| pages::in_status(one, standing.at_ms)).collect());
     }
     if !status.nodes.is_empty() {
         page.gap();

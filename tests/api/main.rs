@@ -13,6 +13,7 @@ mod health;
 mod identity;
 mod lease;
 mod manual;
+mod pages;
 mod reflection;
 mod standin;
 mod standin_nodes;

@@ -46,7 +46,10 @@ fn bash_completes_verbs_and_values() {
             before,
         );
         // The script registers itself with `complete` and takes its words from what readline would have set.
-        let said = Command::new("bash").args(["--norc", "-c", &words]).output().unwrap();
+        // By a file: the script is longer than one argument may be.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &words).unwrap();
+        let said = Command::new("bash").arg("--norc").arg(file.path()).output().unwrap();
         assert_eq!(String::from_utf8(said.stdout).unwrap().trim(), wanted, "{typed:?}");
     }
 }

@@ -4,6 +4,7 @@
 mod lab;
 
 mod failover;
+mod ladder;
 mod lease;
 mod metrics;
 mod partition;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::audit::Words;
 use super::{ClusterState, Effect, Entry, INCIDENTS_MAX, PAST_INCIDENTS_KEPT, bound, reject};
 use crate::domain::command::{IncidentRef, RejectionCode};
-use crate::domain::ids::{ContactName, LadderName, ReceiverName, UnixMs};
+use crate::domain::ids::{ContactName, LadderName, ReceiverName, RunId, UnixMs};
 use crate::domain::incident::{
     Acknowledgement, Incident, NextTelling, Resolution, TELLINGS_KEPT, Telling, next, stamped,
 };
@@ -247,17 +247,19 @@ impl ClusterState {
         receivers
     }
 
+    /// Its alarm, or its run, is not over: then it is over with them.
+    pub fn ends_by_itself(&self, incident: &Incident) -> bool {
+        let of_run = incident.page.run.as_ref();
+        let is_open =
+            |run: &RunId| self.groups.values().filter_map(|group| group.open_run.as_ref()).any(|open| &open.id == run);
+        self.alarms.contains_key(incident.key()) || of_run.is_some_and(is_open)
+    }
+
     /// An operator ends what nothing ends by itself.
     pub(super) fn resolve_page(&mut self, entry: Entry<'_>, of: &IncidentRef, reason: &str) -> Effect {
         let incident = self.open_one(of)?;
-        if self.alarms.contains_key(&of.key) {
+        if self.ends_by_itself(incident) {
             let message = format!("{} ends by itself when its cause is gone: acknowledge it instead", of.key);
-            return reject(RejectionCode::Illegal, message);
-        }
-        let run = incident.page.run.as_ref();
-        let is_open_run = self.groups.values().any(|group| group.open_run.as_ref().map(|open| &open.id) == run);
-        if run.is_some() && is_open_run {
-            let message = format!("{} ends by itself with its run: acknowledge it instead", of.key);
             return reject(RejectionCode::Illegal, message);
         }
         let mut page = incident.page.clone();
