@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Actuator;
 use super::ssh::{Ask, AskError, GuardChannels, Settings, excerpt};
 use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
-use crate::domain::ids::ClusterName;
+use crate::domain::ids::{ClusterName, GroupName};
 use crate::domain::plan::{Action, GuardEndpoint};
 use crate::domain::stuck::UNLATCH;
 use crate::guard::protocol::{Answer, FENCE, GroupStatus, PROMOTE, PostgresRole, Refusal, Reply, Request, Status};
@@ -117,18 +117,25 @@ impl GuardedActuator {
 
     /// What is there now, as far as the guard's status tells, under no token: for a dry run. Changes nothing.
     pub async fn peek(&self, cluster: &ClusterName, epoch: u64, action: &Action, deadline: Instant) -> ReadBack {
-        let Some((guard, name, _)) = asked(action) else {
+        let Some((guard, _, _)) = asked(action) else {
             return ReadBack::Unknown { reason: not_a_guards(action) };
         };
-        let status = match self.status(cluster, epoch, guard, deadline).await {
-            Ok(status) => status,
-            Err(reason) => return ReadBack::Unknown { reason },
+        match self.status(cluster, epoch, guard, deadline).await {
+            Ok(status) => Self::present(action, &status),
+            Err(reason) => ReadBack::Unknown { reason },
+        }
+    }
+
+    /// What a guard's status tells of an action's effect.
+    pub(super) fn present(action: &Action, status: &Status) -> ReadBack {
+        let Some((guard, name, _)) = asked(action) else {
+            return ReadBack::Unknown { reason: not_a_guards(action) };
         };
         if let Some(fault) = status.groups.iter().find_map(|group| group.fault.as_ref()) {
             return ReadBack::Unknown { reason: format!("guard of host {}: {fault}", guard.host) };
         }
         let is_latched = status.groups.iter().any(|group| group.latch.is_some());
-        let Some(postgres) = status.postgres.filter(|_| name == FENCE || name == PROMOTE) else {
+        let Some(postgres) = status.postgres.as_ref().filter(|_| name == FENCE || name == PROMOTE) else {
             return ReadBack::NotDone { evidence: format!("the guard of {} answers", guard.host) };
         };
         let latch = if is_latched { "latched" } else { "not latched" };
@@ -144,7 +151,12 @@ impl GuardedActuator {
     }
 
     /// One exchange. Every answer tells the guard's time, refusals too.
-    async fn ask(&self, endpoint: &GuardEndpoint, request: &Request, deadline: Instant) -> Result<Reply, AskError> {
+    pub(super) async fn ask(
+        &self,
+        endpoint: &GuardEndpoint,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Reply, AskError> {
         let host: Host = (endpoint.address.clone(), endpoint.host_key.clone());
         let line = serde_json::to_string(request).map_err(|e| AskError::NotSent {
             retryable: false,
@@ -188,17 +200,15 @@ impl GuardedActuator {
         deadline: Instant,
     ) -> Result<Shown, String> {
         let status = self.status(&warrant.cluster, warrant.token.epoch, endpoint, deadline).await?;
-        let host = &endpoint.host;
-        let postgres = status.postgres.filter(|postgres| postgres.group == warrant.group);
-        let postgres = postgres.ok_or_else(|| {
-            format!("guard of host {host} shows no database of group {}: configure it there", warrant.group)
-        })?;
-        let group = status.groups.into_iter().find(|shown| shown.group == warrant.group);
-        let group = group.ok_or_else(|| format!("guard of host {host} does not show group {}", warrant.group))?;
-        if let Some(fault) = group.fault {
-            return Err(format!("guard of host {host}, group {}: {fault}", warrant.group));
+        Shown::of(&warrant.group, endpoint, status)
+    }
+
+    /// Whether a promotion could succeed, by a status that was read already.
+    pub(super) fn prospect(group: &GroupName, guard: &GuardEndpoint, status: &Status) -> Prospect {
+        match Shown::of(group, guard, status.clone()) {
+            Ok(shown) => shown.can_be_promoted(guard),
+            Err(reason) => Prospect::Unknown { reason },
         }
-        Ok(Shown { role: postgres.role, seen_by: postgres.seen_by, group })
     }
 
     /// P4: what the guard says in words is believed only with the server's role and the latch beside it.
@@ -293,6 +303,19 @@ struct Shown {
 }
 
 impl Shown {
+    fn of(name: &GroupName, endpoint: &GuardEndpoint, status: Status) -> Result<Self, String> {
+        let host = &endpoint.host;
+        let postgres = status.postgres.filter(|postgres| &postgres.group == name);
+        let postgres = postgres
+            .ok_or_else(|| format!("guard of host {host} shows no database of group {name}: configure it there"))?;
+        let group = status.groups.into_iter().find(|shown| &shown.group == name);
+        let group = group.ok_or_else(|| format!("guard of host {host} does not show group {name}"))?;
+        if let Some(fault) = group.fault {
+            return Err(format!("guard of host {host}, group {name}: {fault}"));
+        }
+        Ok(Shown { role: postgres.role, seen_by: postgres.seen_by, group })
+    }
+
     /// A running standby without a latch can; what is writable was promoted already.
     fn can_be_promoted(&self, guard: &GuardEndpoint) -> Prospect {
         let (host, group, seen_by) = (&guard.host, &self.group.group, &self.seen_by);

@@ -79,7 +79,12 @@ enum Command {
         mend: bool,
     },
     /// Says what is wrong with the configuration, and whether this host can do what it asks for
-    Check,
+    Check {
+        /// Exit 1 also where an action's program is missing or may not be run; else that is only said, as the resident
+        /// guard must not stay away for it
+        #[arg(long)]
+        strict: bool,
+    },
     /// Says which kinds of egress lease this host can do; needs no configuration
     EgressProbe,
     /// Begins (or begins again) to remember a group's token
@@ -165,13 +170,7 @@ fn main() -> ExitCode {
             let (group, own_the_fence) = (GroupName(group), i_own_the_fence);
             by_hand(glass::break_glass(&config, &glass::Typed { group, confirm, reason, own_the_fence, mend }))
         }
-        Command::Check => match show::check(&config) {
-            Ok(words) => say(&words),
-            Err(why) => {
-                complain(&why);
-                ExitCode::from(CANNOT)
-            }
-        },
+        Command::Check { strict } => check(&config, strict),
         Command::EgressProbe => egress_probe(),
         Command::Enroll { group, cluster, epoch, confirm, floor, latch } => {
             let latch = latch.map(|choice| match choice {
@@ -249,6 +248,19 @@ fn status(config: &Config, output: Output) -> ExitCode {
         Output::Json => {
             say(&serde_json::to_string_pretty(&show::on_host(config, &status))
                 .expect("plain data always has a JSON form"))
+        }
+    }
+}
+
+fn check(config: &Config, strict: bool) -> ExitCode {
+    let missing = show::missing(config);
+    missing.iter().for_each(|line| complain(line));
+    match show::check(config) {
+        Ok(_) if strict && !missing.is_empty() => ExitCode::from(CANNOT),
+        Ok(words) => say(&words),
+        Err(why) => {
+            complain(&why);
+            ExitCode::from(CANNOT)
         }
     }
 }

@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::lease::config::Lease;
-use super::protocol::{FENCE, PROMOTE, RAISE, REJOIN, STATUS};
+use super::protocol::{DESCRIBE, FENCE, PROMOTE, RAISE, REJOIN, STATUS};
 use crate::domain::ids::{ClusterName, GroupName};
 
 /// No configuration file is longer, bytes.
 const CONFIG_BYTES_MAX: u64 = 256 * 1024;
+
+/// A guard knows no more actions of its own: an answer that tells of each must stay below the length that a node reads.
+const ACTIONS_MAX: usize = 200;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +231,12 @@ impl Config {
         for (name, action) in &self.action {
             action.faults(name, &mut faults);
         }
+        if self.action.len() > ACTIONS_MAX {
+            faults.push(format!(
+                "action: {} are more than the {ACTIONS_MAX} that an answer has room for",
+                self.action.len()
+            ));
+        }
         faults
     }
 
@@ -276,7 +285,7 @@ impl Config {
 impl Action {
     fn faults(&self, name: &str, faults: &mut Vec<String>) {
         let mut fault = |key: &str, why: &str| faults.push(format!("action.{name}{key}: {why}"));
-        if [STATUS, RAISE, FENCE, PROMOTE, REJOIN].contains(&name) {
+        if [STATUS, DESCRIBE, RAISE, FENCE, PROMOTE, REJOIN].contains(&name) {
             fault("", "is built in and cannot be given commands");
         }
         if !is_name(name) {

@@ -14,6 +14,8 @@ use super::host::{self, User, boottime_ms, pause};
 
 /// Between the polite and the certain signal, milliseconds.
 const KILL_GRACE_MS: u64 = 2000;
+/// Where programs named without a directory are looked for, unless the action's `env` says otherwise.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What is kept of a command's words, bytes: the last ones.
 const OUTPUT_BYTES_KEPT: u64 = 2000;
 
@@ -99,7 +101,7 @@ pub fn command_for(argv: &[String], user: &str) -> Result<Command, String> {
     command
         .args(&argv[1..])
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", PATH)
         .env("HOME", &user.home)
         .env("USER", &user.name)
         .env("LANG", "C")
@@ -113,18 +115,24 @@ pub fn command_for(argv: &[String], user: &str) -> Result<Command, String> {
 
 /// Only root can become somebody else; anybody can stay who they are. Supplementary groups are dropped by the library.
 fn become_user(command: &mut Command, user: &User) -> Result<(), String> {
-    let me = geteuid().as_raw();
-    if me == user.uid {
-        return Ok(());
+    if may_become(user)? {
+        command.uid(user.uid).gid(user.gid);
     }
-    if me != 0 {
-        return Err(format!(
-            "the guard runs as uid {me} and cannot become {:?}: run it as root or as that user",
-            user.name
-        ));
-    }
-    command.uid(user.uid).gid(user.gid);
     Ok(())
+}
+
+/// Whether this process must change to be `user`.
+///
+/// # Errors
+/// It may not.
+pub fn may_become(user: &User) -> Result<bool, String> {
+    match geteuid().as_raw() {
+        me if me == user.uid => Ok(false),
+        0 => Ok(true),
+        me => {
+            Err(format!("the guard runs as uid {me} and cannot become {:?}: run it as root or as that user", user.name))
+        }
+    }
 }
 
 /// Runs it to its end, whatever that is. The caller is told the process group before anything else happens to it.

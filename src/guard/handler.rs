@@ -6,11 +6,14 @@ use std::io::Read;
 
 use super::actions::{self, Context, End, First, Look, Named};
 use super::config::{Config, is_name};
+use super::describe;
 use super::host::{self, boottime_ms, pause};
 use super::in_flight::{self, Supervisor, Who};
 use super::ledger::{self, Entry, Event};
 use super::locks;
-use super::protocol::{Answer, FENCE, InFlight, PROMOTE, RAISE, REQUEST_BYTES_MAX, Refusal, Reply, Request, STATUS};
+use super::protocol::{
+    Answer, DESCRIBE, FENCE, InFlight, PROMOTE, RAISE, REQUEST_BYTES_MAX, Refusal, Reply, Request, STATUS,
+};
 use super::records::RecordError;
 use super::show;
 use super::token_store::{self, Compared, GroupFiles, TokenRecord};
@@ -135,14 +138,19 @@ fn handle(config: &Config, request: &Request) -> Result<Reply, Early> {
         let action = ledger::cut(&request.action, 80);
         return Err(refuse(Refusal::BadRequest, format!("action {action:?} is not a name (letters, digits, . _ -)")));
     }
-    let who = if request.action == STATUS { None } else { Some(who_asks(request)?) };
+    let only_looks = [STATUS, DESCRIBE].contains(&request.action.as_str());
+    let who = if only_looks { None } else { Some(who_asks(request)?) };
     if request.cluster != config.cluster {
         let asked = ledger::cut(request.cluster.as_str(), 80);
         let why = format!("this guard serves cluster {:?}, not {asked:?}", config.cluster.as_str());
         return Err(refuse(Refusal::AnotherCluster, why));
     }
     let Some(who) = who else {
-        return Ok(Reply::Status(show::status(config)));
+        let status = show::status(config);
+        return Ok(match request.action.as_str() {
+            DESCRIBE => Reply::Described { status, actions: describe::actions(config) },
+            _ => Reply::Status(status),
+        });
     };
     if !config.groups.contains(&who.group) {
         let why = format!("group {:?} is not among this host's groups", who.group.as_str());

@@ -74,23 +74,36 @@ pub fn user(name: &str) -> Result<User, String> {
 /// # Errors
 /// Nobody listens there, its queue is full, or the guard may not become that user.
 pub fn connect_as(path: &Path, user: &User) -> io::Result<UnixStream> {
-    let (path, uid, gid) = (path.to_path_buf(), user.uid, user.gid);
-    let becomes = rustix::process::geteuid().is_root() && uid != 0;
+    let path = path.to_path_buf();
     let connect = move || -> io::Result<OwnedFd> {
-        if becomes {
-            let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
-            rustix::thread::set_thread_groups(&[])?;
-            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-        }
         // Not waiting: a frozen server whose queue is full would keep this thread for ever.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?)?;
         Ok(socket)
     };
-    let thread = std::thread::Builder::new().name("connect-as".to_owned()).spawn(connect)?;
-    thread.join().map_err(|_| io::Error::other("the connecting thread ended badly"))?.map(Into::into)
+    as_user(user, connect)?.map(Into::into)
+}
+
+/// Does something short on a thread of its own that takes on `user`'s rights and ends. Only root can become somebody else;
+/// whoever else asks does it as who they are.
+///
+/// # Errors
+/// The thread could not be started, or the user not be become.
+pub fn as_user<T: Send + 'static>(user: &User, act: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (uid, gid) = (user.uid, user.gid);
+    let becomes = rustix::process::geteuid().is_root() && uid != 0;
+    let inside = move || -> io::Result<T> {
+        if becomes {
+            let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
+            rustix::thread::set_thread_groups(&[])?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        }
+        Ok(act())
+    };
+    let thread = std::thread::Builder::new().name("as-user".to_owned()).spawn(inside)?;
+    thread.join().map_err(|_| io::Error::other("the thread of another user ended badly"))?
 }
 
 fn user_in(passwd: &str, name: &str) -> Option<User> {

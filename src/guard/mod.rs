@@ -9,6 +9,7 @@
 pub mod actions;
 pub mod commit_gate;
 pub mod config;
+pub mod describe;
 pub mod egress;
 pub mod enroll;
 pub mod exec;

@@ -358,12 +358,16 @@ pub fn run_argv(
     until_boottime_ms: u64,
     watch: &mut dyn Watch,
 ) -> (Ran, String) {
-    let own_program = argv.first().is_some_and(|program| Path::new(program).starts_with(&pg.bin_dir));
-    let me_root = rustix::process::geteuid().is_root();
-    let user = if me_root && !own_program { "root" } else { &pg.user };
+    let user = runs_as(pg, argv);
     let ran = exec::run(&Task { argv, user, env: &BTreeMap::new(), output, until_boottime_ms }, watch);
     let words = ran.in_words(argv);
     (ran, words)
+}
+
+/// As whom [`run_argv`] runs these words.
+pub fn runs_as<'a>(pg: &'a Postgres, argv: &[String]) -> &'a str {
+    let own_program = argv.first().is_some_and(|program| Path::new(program).starts_with(&pg.bin_dir));
+    if rustix::process::geteuid().is_root() && !own_program { "root" } else { &pg.user }
 }
 
 /// Did it end well?

@@ -4,7 +4,7 @@
 //! Every answer carries the guard's boot nonce and its `CLOCK_BOOTTIME`, refusals too, so that a client can always state
 //! its next deadline in the guard's own time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -17,6 +17,9 @@ pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// The action that only looks, and needs no token.
 pub const STATUS: &str = "status";
+/// The action that looks like [`STATUS`] and also tells what the host can do. A guard that does not know it yet refuses it
+/// as a bad request, and then `status` is asked.
+pub const DESCRIBE: &str = "describe";
 /// The action that only raises the token.
 pub const RAISE: &str = "raise";
 /// The action that stops an old primary and latches it.
@@ -116,6 +119,11 @@ impl Request {
         }
     }
 
+    /// Looks only, as [`Request::status`], and asks what the host can do.
+    pub fn describe(cluster: ClusterName, epoch: u64) -> Self {
+        Self { action: DESCRIBE.to_owned(), ..Self::status(cluster, epoch) }
+    }
+
     fn under(warrant: &Warrant, action: &str) -> Self {
         Self {
             group: Some(warrant.group.clone()),
@@ -178,6 +186,13 @@ pub struct Answer {
 pub enum Reply {
     /// To `status`.
     Status(Status),
+    /// To `describe`.
+    Described {
+        /// As to `status`.
+        status: Status,
+        /// What the guard knows to do, by name.
+        actions: BTreeMap<String, ActionShown>,
+    },
     /// To `raise`: the store now remembers at least the request's token, durably.
     Raised {
         /// The token held.
@@ -296,6 +311,18 @@ pub struct Status {
     pub postgres: Option<PostgresStatus>,
 }
 
+/// An action of this host's guard, as found just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActionShown {
+    /// The parameters it takes, by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub params: BTreeSet<String>,
+    /// What keeps it from being started at all: a program that is not there or that its user may not run, or no such user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
 /// One group on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -398,7 +425,7 @@ impl Reply {
     /// The guard's exit code. 0: answered as asked. 10–13: an attempt's other ends. 20 and more: refused, nothing done.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Reply::Status(_) | Reply::Raised { .. } | Reply::Done { .. } => 0,
+            Reply::Status(_) | Reply::Described { .. } | Reply::Raised { .. } | Reply::Done { .. } => 0,
             Reply::Failed { .. } => 10,
             Reply::Unknown { .. } => 11,
             Reply::InFlight { .. } => 12,
@@ -532,62 +559,5 @@ impl std::fmt::Display for InFlight {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn warrant() -> Warrant {
-        Warrant {
-            cluster: "demo".into(),
-            group: "aicamera".into(),
-            run: "r1".into(),
-            step: "fence".into(),
-            attempt: 1,
-            token: Token { epoch: 1, n: 7 },
-            fenced_host: None,
-        }
-    }
-
-    #[test]
-    fn a_request_survives_the_wire() {
-        for request in [
-            Request::status("demo".into(), 1),
-            Request::raise(&warrant(), true),
-            Request::act(&warrant(), FENCE, BTreeMap::from([("a".to_owned(), "b".to_owned())]), "boot", 5),
-            Request::read_back(&warrant(), PROMOTE, BTreeMap::new()),
-        ] {
-            let text = serde_json::to_string(&request).expect("plain data");
-            assert_eq!(serde_json::from_str::<Request>(&text).expect("own text"), request, "{text}");
-        }
-    }
-
-    #[test]
-    fn unknown_and_repeated_keys_are_errors_at_every_depth() {
-        for text in [
-            r#"{"cluster":"demo","epoch":1,"action":"status","sudo":true}"#,
-            r#"{"cluster":"demo","epoch":1,"action":"status","action":"fence"}"#,
-            r#"{"cluster":"demo","epoch":1,"action":"raise","token":{"epoch":1,"n":2,"x":3}}"#,
-            r#"{"cluster":"demo","epoch":1,"action":"raise","token":{"epoch":1,"n":-2}}"#,
-            r#"{"cluster":"demo","epoch":"1","action":"status"}"#,
-            r#"{"epoch":1,"action":"status"}"#,
-        ] {
-            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_answer_survives_the_wire() {
-        let answer = Answer {
-            guard_version: "0.1.0".into(),
-            boot_nonce: "b".into(),
-            boottime_ms: 12,
-            reply: Reply::Refused {
-                refusal: Refusal::LowerToken,
-                reason: "held 1.9".into(),
-                held: Some(Token { epoch: 1, n: 9 }),
-            },
-        };
-        let text = serde_json::to_string(&answer).expect("plain data");
-        assert_eq!(serde_json::from_str::<Answer>(&text).expect("own text"), answer);
-        assert_eq!(answer.reply.into_outcome(), Outcome::Refused { held: Token { epoch: 1, n: 9 } });
-    }
-}
+#[path = "protocol_tests.rs"]
+mod tests;

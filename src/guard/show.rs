@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::config::Config;
+use super::describe;
 use super::egress::{Kind, probe};
 use super::host;
 use super::in_flight;
@@ -229,6 +230,12 @@ pub fn on_host<'a>(config: &Config, status: &'a Status) -> HostStatus<'a> {
         Some(Gate::CannotTell(why)) => (Some("cannot tell"), Some(why)),
     };
     HostStatus { status, lease, boot_gate, boot_gate_reason }
+}
+
+/// Actions that could not even be started here, a line each.
+pub fn missing(config: &Config) -> Vec<String> {
+    let actions = describe::actions(config).into_iter();
+    actions.filter_map(|(name, shown)| Some(format!("action {name} could not be started: {}", shown.fault?))).collect()
 }
 
 /// Whether this host can do what its configuration says: mode `lease` needs a gate and a clock that counts.

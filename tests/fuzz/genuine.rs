@@ -1,7 +1,7 @@
 //! Writes the part of the corpus that follows from our own types, and shows that all of it is genuine: whatever is
 //! committed there is accepted by its reader (`Target::run` begins with it as it is).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use openraft::Vote;
@@ -17,7 +17,8 @@ use watchdog::domain::ids::{NodeId, Token, UnixMs};
 use watchdog::domain::page::{Page, PageAction, Severity};
 use watchdog::domain::run::{Cause, RunKind};
 use watchdog::guard::protocol::{
-    Answer, GroupStatus, InFlight, LatchMark, LedgerHint, PostgresRole, PostgresStatus, Refusal, Reply, Request, Status,
+    ActionShown, Answer, GroupStatus, InFlight, LatchMark, LedgerHint, PostgresRole, PostgresStatus, Refusal, Reply,
+    Request, Status,
 };
 
 use crate::corpus::root;
@@ -57,6 +58,7 @@ fn requests() {
     let late = u64::MAX / 2;
     let to_three = BTreeMap::from([("replicas".to_owned(), "3".to_owned())]);
     write("guard-request", "status", &Request::status("demo".into(), 1));
+    write("guard-request", "describe", &Request::describe("demo".into(), 1));
     write("guard-request", "raise", &Request::raise(&warrant(), false));
     write("guard-request", "settle", &Request::raise(&warrant(), true));
     write("guard-request", "fence", &Request::act(&warrant(), "fence", BTreeMap::new(), "BOOT-NONCE", late));
@@ -102,7 +104,13 @@ fn answers() {
     let status =
         Status { host: "db-hcmc".to_owned(), cluster: "demo".into(), groups: vec![group], postgres: Some(postgres) };
     let text = |words: &str| words.to_owned();
+    let gone = Some(text("/usr/local/sbin/start-services: no such program (as user root)"));
+    let actions = BTreeMap::from([
+        (text("start-services"), ActionShown { params: BTreeSet::new(), fault: gone }),
+        (text("scale"), ActionShown { params: BTreeSet::from([text("replicas")]), fault: None }),
+    ]);
     for (name, reply) in [
+        ("described", Reply::Described { status: status.clone(), actions }),
         ("status", Reply::Status(status)),
         ("raised", Reply::Raised { held: token, in_flight: Some(in_flight.clone()) }),
         ("done", Reply::Done { evidence: text("stopped and latched"), acted: true }),

@@ -8,6 +8,7 @@ mod commit_gate;
 mod concurrency;
 mod crashes;
 mod database;
+mod describe;
 mod holds;
 mod host;
 mod leases;
