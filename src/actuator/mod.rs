@@ -1,5 +1,6 @@
 //! Acting: what carries out a step at a resource. One trait; every implementation compares the token at the resource itself.
 
+pub mod described;
 pub mod dns;
 pub mod guarded;
 pub mod ssh;

@@ -5,6 +5,7 @@ use crate::domain::ids::{GroupName, NodeId, RunId, Token, UnixMs};
 use crate::domain::observation::{FailureKind, Verdict};
 use crate::domain::plan::{Action, Check, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing};
+use crate::domain::readiness::mark::Mark;
 use crate::domain::readiness::{Holds, Readiness};
 use crate::domain::run::{Assertion, Run, RunKind, RunOutcome, RunPhase, StepPhase};
 use crate::domain::state::{ClusterState, Pause};
@@ -112,12 +113,6 @@ pub fn summary(run: &Run) -> proto::RunSummary {
         RunPhase::Closed { at, .. } => Some(*at),
         _ => None,
     };
-    let recovery_time_ms = match &run.phase {
-        RunPhase::Closed { outcome: RunOutcome::Succeeded, at } => {
-            Some(at.since(run.cause.fault_at.unwrap_or(run.opened_at)))
-        }
-        _ => None,
-    };
     proto::RunSummary {
         id: run.id.0.clone(),
         group: run.group.0.clone(),
@@ -134,7 +129,7 @@ pub fn summary(run: &Run) -> proto::RunSummary {
         token: token_text(run.token()),
         steps_settled: count(run.steps.values().filter(|step| step.phase.is_settled()).count()),
         steps_total: count(run.steps.len()),
-        recovery_time_ms,
+        recovery_time_ms: run.recovery_time_ms(),
     }
 }
 
@@ -269,16 +264,40 @@ fn read_back(seen: Option<&ReadBack>) -> (proto::Present, String) {
     }
 }
 
-/// What would become of a group.
-pub fn readiness(group: &GroupName, readiness: &Readiness) -> proto::GetReadinessResponse {
-    let state = |holds: Holds| match holds {
+fn readiness_state(holds: Holds) -> proto::ReadinessState {
+    match holds {
         Holds::Yes => proto::ReadinessState::Yes,
         Holds::Weak => proto::ReadinessState::Weak,
+        Holds::Unknown => proto::ReadinessState::Unknown,
         Holds::No => proto::ReadinessState::No,
-    };
+    }
+}
+
+/// What is remembered of a group's readiness.
+pub fn readiness_mark(mark: &Mark, serving_epoch: u64) -> proto::ReadinessMark {
+    let judgement = &mark.judgement;
+    let items = judgement.items.iter().map(|item| proto::ReadinessItem {
+        name: item.name.clone(),
+        state: readiness_state(item.holds).into(),
+        detail: item.reason.clone(),
+    });
+    proto::ReadinessMark {
+        verdict: readiness_state(judgement.verdict()).into(),
+        since_ms: ms(mark.since),
+        changed_at_ms: ms(mark.changed_at),
+        from_region: judgement.from.0.clone(),
+        to_region: judgement.to.0.clone(),
+        items: items.collect(),
+        is_of_earlier_epoch: judgement.serving_epoch != serving_epoch,
+        why: judgement.why(),
+    }
+}
+
+/// What would become of a group.
+pub fn readiness(group: &GroupName, readiness: &Readiness) -> proto::GetReadinessResponse {
     let items = readiness.items.iter().map(|item| proto::ReadinessItem {
         name: item.name.to_owned(),
-        state: state(item.holds).into(),
+        state: readiness_state(item.holds).into(),
         detail: item.detail.clone(),
     });
     proto::GetReadinessResponse {
@@ -292,7 +311,13 @@ pub fn readiness(group: &GroupName, readiness: &Readiness) -> proto::GetReadines
         loss_limit_ms: readiness.loss_limit_ms,
         expected_recovery_ms: readiness.recovery_ms,
         recovery: readiness.recovery.clone(),
+        past: readiness.past.map(|past| proto::PastRecovery {
+            runs: past.runs,
+            median_ms: past.median_ms,
+            worst_ms: past.worst_ms,
+        }),
         recovery_objective_ms: readiness.objective_ms,
+        remembered: None,
     }
 }
 

@@ -129,6 +129,7 @@ fn group_status(
             since_ms: ms(lease.since),
             attestation: lease.attestation.clone(),
         }),
+        readiness: group.readiness.as_ref().map(|mark| show::readiness_mark(mark, group.serving.epoch)),
         lease_status: seen.lease.as_ref().map(|seen| lease_status(seen, &group.fencing, policy)),
     }
 }

@@ -143,11 +143,14 @@ pub enum Verb {
         local: bool,
     },
     /// If the serving region vanished now: would the group come up elsewhere, how soon, with what loss? Exits 1 where not.
+    ///
+    /// Of one group it is judged now, by the leader; where nobody can judge (exit 4), and without a group, it is shown as last
+    /// judged.
     Readiness {
-        /// The group.
-        group: String,
+        /// The group; else all of them, in a table.
+        group: Option<String>,
         /// Where to; else the first other region of the configuration.
-        #[arg(long, value_name = "REGION")]
+        #[arg(long, value_name = "REGION", requires = "group")]
         to: Option<String>,
     },
     /// Judge a configuration file; needs no node.

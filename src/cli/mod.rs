@@ -2,7 +2,8 @@
 //!
 //! [`args`] is the command line, [`contexts`] which nodes it means, [`call`] reaches one, [`error`] says what went wrong
 //! and what to do next, [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
-//! [`nodes`] those about who is in the cluster, [`follow`] a run as it goes; the `*_page` modules are what people read.
+//! [`nodes`] those about who is in the cluster, [`follow`] a run as it goes, [`readiness`] what would become of a group; the
+//! `*_page` modules are what people read.
 
 pub mod act;
 pub mod args;
@@ -20,6 +21,7 @@ pub mod nodes;
 pub mod nodes_page;
 pub mod pages;
 pub mod plan_page;
+pub mod readiness;
 pub mod readiness_page;
 pub mod run_page;
 pub mod status_page;
@@ -89,7 +91,8 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
             Ok(Exit::Ok)
         }
         Verb::Status { group, local } => status(&cluster, group.as_deref(), *local, screen).await,
-        Verb::Readiness { group, to } => readiness(&cluster, group, to.as_deref(), screen).await,
+        Verb::Readiness { group: Some(group), to } => readiness::of_group(&cluster, group, to.as_deref(), screen).await,
+        Verb::Readiness { group: None, .. } => readiness::of_all(&cluster, screen).await,
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,
         Verb::Resume { group, reason } => act::resume(&cluster, &cli, group, reason, screen).await,
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
@@ -132,14 +135,6 @@ async fn status(cluster: &Cluster, group: Option<&str>, local: bool, screen: Scr
     let answer = cluster.best_status(ask).await?;
     screen.show(&answer, || status_page::page(&answer))?;
     Ok(if can_decide(answer.standing.as_ref()) { Exit::Ok } else { Exit::Unreachable })
-}
-
-async fn readiness(cluster: &Cluster, group: &str, to: Option<&str>, screen: Screen) -> Result<Exit, CliError> {
-    let ask = proto::GetReadinessRequest { group: group.to_owned(), to_region: to.unwrap_or_default().to_owned() };
-    let call = |mut node: call::Node, request| async move { node.get_readiness(request).await };
-    let answer = cluster.ask(call::Kind::Patient, ask, call).await?;
-    screen.show(&answer, || readiness_page::page(&answer))?;
-    Ok(if answer.ready { Exit::Ok } else { Exit::Failure })
 }
 
 /// The exit code of what was shown, with a word where it may be old.

@@ -2,7 +2,7 @@
 
 use super::text::{Page, Span, bad, bold, dim, good, warn};
 use super::when::{ago, bytes, span, stamp};
-use super::{lease_page, pages, run_page};
+use super::{lease_page, pages, readiness_page, run_page};
 use crate::proto::{
     Fencing, GetStatusResponse, GroupStatus, Mode, NodeStatus, PageStatus, Reach, Replication, Standing, Verdict, Vote,
     Word,
@@ -90,6 +90,8 @@ fn group_part(page: &mut Page, group: &GroupStatus, status: &GetStatusResponse, 
         None => {}
     }
     labelled(page, "why", group.explanation.iter().map(|line| line.as_str().into()).collect());
+    let judged = group.readiness.as_ref().map(|mark| readiness_page::in_a_line(Some(mark), now_ms));
+    labelled(page, "readiness", judged.into_iter().collect());
     labelled(page, "standby", group.replication.iter().map(standby).collect());
     let left: Vec<Span> = group
         .unsettled

@@ -62,6 +62,8 @@ tables! {
         report_interval_ms: u64,
         /// For one snapshot to arrive.
         install_snapshot_timeout_ms: u64,
+        /// Between two judgements of a group's readiness.
+        readiness_interval_s: u64,
     }
 
     /// `[probe_defaults]`
@@ -246,6 +248,8 @@ tables! {
         rpo_limit_s: u64,
         /// Shown beside what was reached.
         rto_objective_s: u64,
+        /// Readiness is weak when the last drill is older.
+        drill_max_age_days: u64,
         /// Replication lag above this is told, or acted upon.
         lag_limit_s: u64,
         /// `page`, `gate` or `failover`.

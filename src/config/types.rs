@@ -95,6 +95,8 @@ pub struct Timing {
     pub report_interval: Duration,
     /// For one snapshot to arrive.
     pub install_snapshot_timeout: Duration,
+    /// Between two judgements of a group's readiness.
+    pub readiness_interval: Duration,
 }
 
 /// A region or witness site.

@@ -8,6 +8,7 @@
 mod gates;
 mod leases;
 mod news;
+mod readiness;
 mod runs;
 mod settle;
 mod sightings;
@@ -35,6 +36,7 @@ use crate::domain::view::View;
 
 pub use leases::Leases;
 pub use news::News;
+pub use readiness::{Judge, ReadinessWatch};
 pub use sightings::Sightings;
 
 /// What the coordinator knows of Raft's leadership. `voters` are those of the membership in force.

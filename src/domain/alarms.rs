@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Rejection;
 use super::decide::{Explanation, Standing, ballot_lines};
-use super::ids::{GroupName, NodeId, NodeName};
+use super::ids::{GroupName, NodeId, NodeName, UnixMs};
 use super::loss::Loss;
 use super::observation::{FailureKind, Verdict};
 use super::page::{Page, PageAction, Severity};
 use super::policy::{ClusterPolicy, GroupPolicy, LagAction};
-use super::state::{ClusterState, GroupState};
+use super::readiness::Holds;
+use super::state::{ClusterState, GroupState, Pause};
 use super::view::View;
 
 /// Reports older than this leave a node out, milliseconds.
@@ -120,6 +121,45 @@ pub fn of_group(
         condition(format!("{prefix}/unsettled/{resource}"), "RESOURCE_UNSETTLED", Severity::Error, Some(name), summary)
     }));
     wanted
+}
+
+/// A pause is an operator's business for so long; whoever is not ready longer is told of, milliseconds.
+const PAUSE_PATIENCE_MS: u64 = 4 * 3_600_000;
+
+/// A group that would not come up elsewhere. What is remembered was judged twice already. While a run is open, and until the
+/// region that serves now was judged, nothing new is said, and what was said stands.
+pub fn not_ready(
+    state: &ClusterState,
+    policy: &ClusterPolicy,
+    name: &GroupName,
+    rules: &GroupPolicy,
+    group: &GroupState,
+    now: UnixMs,
+) -> Option<(String, Page)> {
+    let key = format!("{}/{name}/not-ready", policy.cluster);
+    let is_told = state.alarms.contains_key(&key);
+    let mark = group.readiness.as_ref()?;
+    let judgement = &mark.judgement;
+    let is_judged = group.open_run.is_none() && judgement.serving_epoch == group.serving.epoch;
+    if is_judged && judgement.verdict() <= Holds::Weak {
+        return None;
+    }
+    let is_paused = |pause: &Pause| now.since(pause.at.max(mark.since)) < PAUSE_PATIENCE_MS;
+    let is_known = rules.shadow || group.pause.as_ref().is_some_and(is_paused);
+    if !is_told && (!is_judged || is_known) {
+        return None;
+    }
+    let (from, why) = (&judgement.from, judgement.why());
+    let summary = match judgement.verdict() {
+        Holds::Unknown => format!("{name}: whether it would survive the loss of {from} cannot be judged: {why}"),
+        _ => format!("{name} is not ready: if {from} vanished now, nothing would take over by itself: {why}"),
+    };
+    let (key, mut page) = condition(key, "NOT_READY", Severity::Error, Some(name), summary);
+    for item in judgement.items.iter().filter(|item| item.holds != Holds::Yes) {
+        page.details.insert(item.name.clone(), format!("{}: {}", item.holds.word(), item.reason));
+    }
+    page.details.insert("next".to_owned(), format!("watchdogctl readiness {name}"));
+    Some((key, page))
 }
 
 fn lag_condition(

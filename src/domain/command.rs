@@ -17,6 +17,7 @@ use super::on_call::OnCall;
 use super::page::Page;
 use super::plan::Plan;
 use super::policy::Fencing;
+use super::readiness::mark::Judgement;
 use super::run::{Assertion, Cause, RunKind, RunOutcome};
 use super::state::NodeSpec;
 
@@ -267,6 +268,13 @@ pub enum Change {
         /// The `until` that has passed, where it is an expiry: rejected when the pause was renewed since.
         expired: Option<UnixMs>,
     },
+    /// What a leader judged a group's readiness to be; proposed when that is something else than what is remembered.
+    Readiness {
+        /// The group.
+        group: GroupName,
+        /// What it found.
+        judgement: Judgement,
+    },
     /// Put a page in the outbox. The same key again replaces what is not yet delivered.
     Tell {
         /// The page.
@@ -363,6 +371,7 @@ impl Change {
             Change::LeaseLapsed { .. } => "LeaseLapsed",
             Change::Pause { .. } => "Pause",
             Change::Resume { .. } => "Resume",
+            Change::Readiness { .. } => "Readiness",
             Change::Tell { .. } => "Tell",
             Change::Told { .. } => "Told",
             Change::Acknowledge { .. } => "Acknowledge",
@@ -391,7 +400,8 @@ impl Change {
             | Change::UnbindLease { group, .. }
             | Change::LeaseLapsed { group, .. }
             | Change::Pause { group, .. }
-            | Change::Resume { group, .. } => Some(group),
+            | Change::Resume { group, .. }
+            | Change::Readiness { group, .. } => Some(group),
             Change::Note { group, .. }
             | Change::Acknowledge { group, .. }
             | Change::Escalate { group, .. }

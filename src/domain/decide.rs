@@ -135,6 +135,7 @@ pub fn decide(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: Un
         }
         let explanation = decide_group(&mut out.propose, policy, name, rules, group, view, now);
         wanted.extend(alarms::of_group(policy, name, rules, group, view, &explanation));
+        wanted.extend(alarms::not_ready(state, policy, name, rules, group, now));
         out.explain.insert(name.clone(), explanation);
     }
     // Whose ladder it is, the state says: also a node under another configuration tells the next while it leads.

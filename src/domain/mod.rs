@@ -3,7 +3,7 @@
 //! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`on_call`],
 //! [`incident`], [`command`], [`audit`], [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`],
 //! [`decide`], [`alarms`], [`advance`],
-//! [`stuck`], [`readiness`]; and of the cluster itself: [`layout`], [`leading`], [`membership`].
+//! [`stuck`], [`readiness`]; and of the cluster itself: [`layout`], [`leading`], [`membership`]. [`text`] tidies words from outside.
 
 pub mod advance;
 pub mod alarms;
@@ -31,6 +31,7 @@ pub mod readiness;
 pub mod run;
 pub mod state;
 pub mod stuck;
+pub mod text;
 pub mod verdict;
 pub mod view;
 

@@ -108,6 +108,8 @@ pub struct GroupPolicy {
     pub traffic_plans: Vec<Plan>,
     /// The recovery-time objective, milliseconds, shown beside what was reached.
     pub rto_objective_ms: Option<u64>,
+    /// Readiness is weak when the last drill that succeeded is older, milliseconds.
+    pub drill_max_age_ms: u64,
 }
 
 impl GroupPolicy {

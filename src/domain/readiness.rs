@@ -1,17 +1,27 @@
 //! "If this region vanished now": would its group come up in the other one by itself, how soon, and with what loss? Judged
-//! from what is seen and read at one moment; nothing is changed by it.
+//! from what is seen and read at one moment; nothing is changed by it. [`resources`] judges what would be acted upon,
+//! [`past`] what the group has been through, [`mark`] is what is remembered of a judgement.
+
+pub mod mark;
+mod past;
+mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
+pub use self::past::Past;
+pub use self::resources::{ActionSeen, GuardSeen, ZoneSeen, fence_host};
 use super::attempt::{Prospect, ReadBack};
 use super::decide::loss_obstacle;
-use super::ids::{GroupName, HostName, NodeId, RegionName, StepId};
+use super::ids::{GroupName, HostName, NodeId, RegionName, StepId, UnixMs};
 use super::lease::silence_ms;
 use super::loss::Loss;
-use super::plan::{Action, Plan, Step};
+use super::plan::Plan;
 use super::policy::{ClusterPolicy, Fencing, GroupPolicy};
 use super::quorum::need_of;
 use super::state::GroupState;
+use super::text::without_measures;
 
 /// From the decision to the first write elsewhere, besides any waiting for proof, milliseconds: what fence, promotion and
 /// DNS are allowed to take (design, section 18).
@@ -20,14 +30,29 @@ const ACT_MS: u64 = 500;
 const ELECTION_MS: u64 = 3000;
 
 /// Whether one thing holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Holds {
     /// It does.
     Yes,
-    /// The failover would come through, but later or with less than it should have.
+    /// The failover would come through, but later, with less than it should have, or after a person's word.
     Weak,
+    /// It could not be judged, which is not good.
+    Unknown,
     /// The failover would not come through by itself.
     No,
+}
+
+impl Holds {
+    /// `yes`, `weak`, `unknown`, `no`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Holds::Yes => "yes",
+            Holds::Weak => "weak",
+            Holds::Unknown => "unknown",
+            Holds::No => "no",
+        }
+    }
 }
 
 /// One thing that must hold.
@@ -37,6 +62,8 @@ pub struct Item {
     pub name: &'static str,
     /// Whether.
     pub holds: Holds,
+    /// Why not, in words that stay the same while the cause does; empty where it does.
+    pub reason: String,
     /// What was found, and what to do where it is not well.
     pub detail: String,
 }
@@ -54,18 +81,20 @@ pub struct Readiness {
     pub loss: Loss,
     /// P5's limit, milliseconds.
     pub loss_limit_ms: u64,
-    /// From the fault to the first write in `to`, about, milliseconds. `None`: nothing would happen by itself.
+    /// From the fault to the first write in `to`, about, milliseconds. `None`: a person would be needed.
     pub recovery_ms: Option<u64>,
     /// How that is made up.
     pub recovery: Vec<String>,
+    /// What the group's failovers took so far.
+    pub past: Option<Past>,
     /// The objective, milliseconds.
     pub objective_ms: Option<u64>,
 }
 
 impl Readiness {
-    /// The group would fail over by itself.
+    /// The group would fail over: by itself, or where `recovery_ms` is `None`, after a person's word.
     pub fn is_ready(&self) -> bool {
-        self.items.iter().all(|item| item.holds != Holds::No)
+        self.items.iter().all(|item| item.holds <= Holds::Weak)
     }
 }
 
@@ -88,8 +117,12 @@ pub struct Facts<'a> {
     pub answering: &'a BTreeSet<NodeId>,
     /// Those that run under another configuration than the one in force.
     pub other_config: &'a BTreeSet<NodeId>,
-    /// What each step's resource shows.
+    /// What each guarded step's resource shows.
     pub present: &'a BTreeMap<StepId, ReadBack>,
+    /// What each guard of the plan says it could do.
+    pub guards: &'a BTreeMap<HostName, GuardSeen>,
+    /// What the provider of each DNS step shows.
+    pub zones: &'a BTreeMap<StepId, ZoneSeen>,
     /// Whether the promotion could succeed now.
     pub prospect: Option<Prospect>,
     /// Replication into the target region streams.
@@ -102,6 +135,8 @@ pub struct Facts<'a> {
     pub notice: Option<(u64, u64)>,
     /// What keeps an automatic failover from opening whatever is seen ([`super::decide::standing_obstacle`]).
     pub obstacle: Option<String>,
+    /// By the leader's clock, for how old things are.
+    pub now: UnixMs,
 }
 
 /// Judges.
@@ -109,11 +144,14 @@ pub fn judge(facts: &Facts<'_>, rules: &GroupPolicy) -> Readiness {
     let items = vec![
         quorum(facts),
         decision(facts, rules),
-        fence(facts),
-        standby(facts),
+        resources::fence(facts),
+        resources::standby(facts),
         loss(facts, rules),
-        dns(facts),
-        services(facts),
+        resources::dns(facts),
+        resources::token(facts),
+        resources::guards(facts),
+        resources::services(facts),
+        past::drill(facts, rules),
     ];
     let mut readiness = Readiness {
         from: facts.plan.from.clone(),
@@ -123,9 +161,11 @@ pub fn judge(facts: &Facts<'_>, rules: &GroupPolicy) -> Readiness {
         loss_limit_ms: rules.rpo_limit_ms,
         recovery_ms: None,
         recovery: Vec::new(),
+        past: past::past(facts.group),
         objective_ms: rules.rto_objective_ms,
     };
     if readiness.is_ready()
+        && facts.group.fencing != Fencing::Confirm
         && let Some(notice) = facts.notice
     {
         let (recovery_ms, recovery) = recovery(facts, rules, notice);
@@ -135,8 +175,16 @@ pub fn judge(facts: &Facts<'_>, rules: &GroupPolicy) -> Readiness {
     readiness
 }
 
-fn item(name: &'static str, holds: Holds, detail: impl Into<String>) -> Item {
-    Item { name, holds, detail: detail.into() }
+fn yes(name: &'static str, detail: impl Into<String>) -> Item {
+    Item { name, holds: Holds::Yes, reason: String::new(), detail: detail.into() }
+}
+
+fn weak(name: &'static str, reason: impl Into<String>, detail: impl Into<String>) -> Item {
+    Item { name, holds: Holds::Weak, reason: reason.into(), detail: detail.into() }
+}
+
+fn no(name: &'static str, reason: impl Into<String>, detail: impl Into<String>) -> Item {
+    Item { name, holds: Holds::No, reason: reason.into(), detail: detail.into() }
 }
 
 fn seconds(ms: u64) -> String {
@@ -161,59 +209,52 @@ fn quorum(facts: &Facts<'_>) -> Item {
     let (voters, needed) = (facts.voters.len(), facts.voters.len() / 2 + 1);
     let from = &facts.plan.from;
     if stands.len() < needed {
-        let detail = format!(
-            "{} of {voters} voters stand outside {from}, {needed} are needed: nobody could decide",
-            stands.len()
-        );
-        return item("quorum", Holds::No, detail);
+        let reason = format!("{} of {voters} voters stand outside {from}, {needed} are needed", stands.len());
+        return no("quorum", reason.clone(), format!("{reason}: nobody could decide"));
     }
     if answers.len() < needed {
-        let detail = format!(
-            "{} of {voters} voters outside {from} answer, {needed} are needed: start {}",
-            answers.len(),
-            names(facts, &silent)
-        );
-        return item("quorum", Holds::No, detail);
+        let reason = format!("{} of {voters} voters outside {from} answer, {needed} are needed", answers.len());
+        return no("quorum", reason.clone(), format!("{reason}: start {}", names(facts, &silent)));
     }
     let can_act = answers.iter().any(|id| !facts.other_config.contains(id));
     if !can_act {
-        let detail = format!(
+        let reason = format!(
             "{} run under another configuration than the one in force: none of them would act",
             names(facts, &answers)
         );
-        return item("quorum", Holds::No, detail);
+        return no("quorum", reason.clone(), reason);
     }
-    let detail = format!("{} of {voters} voters answer outside {from}, {needed} are needed", answers.len());
+    let spare = match answers.len() - needed {
+        0 => "none to spare".to_owned(),
+        spare => format!("{spare} to spare"),
+    };
+    let detail = format!("{} of {voters} voters answer outside {from}, {needed} are needed, {spare}", answers.len());
     if leads_from_the_lost_region(facts) {
-        let leader = names(facts, &[facts.leader]);
-        return item(
-            "quorum",
-            Holds::Weak,
-            format!("{detail}; {leader} leads and would be lost too: an election comes first"),
-        );
+        let reason = format!("{} leads and would be lost too: an election comes first", names(facts, &[facts.leader]));
+        return weak("quorum", reason.clone(), format!("{detail}; {reason}"));
     }
-    let missing =
-        if silent.is_empty() { String::new() } else { format!("; {} does not answer", names(facts, &silent)) };
-    item("quorum", if silent.is_empty() { Holds::Yes } else { Holds::Weak }, detail + &missing)
+    if silent.is_empty() {
+        return yes("quorum", detail);
+    }
+    let reason = format!("{} does not answer", names(facts, &silent));
+    weak("quorum", reason.clone(), format!("{detail}; {reason}"))
 }
 
 fn decision(facts: &Facts<'_>, rules: &GroupPolicy) -> Item {
-    let no = |detail: String| item("decision", Holds::No, detail);
     let (group, from) = (facts.group, &facts.plan.from);
+    let just = |reason: String| no("decision", reason.clone(), reason);
     if let Some(run) = &group.open_run {
-        return no(format!(
-            "run {} is {}: one at a time; watchdogctl run show {}",
-            run.id,
-            run.phase.word(),
-            facts.name
-        ));
+        let reason = format!("run {} is open: one at a time", run.id);
+        let detail =
+            format!("run {} is {}: one at a time; watchdogctl run show {}", run.id, run.phase.word(), facts.name);
+        return no("decision", reason, detail);
     }
     if let Some(obstacle) = &facts.obstacle {
         let way = if group.pause.is_some() { format!("; watchdogctl resume {}", facts.name) } else { String::new() };
-        return no(format!("{obstacle}{way}"));
+        return no("decision", without_measures(obstacle), format!("{obstacle}{way}"));
     }
     let Some(trigger) = rules.triggers.get(from) else {
-        return no(format!("{from} has no trigger: only an operator moves the group away"));
+        return just(format!("{from} has no trigger: only an operator moves the group away"));
     };
     let never: Vec<&str> = trigger
         .targets
@@ -222,124 +263,23 @@ fn decision(facts: &Facts<'_>, rules: &GroupPolicy) -> Item {
         .map(|target| target.as_str())
         .collect();
     if trigger.targets.len() - never.len() < need_of(trigger) {
-        return no(format!("{} was never seen up under this configuration: it cannot trigger", never.join(", ")));
+        return just(format!("{} was never seen up under this configuration: it cannot trigger", never.join(", ")));
     }
-    item(
-        "decision",
-        Holds::Yes,
-        format!("automatic, once it has lasted for the hold-down of {}", seconds(rules.hold_down_ms)),
-    )
-}
-
-/// The plan's fence step and whose guard carries it out.
-pub fn fence_host(plan: &Plan) -> Option<(&Step, &HostName)> {
-    plan.steps().find_map(|(_, step)| match &step.action {
-        Action::Fence { guard } => Some((step, &guard.host)),
-        _ => None,
-    })
-}
-
-/// What proves the old primary silent when its whole region is gone, and what does when only its database is.
-fn fence(facts: &Facts<'_>) -> Item {
-    let from = &facts.plan.from;
-    if let Fencing::None { asserted_by } = &facts.group.fencing {
-        return item("fence", Holds::Weak, format!("mode none: {asserted_by} asserts that two primaries do no harm"));
-    }
-    let Some((step, host)) = fence_host(facts.plan) else {
-        return item("fence", Holds::No, "the plan has no fence step: only a person's assertion would do");
-    };
-    let answers = match facts.present.get(&step.id) {
-        Some(ReadBack::Unknown { reason }) => format!("its guard does not answer now: {reason}"),
-        Some(ReadBack::Refused { held }) => format!("its guard holds the higher token {held}: find out who raised it"),
-        Some(_) => "its guard answers, and proves it at once where only the database dies".to_owned(),
-        None => "its guard was not asked".to_owned(),
-    };
-    let person = format!("the run would wait for a person's `run assert-fence` ({answers})");
-    match (&facts.group.fencing, &facts.group.lease) {
-        (Fencing::Lease { .. }, Some(lease)) => {
-            let silent = seconds(silence_ms(lease.ttl_ms));
-            let held = match lease.holders.as_slice() {
-                [] => String::new(),
-                holders => {
-                    format!(" and the hold of {}", holders.iter().map(HostName::as_str).collect::<Vec<_>>().join(", "))
-                }
-            };
-            let detail = format!(
-                "the lease of {host} is bound: {silent} after its last renewal{held} its silence is proof; {answers}"
-            );
-            item("fence", Holds::Yes, detail)
-        }
-        (Fencing::Lease { .. }, None) => {
-            item("fence", Holds::No, format!("the lease is not bound: {}; {person}", facts.unbound))
-        }
-        _ => item("fence", Holds::No, format!("mode confirm: with {from} gone nobody proves {host} silent; {person}")),
-    }
-}
-
-fn standby(facts: &Facts<'_>) -> Item {
-    match &facts.prospect {
-        None => item("standby", Holds::Weak, "the plan promotes nothing"),
-        Some(Prospect::Bad { reason } | Prospect::Unknown { reason }) => item("standby", Holds::No, reason.clone()),
-        Some(Prospect::Good { evidence }) if facts.is_streaming => {
-            item("standby", Holds::Yes, format!("{evidence}; streaming"))
-        }
-        Some(Prospect::Good { evidence }) => {
-            item("standby", Holds::Weak, format!("{evidence}; it does NOT stream: what is written now would be lost"))
-        }
-    }
+    yes("decision", format!("automatic, once it has lasted for the hold-down of {}", seconds(rules.hold_down_ms)))
 }
 
 fn loss(facts: &Facts<'_>, rules: &GroupPolicy) -> Item {
     if facts.prospect.is_none() {
-        return item("loss", Holds::Yes, "nothing is promoted, so nothing is lost");
+        return yes("loss", "nothing is promoted, so nothing is lost");
     }
-    match loss_obstacle(rules, Some(&facts.loss), &facts.plan.to) {
-        Some(obstacle) => item("loss", Holds::No, obstacle),
-        None => item("loss", Holds::Yes, format!("{}; the limit is {}", facts.loss, seconds(rules.rpo_limit_ms))),
-    }
-}
-
-/// The steps of one kind, judged by what their resources show.
-fn resources<'a>(facts: &'a Facts<'_>, is_it: impl Fn(&Action) -> bool) -> Vec<(&'a Step, Option<&'a ReadBack>)> {
-    let steps = facts.plan.steps().map(|(_, step)| step).filter(|step| is_it(&step.action));
-    steps.map(|step| (step, facts.present.get(&step.id))).collect()
-}
-
-fn of_resources(name: &'static str, none: &str, silent: Holds, found: &[(&Step, Option<&ReadBack>)]) -> Item {
-    if found.is_empty() {
-        return item(name, Holds::Yes, none);
-    }
-    let mut worst = Holds::Yes;
-    let mut words = Vec::new();
-    for (step, seen) in found {
-        let (holds, what) = match seen {
-            Some(
-                ReadBack::Done { evidence }
-                | ReadBack::NotDone { evidence }
-                | ReadBack::Untouched { evidence }
-                | ReadBack::InFlight { evidence },
-            ) => (Holds::Yes, evidence.clone()),
-            Some(ReadBack::Unknown { reason }) => (silent, reason.clone()),
-            Some(ReadBack::Refused { held }) => {
-                (Holds::No, format!("holds the higher token {held}: find out who raised it"))
-            }
-            None => (silent, "was not read".to_owned()),
-        };
-        worst = worst.max(holds);
-        words.push(format!("{}: {what}", step.id));
-    }
-    item(name, worst, words.join("; "))
-}
-
-fn dns(facts: &Facts<'_>) -> Item {
-    let found = resources(facts, |action| matches!(action, Action::UpsertDns { .. }));
-    // A provider's outage holds up neither promotion nor services, but nobody is led there.
-    of_resources("dns", "no records to repoint", Holds::Weak, &found)
-}
-
-fn services(facts: &Facts<'_>) -> Item {
-    let found = resources(facts, |action| matches!(action, Action::Guarded { .. }));
-    of_resources("services", "none to start", Holds::No, &found)
+    let Some(obstacle) = loss_obstacle(rules, Some(&facts.loss), &facts.plan.to) else {
+        return yes("loss", format!("{}; the limit is {}", facts.loss, seconds(rules.rpo_limit_ms)));
+    };
+    let reason = match &facts.loss {
+        Loss::AtMost { .. } => "more than the limit would be lost",
+        Loss::Unknown { .. } => "what would be lost is unknown, which exceeds the limit",
+    };
+    no("loss", reason, obstacle)
 }
 
 /// About how long until somebody writes on the other side, when the whole region falls silent at once.
@@ -373,3 +313,7 @@ fn recovery(facts: &Facts<'_>, rules: &GroupPolicy, (first_ms, down_ms): (u64, u
 #[cfg(test)]
 #[path = "readiness_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "readiness_mark_tests.rs"]
+mod mark_tests;

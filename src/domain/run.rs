@@ -346,6 +346,16 @@ impl Run {
         &self.plan.to
     }
 
+    /// From the fault, or where that is not known from its opening, to its end; `None` where it did not succeed.
+    pub fn recovery_time_ms(&self) -> Option<u64> {
+        match &self.phase {
+            RunPhase::Closed { outcome: RunOutcome::Succeeded, at } => {
+                Some(at.since(self.cause.fault_at.unwrap_or(self.opened_at)))
+            }
+            _ => None,
+        }
+    }
+
     /// Not closed.
     pub fn is_open(&self) -> bool {
         !matches!(self.phase, RunPhase::Closed { .. })

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actuator::Actuator;
+use crate::actuator::described::Described;
 use crate::actuator::dns::DnsActuator;
 use crate::actuator::guarded::GuardedActuator;
 use crate::actuator::ssh::Settings;
@@ -17,8 +18,9 @@ use crate::actuator::verify::VerifyActuator;
 use crate::coordinator::Leadership;
 use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use crate::domain::ids::HostName;
-use crate::domain::plan::{Action, GuardEndpoint};
+use crate::domain::plan::{Action, GuardEndpoint, Plan};
 use crate::domain::policy::ClusterPolicy;
+use crate::domain::readiness::ZoneSeen;
 
 /// A session is used so often, so that it neither idles out nor breaks unnoticed.
 const WARM_EVERY: Duration = Duration::from_secs(30);
@@ -97,6 +99,18 @@ impl ActuatorSet {
     }
 }
 
+impl ActuatorSet {
+    /// What a guard shows of its host, and what it could do there.
+    pub async fn describe(&self, policy: &ClusterPolicy, guard: &GuardEndpoint, deadline: Instant) -> Described {
+        self.guarded.describe(&policy.cluster, policy.epoch, guard, deadline).await
+    }
+
+    /// What a DNS step's provider shows of the token record.
+    pub async fn look_at_zone(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ZoneSeen {
+        self.dns.look(warrant, action, deadline).await
+    }
+}
+
 /// While this node leads, a session to every guard is kept open: a failover then costs one exchange a step.
 pub async fn keep_warm(
     actuators: Arc<ActuatorSet>,
@@ -126,12 +140,13 @@ pub async fn keep_warm(
 /// Every guard that some plan would ask, once.
 fn guards_of(policy: &ClusterPolicy) -> BTreeMap<HostName, GuardEndpoint> {
     let plans = policy.groups.values().flat_map(|group| group.failover_plans.iter().chain(&group.traffic_plans));
-    let actions = plans.flat_map(|plan| plan.stages.iter()).flat_map(|stage| &stage.steps).map(|step| &step.action);
-    actions
-        .filter_map(|action| match action {
-            Action::Fence { guard } | Action::Promote { guard } | Action::Guarded { guard, .. } => Some(guard),
-            Action::UpsertDns { .. } | Action::Verify { .. } => None,
-        })
-        .map(|guard| (guard.host.clone(), guard.clone()))
-        .collect()
+    plans.flat_map(guards_of_plan).map(|guard| (guard.host.clone(), guard.clone())).collect()
+}
+
+/// The guards that a plan would ask, in its order; the same one as often as it would be.
+pub fn guards_of_plan(plan: &Plan) -> impl Iterator<Item = &GuardEndpoint> {
+    plan.steps().filter_map(|(_, step)| match &step.action {
+        Action::Fence { guard } | Action::Promote { guard } | Action::Guarded { guard, .. } => Some(guard),
+        Action::UpsertDns { .. } | Action::Verify { .. } => None,
+    })
 }

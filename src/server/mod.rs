@@ -29,7 +29,7 @@ use crate::api::lease::LeaseService;
 use crate::clock::unix_now;
 use crate::config::{Config, ConfigError, NodeConfig};
 use crate::consensus::{self, Consensus};
-use crate::coordinator::{Coordinator, Journal as _, Leases, Sightings};
+use crate::coordinator::{Coordinator, Journal as _, Leases, ReadinessWatch, Sightings};
 use crate::domain::ids::{NodeId, Principal, ReceiverName};
 use crate::domain::observation::Report;
 use crate::domain::verdict::WindowParameters;
@@ -211,6 +211,8 @@ async fn serve(
     let mut tasks = JoinSet::new();
     tasks.spawn(take_in(received, sightings.clone()));
     tasks.spawn(push(consensus.clone(), own.id, observer.reports(), sightings));
+    let every = config.timing.readiness_interval;
+    tasks.spawn(ReadinessWatch::new(coordinator.clone(), backend.clone(), every).run(stopping.clone()));
     tasks.spawn(coordinator.run(stopping));
     tasks.spawn(actuators::keep_warm(actuators, policy, journal.leadership()));
     tasks.spawn(pager::deliver(dispatcher.clone(), consensus.clone(), journal, own.id, name));

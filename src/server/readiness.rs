@@ -2,21 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::time::Instant;
 
+use super::actuators::guards_of_plan;
 use super::backend::{Backend, DRY_RUN_DEADLINE};
+use crate::actuator::described::Described;
 use crate::api::backend::{AdminBackend, LeaseSight, OpenFailover, ProposeError};
 use crate::clock::unix_now;
 use crate::config::Config;
+use crate::coordinator::Judge;
+use crate::domain::attempt::{Prospect, ReadBack};
 use crate::domain::command::{Rejection, RejectionCode};
 use crate::domain::decide::standing_obstacle;
-use crate::domain::ids::{GroupName, NodeId, Principal, RegionName, RequestId};
+use crate::domain::ids::{GroupName, HostName, NodeId, Principal, RegionName, RequestId, StepId};
 use crate::domain::lease::why_unbound;
 use crate::domain::loss;
 use crate::domain::observation::Measure;
+use crate::domain::plan::{Action, GuardEndpoint, Plan};
 use crate::domain::policy::{Fencing, Need};
-use crate::domain::readiness::{Facts, Readiness, judge};
+use crate::domain::readiness::mark::Judgement;
+use crate::domain::readiness::{Facts, GuardSeen, Holds, Readiness, ZoneSeen, judge};
 use crate::domain::state::GroupState;
 use crate::domain::view::View;
 
@@ -69,15 +76,7 @@ impl Backend {
         let ask = self.ask_for(name, to)?;
         let (group, rules, plan) = self.resolve(&ask)?;
         let deadline = Instant::now() + DRY_RUN_DEADLINE;
-        let reading = plan.steps().map(|(_, step)| {
-            let warrant = self.look_warrant(&ask, &group, &step.id);
-            async move {
-                let seen = self.parts.actuators.peek(&self.parts.policy, &warrant, &step.action, deadline).await;
-                seen.map(|seen| (step.id.clone(), seen))
-            }
-        });
-        let (present, prospect) = tokio::join!(join_all(reading), self.target_prospect(&ask, &group, &plan, deadline));
-        let present: BTreeMap<_, _> = present.into_iter().flatten().collect();
+        let looked = self.look_around(&ask, &group, &plan, deadline).await;
         let view = self.view();
         let state = self.state().borrow().clone();
         let strangers =
@@ -95,15 +94,49 @@ impl Backend {
             voters: &view.voters,
             answering: &answering,
             other_config: &other_config,
-            present: &present,
-            prospect,
+            present: &looked.present,
+            guards: &looked.guards,
+            zones: &looked.zones,
+            prospect: looked.prospect,
             is_streaming: streams(name, &rules.replication, &plan.to, rules.observation_ttl_ms, &view),
             loss: loss::expected(name, &rules, &plan.to, &view),
             unbound: &self.lease_sight(name, &group).map(|sight| sight.unbound).unwrap_or_default(),
             notice: self.parts.notices.get(&(name.clone(), plan.from.clone())).copied(),
             obstacle: standing_obstacle(&self.parts.policy, (name, &rules), &group, &plan.to, &view, unix_now()),
+            now: unix_now(),
         };
         Ok(judge(&facts, &rules))
+    }
+
+    /// Reads what the plan would act upon, each guard and each zone once.
+    async fn look_around(&self, ask: &OpenFailover, group: &GroupState, plan: &Plan, deadline: Instant) -> Looked {
+        let (actuators, policy) = (&self.parts.actuators, &self.parts.policy);
+        let hosts: BTreeMap<&HostName, &GuardEndpoint> =
+            guards_of_plan(plan).map(|guard| (&guard.host, guard)).collect();
+        let describing = hosts
+            .iter()
+            .map(|(host, guard)| async move { ((*host).clone(), actuators.describe(policy, guard, deadline).await) });
+        let steps = || plan.steps().map(|(_, step)| step);
+        let zones = steps().filter(|step| matches!(step.action, Action::UpsertDns { .. })).map(|step| {
+            let warrant = self.look_warrant(ask, group, &step.id);
+            async move { (step.id.clone(), actuators.look_at_zone(&warrant, &step.action, deadline).await) }
+        });
+        let (described, zones) = tokio::join!(join_all(describing), join_all(zones));
+        let described: BTreeMap<HostName, Described> = described.into_iter().collect();
+        let mut looked = Looked { zones: zones.into_iter().collect(), ..Looked::default() };
+        for step in steps() {
+            let (Action::Fence { guard } | Action::Promote { guard } | Action::Guarded { guard, .. }) = &step.action
+            else {
+                continue;
+            };
+            let Some(found) = described.get(&guard.host) else { continue };
+            looked.present.insert(step.id.clone(), found.present(&step.action));
+            if matches!(step.action, Action::Promote { .. }) {
+                looked.prospect = Some(found.prospect(&ask.group, guard));
+            }
+            looked.guards.insert(guard.host.clone(), found.seen(&ask.group, group.token));
+        }
+        looked
     }
 
     /// As an operator's wish without any word of theirs.
@@ -128,6 +161,30 @@ impl Backend {
             assert_fence: None,
             expected_token: None,
             request_id: RequestId("readiness".to_owned()),
+        })
+    }
+}
+
+/// What was read.
+#[derive(Default)]
+struct Looked {
+    present: BTreeMap<StepId, ReadBack>,
+    guards: BTreeMap<HostName, GuardSeen>,
+    zones: BTreeMap<StepId, ZoneSeen>,
+    prospect: Option<Prospect>,
+}
+
+#[async_trait]
+impl Judge for Backend {
+    async fn judge(&self, group: &GroupName) -> Option<Judgement> {
+        let serving = self.state().borrow().group(group)?.serving.clone();
+        Some(match self.judge_readiness(group, None).await {
+            Ok(readiness) => Judgement::of(&readiness, serving.epoch),
+            // Nobody would act: a plan is missing.
+            Err(ProposeError::Rejected(why)) => {
+                Judgement::without(serving.epoch, serving.last, Holds::No, &why.message)
+            }
+            Err(error) => Judgement::without(serving.epoch, serving.last, Holds::Unknown, &error.to_string()),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Mode `lease` and readiness, as people and programs are told of them.
+//! Mode `lease`, as people and programs are told of it.
 
 use std::sync::Arc;
 
@@ -7,9 +7,7 @@ use watchdog::domain::command::Change;
 use watchdog::domain::decide::specs;
 use watchdog::domain::ids::{NodeId, Token};
 use watchdog::domain::lease::{GateSeen, Given, HoldTold, LeaseAsked, LeaseBinding};
-use watchdog::domain::loss::Loss;
 use watchdog::domain::policy::Fencing;
-use watchdog::domain::readiness::{Holds, Item, Readiness};
 
 use crate::ctl::{ctl, golden, long_ago};
 use crate::standin::{GROUP, Log, Served, StandInNode, failing_sight, policy, serve};
@@ -115,48 +113,4 @@ async fn a_mode_that_is_not_the_configured_one_is_said() {
     let served = serve(&other).await;
     let said = ctl(&served.address, &["status"]).stdout;
     assert!(said.contains("fencing lease (this node's file says confirm: not in force)"), "{said}");
-}
-
-fn readiness(items: Vec<Item>, loss: Loss, recovery_ms: Option<u64>) -> Readiness {
-    Readiness {
-        from: "hcmc".into(),
-        to: "hanoi".into(),
-        items,
-        loss,
-        loss_limit_ms: 900_000,
-        recovery_ms,
-        recovery: recovery_ms
-            .map(|_| "4.5 s until a majority has seen it down for the hold-down".to_owned())
-            .into_iter()
-            .collect(),
-        objective_ms: Some(3_600_000),
-    }
-}
-
-#[tokio::test]
-async fn readiness_says_what_would_become_of_the_group() {
-    let (_log, node, served) = leased(true, None).await;
-    let item = |name: &'static str, holds, detail: &str| Item { name, holds, detail: detail.to_owned() };
-    let well = vec![
-        item("quorum", Holds::Yes, "2 of 3 voters answer outside hcmc, 2 are needed"),
-        item("fence", Holds::Yes, "the lease of db-hcmc is bound: 2.4 s after its last renewal its silence is proof"),
-        item("dns", Holds::Weak, "dns: no answer"),
-    ];
-    *node.readiness.lock().unwrap() = Some(readiness(well.clone(), Loss::AtMost { ms: 180, bytes: None }, Some(5000)));
-    let said = ctl(&served.address, &["readiness", GROUP]);
-    golden("readiness-weak.txt", &said.stdout);
-    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
-    let json = ctl(&served.address, &["readiness", GROUP, "-o", "json"]).stdout;
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&json["ready"], &json["items"][2]["state"]), (&true.into(), &"weak".into()));
-    golden("readiness-json-keys.txt", &json.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join("\n"));
-
-    let mut ill = well;
-    ill[1] = item("fence", Holds::No, "mode confirm: with hcmc gone nobody proves db-hcmc silent");
-    let unknown = Loss::Unknown { why: "nobody reports".to_owned() };
-    *node.readiness.lock().unwrap() = Some(readiness(ill, unknown, None));
-    let said = ctl(&served.address, &["readiness", GROUP]);
-    golden("readiness-no.txt", &said.stdout);
-    assert_eq!(said.code, 1, "for a timer that asks every night");
-    assert_eq!(ctl(&served.address, &["readiness", "nobody"]).code, 3);
 }

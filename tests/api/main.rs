@@ -14,6 +14,7 @@ mod identity;
 mod lease;
 mod manual;
 mod pages;
+mod readiness;
 mod reflection;
 mod standin;
 mod standin_nodes;

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::ids::UnixMs;
 use crate::domain::plan::{Action, DnsProvider, DnsRecord};
+use crate::domain::readiness::ZoneSeen;
 use crate::resolve::canonical_name;
 
 /// Time to live of the token record, seconds. Nobody but us reads it, and we ask the provider itself.
@@ -50,6 +51,26 @@ impl DnsActuator {
     /// With another wall clock: TSIG signatures carry the time.
     pub fn with_clock(now: fn() -> UnixMs) -> Self {
         Self { route53: route53::Clients::default(), now }
+    }
+}
+
+impl DnsActuator {
+    /// What the provider shows of the token record, for readiness. Changes nothing.
+    pub async fn look(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ZoneSeen {
+        let (provider, wanted) = match parts(warrant, action) {
+            Ok(parts) => parts,
+            Err(reason) => return ZoneSeen::Unreadable { reason },
+        };
+        match provider {
+            DnsProvider::Route53 { .. } => match self.route53.zone(provider, warrant).await {
+                Ok(zone) => look(zone, warrant, &wanted, deadline).await,
+                Err(trouble) => trouble.into(),
+            },
+            DnsProvider::Rfc2136 { .. } => match rfc2136::Rfc2136::new(provider, self.now).await {
+                Ok(zone) => look(zone, warrant, &wanted, deadline).await,
+                Err(trouble) => trouble.into(),
+            },
+        }
     }
 }
 
@@ -140,6 +161,26 @@ impl<Z: Zone, F: Fn() -> Z + Send + Sync> Actuator for ZoneActuator<F> {
 impl From<Trouble> for Outcome {
     fn from(Trouble { retryable, reason }: Trouble) -> Self {
         Outcome::Failed { retryable, reason }
+    }
+}
+
+impl From<Trouble> for ZoneSeen {
+    /// What trying again cannot help was said by the provider, or is wrong on this side of it.
+    fn from(Trouble { retryable, reason }: Trouble) -> Self {
+        if retryable { ZoneSeen::Unreachable { reason } } else { ZoneSeen::Unreadable { reason } }
+    }
+}
+
+async fn look<Z: Zone>(mut zone: Z, warrant: &Warrant, wanted: &Wanted<'_>, deadline: Instant) -> ZoneSeen {
+    let seen = match zone.read(wanted, deadline).await {
+        Ok(seen) => seen,
+        Err(trouble) => return trouble.into(),
+    };
+    match judge(&seen.texts, warrant, &wanted.token_record) {
+        Standing::Held(held) => ZoneSeen::Held { held },
+        Standing::Alien(reason) => ZoneSeen::Alien { reason },
+        Standing::Ours => ZoneSeen::Readable { token: Some(warrant.token) },
+        Standing::Lower { found, .. } => ZoneSeen::Readable { token: found.map(|found| found.token) },
     }
 }
 

@@ -28,6 +28,7 @@ impl Judge<'_> {
         let report = self.number(place, "report_interval_ms", value.report_interval_ms, 1000, 50..=60_000);
         let snapshot = value.install_snapshot_timeout_ms;
         let snapshot = self.number(place, "install_snapshot_timeout_ms", snapshot, 10_000, 200..=HOUR_MS);
+        let readiness = self.number(place, "readiness_interval_s", value.readiness_interval_s, 60, 1..=86_400);
         if min <= heartbeat {
             let what =
                 format!("election_min_ms {min} is not longer than heartbeat_ms {heartbeat}: no leader would last");
@@ -58,6 +59,7 @@ impl Judge<'_> {
             election_max: Duration::from_millis(max),
             report_interval: Duration::from_millis(report),
             install_snapshot_timeout: Duration::from_millis(snapshot),
+            readiness_interval: Duration::from_secs(readiness),
         }
     }
 

@@ -159,6 +159,7 @@ impl Judge<'_> {
         let rpo_limit_s = self.number(place, "rpo_limit_s", value.rpo_limit_s, 900, 1..=7 * DAY_S);
         let rto_objective_s =
             value.rto_objective_s.map(|rto| self.number(place, "rto_objective_s", Some(rto), 3600, 1..=7 * DAY_S));
+        let drill_days = self.number(place, "drill_max_age_days", value.drill_max_age_days, 35, 1..=3660);
         let lag_limit_s = self.number(place, "lag_limit_s", value.lag_limit_s, 300, 1..=7 * DAY_S);
         let ttl = self.number(place, "observation_ttl_ms", value.observation_ttl_ms, 5000, 100..=HOUR_MS);
         let patience_s = self.number(place, "fence_patience_s", value.fence_patience_s, 10, 1..=3600);
@@ -202,6 +203,7 @@ impl Judge<'_> {
             failover_plans: Vec::new(),
             traffic_plans: Vec::new(),
             rto_objective_ms: rto_objective_s.map(|s| s * 1000),
+            drill_max_age_ms: drill_days * DAY_S * 1000,
         }
     }
 

@@ -115,6 +115,9 @@ fn describe(change: &Change) -> String {
         Change::Pause { .. } => "pause".to_owned(),
         Change::Resume { expired: Some(_), .. } => "resume: the pause expired".to_owned(),
         Change::Resume { .. } => "resume".to_owned(),
+        Change::Readiness { judgement, .. } => {
+            format!("judge what would happen if {} vanished: {}", judgement.from, judgement.verdict().word())
+        }
         Change::Tell { page } => format!("page {} ({})", page.event, page.key),
         Change::Told { seq, receiver, .. } => format!("page {seq} to {receiver}"),
         Change::Acknowledge { pages, .. } => {
@@ -150,6 +153,7 @@ fn reason_of(change: &Change) -> String {
         | Change::ResolvePage { reason, .. }
         | Change::TestPage { reason, .. }
         | Change::Resume { reason, .. } => reason.clone(),
+        Change::Readiness { judgement, .. } => judgement.why(),
         Change::Tell { page } => page.summary.clone(),
         Change::Told { refused: Some(reason), .. } => reason.clone(),
         _ => String::new(),

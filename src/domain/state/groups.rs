@@ -140,6 +140,7 @@ fn new_group(spec: &GroupSpec, epoch: u64) -> GroupState {
         history: VecDeque::new(),
         last_failover: None,
         seen_up: BTreeSet::new(),
+        readiness: None,
         unsettled: BTreeMap::new(),
     }
 }

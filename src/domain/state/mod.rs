@@ -10,6 +10,7 @@ mod lease;
 mod nodes;
 mod orders;
 mod outbox;
+mod readiness;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use super::lease::LeaseBinding;
 use super::on_call::OnCall;
 use super::page::OutboxEntry;
 use super::policy::Fencing;
+use super::readiness::mark::Mark;
 use super::run::Run;
 
 pub use nodes::{NODES_MAX, NodePhase, NodeRecord, NodeRecords, NodeSpec};
@@ -119,6 +121,9 @@ pub struct GroupState {
     /// Targets seen up under the digest in force.
     #[serde(default)]
     pub seen_up: BTreeSet<TargetName>,
+    /// What the leaders judged its readiness to be, last that it changed.
+    #[serde(default)]
+    pub readiness: Option<Mark>,
     /// Resources to settle before anything else is done to them.
     #[serde(default)]
     pub unsettled: BTreeMap<ResourceName, Unsettled>,
@@ -288,6 +293,7 @@ impl ClusterState {
             }
             Change::Pause { group, reason, until } => self.pause(entry, group, reason, *until),
             Change::Resume { group, expired, .. } => self.resume(entry, group, *expired),
+            Change::Readiness { group, judgement } => self.mark_readiness(entry, group, judgement),
             Change::Tell { page } => self.tell(entry, page),
             Change::Told { seq, receiver, refused } => self.told(entry, *seq, receiver, refused.as_deref()),
             Change::Acknowledge { pages, reason, .. } => self.acknowledge(entry, pages, reason),
