@@ -83,6 +83,9 @@ pub const ORDER_RUN: &str = "/watchdog.v1.Admin/OrderRun";
 /// A change of the membership, likewise.
 pub const CHANGE_NODES: &str = "/watchdog.v1.Admin/ChangeNodes";
 
+/// A restoration, likewise.
+pub const RESTORE: &str = "/watchdog.v1.Admin/Restore";
+
 /// The table. What is not in it is not served.
 pub const ACCESS: &[Row] = &[
     row("/watchdog.v1.Admin/GetStatus", "", VIEWER),
@@ -101,6 +104,9 @@ pub const ACCESS: &[Row] = &[
     row("/watchdog.v1.Admin/AcknowledgePages", "", OPERATOR),
     row("/watchdog.v1.Admin/ResolvePage", "", OPERATOR),
     row("/watchdog.v1.Admin/TestPage", "", OPERATOR),
+    row("/watchdog.v1.Admin/BackUp", "", OPERATOR),
+    row(RESTORE, "dry_run", OPERATOR),
+    row(RESTORE, "", ADMIN),
     row("/watchdog.v1.Admin/Pause", "", OPERATOR),
     row("/watchdog.v1.Admin/Resume", "", OPERATOR),
     row(FAILOVER, "dry_run", VIEWER),

@@ -8,6 +8,7 @@
 pub mod access;
 mod audit;
 pub mod backend;
+pub mod backups;
 mod check;
 pub mod details;
 mod follow;

@@ -25,6 +25,9 @@ const FORWARD: Duration = Duration::from_secs(9);
 /// What a node must be able to do about who is in the cluster. Called only while it leads.
 #[async_trait]
 pub trait MembershipBackend: Send + Sync + 'static {
+    /// Asks a majority whether this node still leads: what it shows after that has all that was committed before.
+    async fn confirm(&self) -> Result<(), ProposeError>;
+
     /// Every node that is, was or is to be in the cluster, each asked now.
     async fn nodes(&self) -> Result<Nodes, ProposeError>;
 

@@ -7,12 +7,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::access::{self, FAILOVER, ORDER_RUN};
 use super::audit;
 use super::backend::{AdminBackend, Leader, NodeStanding, OpenFailover};
+use super::backups::BackupStream;
 use super::check::{self, Asked};
 use super::follow::follow;
 use super::forward::{self, FORWARDED_BY, Place};
@@ -67,6 +68,11 @@ impl AdminService {
 
     pub(super) fn asked(&self, context: Option<&proto::WriteContext>, caller: &Caller) -> Result<Asked, Status> {
         check::context(context, caller, &self.backend.policy().cluster)
+    }
+
+    /// Who follows a run or takes a backup has a place.
+    pub(super) fn streams(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.followers)
     }
 
     pub(super) async fn reach(&self, leader: &Leader, limit: Duration) -> Result<AdminClient<Channel>, Status> {
@@ -439,6 +445,19 @@ impl Admin for AdminService {
         request: Request<proto::GetReadinessRequest>,
     ) -> Result<Response<proto::GetReadinessResponse>, Status> {
         self.answer("GetReadiness", Self::get_readiness(self, request).await)
+    }
+
+    type BackUpStream = BackupStream;
+
+    async fn back_up(&self, request: Request<proto::BackUpRequest>) -> Result<Response<BackupStream>, Status> {
+        self.answer("BackUp", self.take_backup(request).await)
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<proto::RestoreRequest>>,
+    ) -> Result<Response<proto::RestoreResponse>, Status> {
+        self.answer("Restore", self.restore_backup(request).await)
     }
 
     async fn list_nodes(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::cluster::ClusterVerb;
 use super::contexts::Typed;
 use super::nodes::NodeVerb;
 use super::when::parse_duration_ms;
@@ -210,6 +211,12 @@ pub enum Verb {
         /// What about them.
         #[command(subcommand)]
         verb: RunVerb,
+    },
+    /// The cluster as a whole: back its state up, and restore it into one formed anew.
+    Cluster {
+        /// What about it.
+        #[command(subcommand)]
+        verb: ClusterVerb,
     },
     /// Nodes: list them, add, remove and replace them, hand leadership over.
     Node {

@@ -2,15 +2,19 @@
 //!
 //! [`args`] is the command line, [`contexts`] which nodes it means, [`call`] reaches one, [`error`] says what went wrong
 //! and what to do next, [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
-//! [`nodes`] those about who is in the cluster, [`follow`] a run as it goes, [`readiness`] what would become of a group; the
+//! [`nodes`] those about who is in the cluster, [`cluster`] those about the whole of it
+//! ([`backup_file`] is its file), [`follow`] a run as it goes, [`readiness`] what would become of a group; the
 //! `*_page` modules are what people read.
 
 pub mod act;
 pub mod args;
 pub mod audit_page;
+pub mod backup_file;
 pub mod call;
 pub mod cert;
 pub mod check;
+pub mod cluster;
+pub mod cluster_page;
 pub mod contexts;
 pub mod error;
 pub mod fields;
@@ -82,6 +86,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Completions { shell } => return manual::completions(*shell),
         Verb::Man { dir } => return manual::run(dir.as_deref(), screen),
         Verb::Contexts => return contexts::list(&cli, screen),
+        Verb::Cluster { verb: cluster::ClusterVerb::Show { file } } => return cluster::show(file, screen),
         _ => {}
     }
     let cli = contexts::settle(cli)?;
@@ -95,6 +100,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Readiness { group: None, .. } => readiness::of_all(&cluster, screen).await,
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,
         Verb::Resume { group, reason } => act::resume(&cluster, &cli, group, reason, screen).await,
+        Verb::Cluster { verb } => cluster::run(&cluster, &cli, verb, screen).await,
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
         Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
         Verb::Audit { group, limit, before } => audit(&cluster, group.as_deref(), *limit, *before, screen).await,

@@ -19,7 +19,7 @@ use super::plan::Plan;
 use super::policy::Fencing;
 use super::readiness::mark::Judgement;
 use super::run::{Assertion, Cause, RunKind, RunOutcome};
-use super::state::NodeSpec;
+use super::state::{BackupOrigin, BackupPart, NodeSpec, NodeStep};
 
 /// A change with who proposed it and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,6 +340,26 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// A part of a backup, handed over to a new cluster.
+    RestorePart {
+        /// Which backup: the SHA-256 of its state.
+        backup: String,
+        /// Counted from 0.
+        part: u32,
+        /// It.
+        content: BackupPart,
+    },
+    /// The backup that was handed over takes effect.
+    Restore {
+        /// Which, when and by whom it was made.
+        origin: BackupOrigin,
+        /// How many parts it has.
+        parts: u32,
+        /// Where each group serves, by an operator's word.
+        serving: BTreeMap<GroupName, RegionName>,
+        /// Why.
+        reason: String,
+    },
     /// A line of audit with no other effect (a refused admin call, a failed attempt to reach a resource).
     Note {
         /// The group, where it concerns one.
@@ -379,6 +399,8 @@ impl Change {
             Change::ResolvePage { .. } => "ResolvePage",
             Change::TestPage { .. } => "TestPage",
             Change::ChangeNode { .. } => "ChangeNode",
+            Change::RestorePart { .. } => "RestorePart",
+            Change::Restore { .. } => "Restore",
             Change::Note { .. } => "Note",
         }
     }
@@ -410,42 +432,9 @@ impl Change {
             | Change::Tell { .. }
             | Change::Told { .. }
             | Change::TestPage { .. }
-            | Change::ChangeNode { .. } => None,
-        }
-    }
-}
-
-/// A step of a change of who is in the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "step")]
-pub enum NodeStep {
-    /// It shall join.
-    Admit {
-        /// In whose place.
-        replaces: Option<NodeId>,
-        /// What that one is called, and where.
-        old_spec: Option<NodeSpec>,
-    },
-    /// It votes.
-    Joined,
-    /// It stays a learner, as was asked.
-    Rests,
-    /// It shall leave.
-    Dismiss,
-    /// It left: its number is not used again.
-    Gone,
-}
-
-impl NodeStep {
-    /// The step's word.
-    pub fn word(&self) -> &'static str {
-        match self {
-            NodeStep::Admit { replaces: Some(_), .. } => "replace",
-            NodeStep::Admit { .. } => "add",
-            NodeStep::Joined => "joined",
-            NodeStep::Rests => "learner",
-            NodeStep::Dismiss => "remove",
-            NodeStep::Gone => "removed",
+            | Change::ChangeNode { .. }
+            | Change::RestorePart { .. }
+            | Change::Restore { .. } => None,
         }
     }
 }

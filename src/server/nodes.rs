@@ -20,11 +20,11 @@ use crate::api::nodes::{
 use crate::api::origin::origin;
 use crate::clock::unix_now;
 use crate::consensus::{Membership, MembershipError, Node, TransferError};
-use crate::domain::command::{Applied, Change, Command, NodeStep, Rejection, RejectionCode};
+use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
 use crate::domain::ids::{NodeId, NodeName, Principal, RequestId};
 use crate::domain::leading;
 use crate::domain::membership::{Ask, Heir, Judged, Next, Picture, Seen, judge, may_lead};
-use crate::domain::state::{ClusterState, NodePhase, NodeSpec};
+use crate::domain::state::{ClusterState, NodePhase, NodeSpec, NodeStep};
 use crate::domain::view::View;
 use crate::proto::NodeRole;
 
@@ -317,6 +317,10 @@ fn in_words(wish: &Wish) -> String {
 
 #[async_trait]
 impl MembershipBackend for Backend {
+    async fn confirm(&self) -> Result<(), ProposeError> {
+        self.confirmed().await
+    }
+
     async fn nodes(&self) -> Result<Nodes, ProposeError> {
         self.confirmed().await?;
         let membership = self.parts.consensus.membership();

@@ -9,6 +9,10 @@ use crate::standin::StandInNode;
 
 #[async_trait]
 impl MembershipBackend for StandInNode {
+    async fn confirm(&self) -> Result<(), ProposeError> {
+        Ok(())
+    }
+
     async fn nodes(&self) -> Result<Nodes, ProposeError> {
         Ok(Nodes::default())
     }

@@ -11,6 +11,7 @@ mod partition;
 mod parts;
 mod ready;
 mod refusals;
+mod restored;
 mod supervised;
 
 use lab::{calm, scene};

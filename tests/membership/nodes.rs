@@ -172,7 +172,7 @@ fn a_node_of_another_cluster_or_epoch_is_not_taken() {
 fn a_node_under_another_configuration_votes_and_everybody_is_told() {
     let mut rig = Rig::formed(&[(4, "witness-2", "witness"), (5, "witness-3", "witness")]);
     let file = rig.file(&[1, 2, 3, 4, 5], 1);
-    rig.roll(&[2, 3], &file);
+    rig.restart(&[2, 3], &file);
     let row = rig.until("the one with the old file is seen", |rig| {
         let list = rig.json(&["node", "list"]);
         let row = list["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "hcmc-1").unwrap().clone();

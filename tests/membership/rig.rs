@@ -216,13 +216,18 @@ impl Rig {
         })
     }
 
-    /// Restarts these with the file, one by one, and waits until it is in force everywhere.
-    pub fn roll(&mut self, ids: &[u64], file: &PathBuf) {
+    /// Restarts these with the file, one by one.
+    pub fn restart(&mut self, ids: &[u64], file: &PathBuf) {
         for id in ids {
             self.kill(*id);
             self.start(*id, file);
             self.until_adopted();
         }
+    }
+
+    /// The same, and waits until it is in force everywhere.
+    pub fn roll(&mut self, ids: &[u64], file: &PathBuf) {
+        self.restart(ids, file);
         self.until("all run under the configuration in force", |rig| {
             let list = rig.ctl(&["node", "list", "--output", "json"]);
             let list: Value = serde_json::from_str(&list.out).ok()?;

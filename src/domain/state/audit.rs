@@ -1,9 +1,9 @@
 //! The audit within the state: what is entered, in which words, and how the entries hang together.
 
 use super::runs;
-use super::{AUDIT_KEPT, ClusterState, Entry};
+use super::{AUDIT_KEPT, ClusterState, Entry, NodeStep};
 use crate::domain::audit::{AuditEntry, AuditHash, Link};
-use crate::domain::command::{Applied, Change, NodeStep, RunOrder};
+use crate::domain::command::{Applied, Change, RunOrder};
 use crate::domain::ids::{GroupName, ReceiverName};
 use crate::domain::mutation::{Mutation, is_out};
 
@@ -36,7 +36,11 @@ impl ClusterState {
     /// Adds to the audit. What is pure bookkeeping and succeeded is left out.
     pub(super) fn record(&mut self, entry: Entry<'_>, change: &Change, applied: &Applied) {
         let done = !matches!(applied, Applied::Rejected(_));
-        if done && matches!(change, Change::MarkSeenUp { .. } | Change::Told { refused: None, .. }) {
+        let is_bookkeeping = matches!(
+            change,
+            Change::MarkSeenUp { .. } | Change::Told { refused: None, .. } | Change::RestorePart { .. }
+        );
+        if done && is_bookkeeping {
             return;
         }
         if matches!(change, Change::Order { .. } | Change::Pause { .. }) && is_out(Mutation::OrdersNotAudited) {
@@ -76,6 +80,11 @@ impl ClusterState {
             hash: AuditHash::NONE,
         };
         self.audit.push_back(entry.chained(&self.audit_head()));
+        self.bound_audit();
+    }
+
+    /// The oldest give way.
+    pub(super) fn bound_audit(&mut self) {
         while self.audit.len() > AUDIT_KEPT {
             let oldest = self.audit.pop_front();
             self.audit_base = oldest.filter(|entry| entry.seq > 0).map_or(self.audit_base, |entry| entry.link());
@@ -133,6 +142,12 @@ fn describe(change: &Change) -> String {
             format!("replace node {old} by node {node}, {spec}")
         }
         Change::ChangeNode { node, spec, step, .. } => format!("{} node {node}, {spec}", step.word()),
+        Change::RestorePart { part, .. } => format!("take part {part} of a backup"),
+        Change::Restore { origin, serving, .. } => {
+            let serving: Vec<_> = serving.iter().map(|(group, region)| format!("{group}={region}")).collect();
+            let (at_s, by) = (origin.at.0 / 1000, &origin.by);
+            format!("restore the backup made by {by} at unix time {at_s} s, serving {}", serving.join(", "))
+        }
         Change::Note { what, .. } => what.clone(),
     }
 }
@@ -148,6 +163,7 @@ fn reason_of(change: &Change) -> String {
         | Change::UnbindLease { reason, .. }
         | Change::Order { reason, .. }
         | Change::ChangeNode { reason, .. }
+        | Change::Restore { reason, .. }
         | Change::Pause { reason, .. }
         | Change::Acknowledge { reason, .. }
         | Change::ResolvePage { reason, .. }

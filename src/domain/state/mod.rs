@@ -11,6 +11,9 @@ mod nodes;
 mod orders;
 mod outbox;
 mod readiness;
+mod restore;
+#[cfg(test)]
+mod restore_tests;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -33,7 +36,8 @@ use super::policy::Fencing;
 use super::readiness::mark::Mark;
 use super::run::Run;
 
-pub use nodes::{NODES_MAX, NodePhase, NodeRecord, NodeRecords, NodeSpec};
+pub use nodes::{NODES_MAX, NodePhase, NodeRecord, NodeRecords, NodeSpec, NodeStep};
+pub use restore::{BackupOrigin, BackupPart, GroupRestored, PARTS_MAX, Restoring, parts};
 
 /// Which region may accept writes now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +210,9 @@ pub struct ClusterState {
     pub audit_base: Link,
     /// Bounded.
     pub answered: VecDeque<Answered>,
+    /// A backup that is being handed over to a new cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<Box<Restoring>>,
     /// Position of the last command applied.
     pub applied_index: u64,
 }
@@ -266,10 +273,20 @@ impl ClusterState {
     fn change(&mut self, entry: Entry<'_>, change: &Change) -> Effect {
         match change {
             Change::AdoptConfig { cluster, epoch, digest, groups, receivers, on_call } => {
-                self.adopt_config(cluster, *epoch, digest, groups, (receivers, on_call))
+                let is_first = self.cluster.is_none();
+                let adopted = self.adopt_config(cluster, *epoch, digest, groups, (receivers, on_call))?;
+                if is_first && *epoch > 1 {
+                    self.begin_paused(entry);
+                }
+                Ok(adopted)
             }
             Change::MarkSeenUp { group, digest, targets } => self.mark_seen_up(group, digest, targets),
-            Change::OpenRun { .. } => self.open_run(entry, change),
+            Change::OpenRun { .. } => {
+                let opened = self.open_run(entry, change)?;
+                // Nothing is restored into a cluster that is in use.
+                self.restoring = None;
+                Ok(opened)
+            }
             Change::ClaimRun { group, run, expected_token, floor } => {
                 self.claim_run(entry, group, run, *expected_token, *floor)
             }
@@ -301,6 +318,8 @@ impl ClusterState {
             Change::ResolvePage { page, reason, .. } => self.resolve_page(entry, page, reason),
             Change::TestPage { key, receivers, reason } => self.test_page(entry, key, receivers, reason),
             Change::ChangeNode { node, spec, step, reason } => self.change_node(entry, *node, spec, step, reason),
+            Change::RestorePart { backup, part, content } => self.restore_part(backup, *part, content),
+            Change::Restore { origin, parts, serving, reason } => self.restore(entry, origin, *parts, serving, reason),
             Change::Note { .. } => Ok(None),
         }
     }
@@ -329,6 +348,7 @@ fn fingerprint(change: &Change) -> String {
         }
         Change::Order { run, order, .. } => format!("{} {group} {run}", order.word()),
         Change::ChangeNode { node, step, .. } => format!("{} node {node}", step.word()),
+        Change::Restore { origin, .. } => format!("Restore {}", origin.id),
         Change::OpenRun { kind, plan, .. } => format!("OpenRun {group} {kind} {} {}", plan.from, plan.to),
         Change::Acknowledge { pages, .. } => {
             format!("Acknowledge {}", pages.iter().map(|page| page.key.as_str()).collect::<Vec<_>>().join(" "))

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterState, Effect, Entry, reject};
-use crate::domain::command::{NodeStep, RejectionCode};
+use crate::domain::command::RejectionCode;
 use crate::domain::ids::{NodeId, NodeName, Principal, RegionName, UnixMs};
 
 /// No more numbers are given out than this: each stays on record for good.
@@ -27,6 +27,41 @@ pub struct NodeSpec {
 impl fmt::Display for NodeSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in {} at {}", self.name, self.region, self.address)
+    }
+}
+
+/// A step of a change of who is in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "step")]
+pub enum NodeStep {
+    /// It shall join.
+    Admit {
+        /// In whose place.
+        replaces: Option<NodeId>,
+        /// What that one is called, and where.
+        old_spec: Option<NodeSpec>,
+    },
+    /// It votes.
+    Joined,
+    /// It stays a learner, as was asked.
+    Rests,
+    /// It shall leave.
+    Dismiss,
+    /// It left: its number is not used again.
+    Gone,
+}
+
+impl NodeStep {
+    /// The step's word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            NodeStep::Admit { replaces: Some(_), .. } => "replace",
+            NodeStep::Admit { .. } => "add",
+            NodeStep::Joined => "joined",
+            NodeStep::Rests => "learner",
+            NodeStep::Dismiss => "remove",
+            NodeStep::Gone => "removed",
+        }
     }
 }
 
