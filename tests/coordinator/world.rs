@@ -327,6 +327,7 @@ impl Actuator for ModelWorld {
 /// A running coordinator; dropping it kills it in the middle of whatever it does.
 pub struct Node {
     task: JoinHandle<()>,
+    pub coordinator: Arc<Coordinator>,
     pub sightings: Arc<Sightings>,
     /// It goes on believing that it leads.
     pub deaf: Arc<Mutex<bool>>,
@@ -359,7 +360,8 @@ impl Node {
             news: News::default(),
         });
         let (stop, stopping) = watch::channel(false);
-        Self { task: tokio::spawn(coordinator.run(stopping)), sightings, deaf, _stop: stop }
+        let task = tokio::spawn(coordinator.clone().run(stopping));
+        Self { task, coordinator, sightings, deaf, _stop: stop }
     }
 
     /// All three nodes report the same of the primary region.
