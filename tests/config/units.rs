@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PROGRAMS: [(&str, &str); 2] = [
-    ("/usr/local/bin/watchdogd", env!("CARGO_BIN_EXE_watchdogd")),
-    ("/usr/local/bin/watchdog-guard", env!("CARGO_BIN_EXE_watchdog-guard")),
+    ("/usr/bin/watchdogd", env!("CARGO_BIN_EXE_watchdogd")),
+    ("/usr/bin/watchdog-guard", env!("CARGO_BIN_EXE_watchdog-guard")),
 ];
 
 fn units() -> Vec<PathBuf> {
@@ -27,6 +27,9 @@ fn what_the_units_start_takes_these_words() {
     for unit in units() {
         let text = fs::read_to_string(&unit).unwrap();
         for line in text.lines().filter(|line| line.starts_with("Exec")) {
+            if line.starts_with("ExecReload=/bin/kill ") {
+                continue;
+            }
             let mut words = line.split_once('=').unwrap().1.split_whitespace();
             let program = words.next().unwrap().trim_start_matches('+');
             let built = PROGRAMS.iter().find(|(installed, _)| *installed == program);
@@ -42,10 +45,6 @@ fn what_the_units_start_takes_these_words() {
 
 #[test]
 fn systemd_understands_every_line() {
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        println!("NOT TRIED: systemd-analyze is not installed");
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster-config/systemd");
     for unit in units() {
@@ -63,8 +62,24 @@ fn systemd_understands_every_line() {
         ["watchdogd.service", "watchdog-guard-serve.service", "watchdog-database.slice", "postgresql@15-main.service"];
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no"]).args(names.map(|name| dir.path().join(name)));
-    let said = verify.env("SYSTEMD_UNIT_PATH", format!("{}:", dir.path().display())).output().unwrap();
+    let said = verify.env("SYSTEMD_UNIT_PATH", format!("{}:", dir.path().display())).output();
+    let said = said.expect("systemd-analyze: scripts/install");
     let words = String::from_utf8_lossy(&said.stderr);
     let ours: Vec<&str> = words.lines().filter(|line| line.contains(dir.path().to_str().unwrap())).collect();
     assert!(said.status.success() && ours.is_empty(), "{words}");
+}
+
+/// The exposure that systemd computes, in tenths; a unit above its figure fails, and a higher figure is to be justified here:
+/// the guard runs as root, since it moves the kernel's gate and looks at the server's processes.
+#[test]
+fn units_keep_to_what_they_need() {
+    for (unit, at_most) in [("watchdogd.service", 15), ("watchdog-guard-serve.service", 67)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster-config/systemd").join(unit);
+        let judged = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", &format!("--threshold={at_most}")])
+            .arg(path)
+            .output()
+            .expect("systemd-analyze: scripts/install");
+        assert!(judged.status.success(), "{unit} is above {at_most}: {}", String::from_utf8_lossy(&judged.stdout));
+    }
 }
