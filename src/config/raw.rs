@@ -110,10 +110,12 @@ tables! {
     RawReceiver {
         /// Name.
         name: String,
-        /// `pagerduty` or `webhook`.
+        /// `pagerduty`, `alertmanager` or `webhook`.
         kind: String,
-        /// Of PagerDuty's Events API.
+        /// Of PagerDuty's Events API, or of the Alertmanager.
         base_url: String,
+        /// File with the Alertmanager's bearer token.
+        token_file: String,
         /// File with the integration's key.
         routing_key_file: String,
         /// Of the webhook.

@@ -253,6 +253,13 @@ pub enum ReceiverKind {
         /// File whose first line is the integration's key.
         routing_key_file: String,
     },
+    /// Prometheus' Alertmanager, API v2.
+    Alertmanager {
+        /// Without `/api/v2`: `http://10.1.0.20:9093`.
+        base_url: String,
+        /// File whose first line is a bearer token.
+        token_file: Option<String>,
+    },
     /// A POST of the page as JSON.
     Webhook {
         /// Where to.

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 
 use super::{Notifier, Parcel, ReceiverConfig, SEND_TIMEOUT, Sent, http::NotifyError};
 use crate::domain::ids::{ClusterName, ReceiverName, UnixMs};
-use crate::domain::page::{Delivery, OutboxEntry, Page};
+use crate::domain::incident::Incident;
+use crate::domain::page::{Delivery, OutboxEntry, Page, PageAction};
 use crate::domain::state::ClusterState;
 use crate::metrics::events;
 
@@ -130,19 +131,41 @@ impl Dispatcher {
         // Committed by us, though the state at hand may not show it yet.
         let mut settled = BTreeSet::new();
         let mut failures = 0u32;
+        // At once: who led before may have been the last to say it.
+        let mut again_at = notifier.again_every().map(|_| tokio::time::Instant::now());
         loop {
             let now = state.borrow_and_update().clone();
             forget_settled(&mut settled, &now, name);
             let Some(entry) = now.outbox.iter().find(|entry| is_pending(entry, name) && !settled.contains(&entry.seq))
             else {
-                if state.changed().await.is_err() {
-                    return;
+                let again = async {
+                    match again_at {
+                        Some(at) => tokio::time::sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    changed = state.changed() => if changed.is_err() { return },
+                    () = again => {
+                        again_at = next_time(notifier);
+                        if let Sent::Retry { reason, .. } | Sent::Refused { reason } = self.stand(name, notifier, &now).await {
+                            tracing::warn!(receiver = %name, "it was not told again what stands: {reason}");
+                        }
+                    }
                 }
                 continue;
             };
             let parcel =
                 Parcel { seq: Some(entry.seq), at: entry.at, page: &entry.page, notice: entry.notice.as_ref() };
-            let refused = match self.send(name, notifier, parcel).await {
+            let is_known = incidents(&now).any(|incident| incident.key() == entry.page.key);
+            let sent = match entry.page.action {
+                // Under which labels it stands there, only the incident knows.
+                PageAction::Acknowledge | PageAction::Resolve if is_known && notifier.again_every().is_some() => {
+                    self.stand(name, notifier, &now).await
+                }
+                _ => self.send(name, notifier, parcel).await,
+            };
+            let refused = match sent {
                 Sent::Retry { reason, after } => {
                     failures = failures.saturating_add(1);
                     let wait = self.backoff.wait(failures, after);
@@ -232,13 +255,22 @@ impl Dispatcher {
         join_all(lines).await.into_iter().collect()
     }
 
+    /// Says again what stands, to a receiver that forgets.
+    async fn stand(&self, name: &ReceiverName, notifier: &dyn Notifier, state: &ClusterState) -> Sent {
+        let incidents: Vec<&Incident> = incidents(state).filter(|incident| incident.receivers.contains(name)).collect();
+        let said = tokio::time::timeout(self.send_timeout, notifier.say_again(&incidents)).await;
+        said.unwrap_or_else(|_| self.late())
+    }
+
+    fn late(&self) -> Sent {
+        let reason = format!("the receiver did not answer within {} ms", self.send_timeout.as_millis());
+        Sent::Retry { reason, after: None }
+    }
+
     /// One attempt, whatever the notifier does about its own time.
     async fn send(&self, name: &ReceiverName, notifier: &dyn Notifier, parcel: Parcel<'_>) -> Sent {
-        let sent =
-            tokio::time::timeout(self.send_timeout, notifier.send(parcel)).await.unwrap_or_else(|_| Sent::Retry {
-                reason: format!("the receiver did not answer within {} ms", self.send_timeout.as_millis()),
-                after: None,
-            });
+        let sent = tokio::time::timeout(self.send_timeout, notifier.send(parcel)).await;
+        let sent = sent.unwrap_or_else(|_| self.late());
         let result = match &sent {
             Sent::Delivered => "delivered",
             Sent::Refused { .. } => "refused",
@@ -247,6 +279,15 @@ impl Dispatcher {
         events::paged(name.as_str(), result);
         sent
     }
+}
+
+/// Open ones, and those that ended and are still known.
+fn incidents(state: &ClusterState) -> impl Iterator<Item = &Incident> {
+    state.incidents.values().chain(&state.past_incidents)
+}
+
+fn next_time(notifier: &dyn Notifier) -> Option<tokio::time::Instant> {
+    Some(tokio::time::Instant::now() + notifier.again_every()?)
 }
 
 fn is_pending(entry: &OutboxEntry, receiver: &ReceiverName) -> bool {

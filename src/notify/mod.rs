@@ -3,6 +3,7 @@
 //! Delivery is at least once (P11): a page may be sent twice by two leaders, and its key makes the receiver collapse the
 //! two. Nothing secret is ever in an error, a log line or a debug print: receivers' addresses are shown without their path.
 
+mod alertmanager;
 mod dispatcher;
 mod http;
 mod pagerduty;
@@ -17,8 +18,10 @@ use async_trait::async_trait;
 use url::Url;
 
 use crate::domain::ids::{ClusterName, NodeName, ReceiverName, UnixMs};
+use crate::domain::incident::Incident;
 use crate::domain::page::{Notice, Page, PageAction, Severity};
 
+pub use alertmanager::Alertmanager;
 pub use dispatcher::{Backoff, Dispatcher, Settle, Told};
 pub use http::{NotifyError, shown_address};
 pub use pagerduty::PagerDuty;
@@ -40,6 +43,13 @@ pub enum ReceiverKind {
         /// File whose first line is the integration's routing key. Read at every send, so that it can be exchanged.
         routing_key_file: PathBuf,
     },
+    /// Prometheus' Alertmanager.
+    Alertmanager {
+        /// `http://127.0.0.1:9093`.
+        base_url: Url,
+        /// File whose first line is a bearer token. Read at every send.
+        token_file: Option<PathBuf>,
+    },
     /// A JSON object by `POST`.
     Webhook {
         /// Where to. May carry a secret in its path or query: never shown.
@@ -56,6 +66,11 @@ impl fmt::Debug for ReceiverKind {
                 .debug_struct("PagerDuty")
                 .field("base_url", &shown_address(base_url))
                 .field("routing_key_file", routing_key_file)
+                .finish(),
+            ReceiverKind::Alertmanager { base_url, token_file } => f
+                .debug_struct("Alertmanager")
+                .field("base_url", &shown_address(base_url))
+                .field("token_file", token_file)
                 .finish(),
             ReceiverKind::Webhook { url, secret_file } => {
                 f.debug_struct("Webhook").field("url", &shown_address(url)).field("secret_file", secret_file).finish()
@@ -82,6 +97,9 @@ impl ReceiverConfig {
         Ok(match &self.kind {
             ReceiverKind::PagerDuty { base_url, routing_key_file } => {
                 Box::new(PagerDuty::new(cluster.clone(), base_url, routing_key_file.clone(), timeout)?)
+            }
+            ReceiverKind::Alertmanager { base_url, token_file } => {
+                Box::new(Alertmanager::new(cluster.clone(), base_url, token_file.clone(), timeout)?)
             }
             ReceiverKind::Webhook { url, secret_file } => {
                 Box::new(Webhook::new(cluster.clone(), url.clone(), secret_file.clone(), timeout)?)
@@ -127,6 +145,17 @@ pub enum Sent {
 pub trait Notifier: Send + Sync {
     /// Sends once. Dropping the future abandons the attempt.
     async fn send(&self, parcel: Parcel<'_>) -> Sent;
+
+    /// Where the receiver forgets what it is not told again: how often it must be. Such a receiver is told by
+    /// [`say_again`](Self::say_again) of everything but what is new.
+    fn again_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Says how these incidents stand, open ones and those that ended lately.
+    async fn say_again(&self, _incidents: &[&Incident]) -> Sent {
+        Sent::Delivered
+    }
 }
 
 /// What a node without quorum pages by itself (P8). All nodes of a cluster use the same key, so that one incident opens.

@@ -46,6 +46,10 @@ pub fn receivers(config: &Config) -> Result<Vec<notify::ReceiverConfig>, ServerE
                     base_url: url(base_url)?,
                     routing_key_file: routing_key_file.into(),
                 },
+                ReceiverKind::Alertmanager { base_url, token_file } => notify::ReceiverKind::Alertmanager {
+                    base_url: url(base_url)?,
+                    token_file: token_file.as_ref().map(Into::into),
+                },
                 ReceiverKind::Webhook { url: to, secret_file } => {
                     notify::ReceiverKind::Webhook { url: url(to)?, secret_file: secret_file.as_ref().map(Into::into) }
                 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod alertmanager;
 mod delivery;
 mod receiver;
 mod sending;

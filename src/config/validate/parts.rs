@@ -20,10 +20,11 @@ impl Judge<'_> {
             if let Some(name) = &name {
                 self.unique(&mut seen, place, "name", name, "receiver");
             }
-            let kinds = [("pagerduty", true), ("webhook", false)];
+            let kinds = ["pagerduty", "alertmanager", "webhook"].map(|kind| (kind, kind));
             let kind = match self.choice(place, "kind", &value.kind, None, &kinds) {
-                Some(true) => self.pagerduty(&Item { place: place.clone(), value: value.clone() }),
-                Some(false) => {
+                Some("pagerduty") => self.pagerduty(&Item { place: place.clone(), value: value.clone() }),
+                Some("alertmanager") => self.alertmanager(&Item { place: place.clone(), value: value.clone() }),
+                Some(_) => {
                     self.only(place, "webhook", &["name", "kind"], &["url", "secret_file"]);
                     let secret_file = self.file(place, "secret_file", &value.secret_file, true);
                     self.url(place, "url", &value.url).map(|url| ReceiverKind::Webhook { url, secret_file })
@@ -36,7 +37,7 @@ impl Judge<'_> {
             }
         }
         if items.is_empty() {
-            let todo = "add a [[receiver]] of kind \"pagerduty\" or \"webhook\"";
+            let todo = "add a [[receiver]] of kind \"pagerduty\", \"alertmanager\" or \"webhook\"";
             self.report.warn(&Default::default(), "receiver", "nobody is paged: no [[receiver]]", todo);
         }
         receivers
@@ -52,6 +53,14 @@ impl Judge<'_> {
         self.required(place, "routing_key_file", &value.routing_key_file);
         let routing_key_file = self.file(place, "routing_key_file", &value.routing_key_file, true);
         Some(ReceiverKind::Pagerduty { base_url: base_url?, routing_key_file: routing_key_file? })
+    }
+
+    fn alertmanager(&mut self, item: &Item<RawReceiver>) -> Option<ReceiverKind> {
+        let Item { place, value } = item;
+        self.only(place, "alertmanager", &["name", "kind"], &["base_url", "token_file"]);
+        let base_url = self.url(place, "base_url", &value.base_url).map(|url| url.trim_end_matches('/').to_owned());
+        let token_file = self.file(place, "token_file", &value.token_file, true);
+        Some(ReceiverKind::Alertmanager { base_url: base_url?, token_file })
     }
 
     pub(super) fn hosts(&mut self, items: &[Item<RawHost>]) -> BTreeMap<HostName, HostConfig> {

@@ -154,7 +154,7 @@ pub const PARTS: &[Case] = &[
         "kind = \"email\"",
         "receiver[oncall].kind",
         "email",
-        "choose \"pagerduty\" or \"webhook\"",
+        "choose \"pagerduty\" or \"alertmanager\" or \"webhook\"",
     ),
     case(
         "routing_key_file = \"/etc/pd.key\"",
