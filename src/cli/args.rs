@@ -55,6 +55,11 @@ To install:
   for everybody     watchdogctl man --dir /usr/local/share/man/man1
 Then: man watchdogctl, man watchdogctl-run-show. Without --dir: watchdogctl man | man -l -";
 
+const VERIFY: &str = "\
+Each entry carries a number, and a hash over what it says and the hash of the entry before it. So an entry that was taken \
+out, changed, moved or put in shows, with its file and line; what one node was away for is filled from another's files. \
+What was cut off at the end shows only beside another node's files, or beside the head that this prints without files.";
+
 /// Where the options of every verb stand in its help, apart from its own.
 const ANYWHERE: &str = "Options of every verb";
 
@@ -237,7 +242,11 @@ pub enum Verb {
         verb: ContactVerb,
     },
     /// Who did what, when and why.
+    #[command(args_conflicts_with_subcommands = true)]
     Audit {
+        /// What else about it.
+        #[command(subcommand)]
+        verb: Option<AuditVerb>,
         /// Only this group.
         group: Option<String>,
         /// At most so many entries.
@@ -305,6 +314,18 @@ pub enum ContactVerb {
     List {
         /// Only what is for this group.
         group: Option<String>,
+    },
+}
+
+/// Verbs about the audit.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Is it whole? Judges files of it, with no node; without files, what every endpoint keeps in memory. Exits 1 where not.
+    #[command(after_help = VERIFY)]
+    Verify {
+        /// Files audit-YYYY-MM.jsonl, or folders with them; best of every node.
+        #[arg(value_name = "FILE|DIR")]
+        files: Vec<PathBuf>,
     },
 }
 

@@ -133,6 +133,12 @@ impl Cluster {
         Ok(Self { endpoints: all, dialer, timeout: Duration::from_millis(timeout_ms), request_id: None })
     }
 
+    /// Each of the nodes by itself, with its address.
+    pub fn each(&self) -> impl Iterator<Item = (&str, Self)> {
+        let alone = |endpoint: &String| Self { endpoints: vec![endpoint.clone()], ..self.within(self.timeout) };
+        self.endpoints.iter().map(move |endpoint| (endpoint.as_str(), alone(endpoint)))
+    }
+
     /// The same nodes, with another limit in all.
     pub fn within(&self, timeout: Duration) -> Self {
         let (endpoints, dialer) = (self.endpoints.clone(), self.dialer.clone());

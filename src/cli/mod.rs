@@ -9,6 +9,7 @@
 pub mod act;
 pub mod args;
 pub mod audit_page;
+pub mod audit_verify;
 pub mod backup_file;
 pub mod call;
 pub mod cert;
@@ -34,7 +35,7 @@ pub mod when;
 
 use std::io::IsTerminal;
 
-use args::{Cli, Colour, Output, RunVerb, Verb};
+use args::{AuditVerb, Cli, Colour, Output, RunVerb, Verb};
 use call::{Cluster, can_decide};
 use error::{CliError, Exit};
 use text::{Page, Paint};
@@ -86,6 +87,9 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Completions { shell } => return manual::completions(*shell),
         Verb::Man { dir } => return manual::run(dir.as_deref(), screen),
         Verb::Contexts => return contexts::list(&cli, screen),
+        Verb::Audit { verb: Some(AuditVerb::Verify { files }), .. } if !files.is_empty() => {
+            return audit_verify::files(files, screen);
+        }
         Verb::Cluster { verb: cluster::ClusterVerb::Show { file } } => return cluster::show(file, screen),
         _ => {}
     }
@@ -103,7 +107,8 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Cluster { verb } => cluster::run(&cluster, &cli, verb, screen).await,
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
         Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
-        Verb::Audit { group, limit, before } => audit(&cluster, group.as_deref(), *limit, *before, screen).await,
+        Verb::Audit { verb: Some(AuditVerb::Verify { .. }), .. } => audit_verify::nodes(&cluster, screen).await,
+        Verb::Audit { group, limit, before, .. } => audit(&cluster, group.as_deref(), *limit, *before, screen).await,
         Verb::Page { verb } => pages::page(&cluster, &cli, verb, screen).await,
         Verb::Contact { verb } => pages::contact(&cluster, verb, screen).await,
         Verb::Run { verb } => match verb {

@@ -66,6 +66,12 @@ tables! {
         readiness_interval_s: u64,
     }
 
+    /// `[audit]`
+    RawAudit {
+        /// Months of audit files that ended longer ago are deleted.
+        retention_days: u32,
+    }
+
     /// `[probe_defaults]`
     RawProbe {
         /// Between two probes.
@@ -104,6 +110,8 @@ tables! {
         http: String,
         /// Where it keeps its log and state.
         data_dir: String,
+        /// Where it keeps its audit files.
+        audit_dir: String,
     }
 
     /// `[[receiver]]`
@@ -449,6 +457,8 @@ pub struct RawConfig {
     pub roles: Vec<Item<RawRole>>,
     /// `[timing]`
     pub timing: Item<RawTiming>,
+    /// `[audit]`
+    pub audit: Item<RawAudit>,
     /// `[probe_defaults]`
     pub probe_defaults: Item<RawProbe>,
     /// `[[region]]`

@@ -37,6 +37,9 @@ pub struct Config {
     pub roles: Vec<(Identity, Grant)>,
     /// Raft's and the reports' timing.
     pub timing: Timing,
+    /// Months of audit files that ended longer ago are deleted. No part of the digest.
+    #[serde(skip)]
+    pub audit_retention: Duration,
     /// Regions and witness sites.
     pub regions: BTreeMap<RegionName, RegionConfig>,
     /// Nodes, all of them voters.
@@ -123,6 +126,9 @@ pub struct NodeConfig {
     pub http: Option<SocketAddr>,
     /// Where it keeps its log and state.
     pub data_dir: PathBuf,
+    /// Where it keeps its audit files. No part of the digest: no run depends on it.
+    #[serde(skip)]
+    pub audit_dir: PathBuf,
 }
 
 /// How often a target is probed and when it changes its verdict (HAProxy's words).

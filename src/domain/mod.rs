@@ -1,7 +1,7 @@
 //! What decides: pure data and functions. No clock, no randomness, no IO; time comes in as data.
 //!
 //! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`on_call`],
-//! [`incident`], [`command`], [`audit`], [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`],
+//! [`incident`], [`command`], [`audit`] with [`audit_line`] and [`audit_verify`], [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`],
 //! [`decide`], [`alarms`], [`advance`],
 //! [`stuck`], [`readiness`]; and of the cluster itself: [`layout`], [`leading`], [`membership`]. [`text`] tidies words from outside.
 
@@ -9,6 +9,8 @@ pub mod advance;
 pub mod alarms;
 pub mod attempt;
 pub mod audit;
+pub mod audit_line;
+pub mod audit_verify;
 pub mod command;
 pub mod decide;
 pub mod identity;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::actuators::ActuatorSet;
+use super::audit::AuditTrouble;
 use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
 use super::leases::AskedBook;
 use super::readiness::Notices;
@@ -58,6 +59,7 @@ pub struct Parts {
     pub book: Arc<AskedBook>,
     pub notices: Notices,
     pub tls: Option<Arc<Material>>,
+    pub audit_trouble: Arc<AuditTrouble>,
     pub warnings: Vec<String>,
 }
 
@@ -224,8 +226,8 @@ impl AdminBackend for Backend {
         let nodes = self.node_sights(&state, &view);
         let groups = is_leader.then(|| self.group_sights(&state, &view));
         let certificate = self.parts.tls.iter().flat_map(|tls| tls.warnings());
-        let warnings =
-            self.parts.warnings.iter().cloned().chain(self.membership_warnings()).chain(certificate).collect();
+        let warnings = self.parts.warnings.iter().cloned().chain(self.membership_warnings()).chain(certificate);
+        let warnings = warnings.chain(self.parts.audit_trouble.warning()).collect();
         Sight { nodes, groups, warnings }
     }
 

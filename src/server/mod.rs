@@ -2,6 +2,8 @@
 //! leadership is handed on, what acts is dropped first, and the store is closed last.
 
 mod actuators;
+mod audit;
+mod audit_files;
 mod backend;
 mod http;
 pub mod journal;
@@ -193,6 +195,7 @@ async fn serve(
         .map_err(|(receiver, source)| ServerError::Receiver { receiver, source })?;
     let dispatcher = Arc::new(dispatcher);
     let (stop, stopping) = watch::channel(false);
+    let audit_trouble = Arc::new(audit::AuditTrouble::default());
     let backend = Arc::new(backend::Backend::new(backend::Parts {
         consensus: consensus.clone(),
         policy: policy.clone(),
@@ -205,6 +208,7 @@ async fn serve(
         book,
         notices: readiness::notices(config),
         tls: tls.clone(),
+        audit_trouble: audit_trouble.clone(),
         warnings: config.warnings.iter().map(|fault| format!("{}: {}", fault.path, fault.what)).collect(),
     }));
     // Everything below is dropped, and so ends, when this function returns.
@@ -218,6 +222,7 @@ async fn serve(
     tasks.spawn(pager::deliver(dispatcher.clone(), consensus.clone(), journal, own.id, name));
     tasks.spawn(pager::page_lost_quorum(dispatcher, backend.clone(), config.cluster.clone(), own.name.clone()));
     tasks.spawn(backend::keep_standing(backend.clone()));
+    tasks.spawn(audit::keep_files(consensus.state(), own.audit_dir.clone(), config.audit_retention, audit_trouble));
     if let Some(http) = http {
         tasks.spawn(http::serve(http, backend.clone()));
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::check::{Item, Place};
-use crate::config::raw::{RawCluster, RawNode, RawProbe, RawRegion, RawTiming};
+use crate::config::raw::{RawAudit, RawCluster, RawNode, RawProbe, RawRegion, RawTiming};
 use crate::config::types::{NodeConfig, RegionConfig, Schedule, Timing};
 use crate::domain::ids::{NodeId, NodeName, RegionName};
 
@@ -61,6 +61,16 @@ impl Judge<'_> {
             install_snapshot_timeout: Duration::from_millis(snapshot),
             readiness_interval: Duration::from_secs(readiness),
         }
+    }
+
+    pub(super) fn audit(&mut self, item: &Item<RawAudit>) -> Duration {
+        let Item { place, value } = item;
+        let days = self.number(place, "retention_days", value.retention_days, 2555, 1..=36_500);
+        if days < 365 {
+            let what = format!("retention_days {days} is less than a year");
+            self.report.warn(place, "retention_days", what, "7 years are 2555; copy the files elsewhere before");
+        }
+        Duration::from_secs(u64::from(days) * 24 * 3600)
     }
 
     pub(super) fn schedule_defaults(&mut self, item: &Item<RawProbe>) -> Schedule {
@@ -153,6 +163,15 @@ impl Judge<'_> {
             let on_machine = format!("{machine}:{}", dir.display());
             self.unique(&mut seen.data_dirs, place, "data_dir", &on_machine, "data_dir on one machine");
         }
+        let audit_dir = match &value.audit_dir {
+            Some(dir) => self.path(place, "audit_dir", dir),
+            None => data_dir.as_ref().map(|dir| dir.join("audit")),
+        };
+        if let (Some(dir), Some(address), true) = (&audit_dir, &address, place.has("audit_dir")) {
+            let machine = address.rsplit_once(':').map_or("", |(host, _)| host);
+            let on_machine = format!("{machine}:{}", dir.display());
+            self.unique(&mut seen.audit_dirs, place, "audit_dir", &on_machine, "audit_dir on one machine");
+        }
         let data_dir: PathBuf = data_dir?;
         Some(NodeConfig {
             id: NodeId(id?),
@@ -162,6 +181,7 @@ impl Judge<'_> {
             address: address?,
             http,
             data_dir,
+            audit_dir: audit_dir?,
         })
     }
 }
@@ -172,6 +192,7 @@ struct Seen {
     names: BTreeMap<String, Option<usize>>,
     addresses: BTreeMap<String, Option<usize>>,
     data_dirs: BTreeMap<String, Option<usize>>,
+    audit_dirs: BTreeMap<String, Option<usize>>,
 }
 
 /// A schedule out of milliseconds.

@@ -27,6 +27,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let mut judge = Judge::new(raw, report);
     let (cluster, epoch) = judge.cluster(&raw.cluster);
     let timing = judge.timing(&raw.timing);
+    let audit_retention = judge.audit(&raw.audit);
     let tls = judge.tls(&raw.tls, &raw.nodes);
     judge.defaults = judge.schedule_defaults(&raw.probe_defaults);
     judge.regions = judge.regions(&raw.regions);
@@ -50,6 +51,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
         tls: tls?,
         roles,
         timing,
+        audit_retention,
         regions: judge.regions,
         nodes,
         references,
