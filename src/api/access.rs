@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::{HeaderValue, Request, Response};
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::details::missing_role;
 use super::forward::FORWARDED_BY;
-use super::origin::{self, CALLED_FROM};
+use super::origin::{self, CALLED_FROM, Call};
+use super::refusals::{RECORDED, Refusals, Refused, is_told};
 use super::refuse::{FORBIDDEN, UNPROVEN, refused_caller, signed};
 use crate::domain::identity::{Caller, Held, Identity, Role, Roles};
-use crate::domain::ids::NodeName;
+use crate::domain::ids::{NodeName, Principal};
 use crate::metrics::events;
 use crate::tls::Peer;
 
@@ -126,6 +127,7 @@ pub const ACCESS: &[Row] = &[
     row("/watchdog.v1.Peer/TransferLeader", "", Need::Node),
     row("/watchdog.v1.Peer/PushReport", "", Need::Node),
     row("/watchdog.v1.Peer/Ping", "", Need::Node),
+    row("/watchdog.v1.Peer/Note", "", Need::Node),
     row("/grpc.health.v1.Health/Check", "", Need::Certificate),
     row("/grpc.health.v1.Health/List", "", Need::Certificate),
     row("/grpc.health.v1.Health/Watch", "", Need::Certificate),
@@ -176,12 +178,13 @@ pub struct AccessLayer {
 struct Inner {
     roles: Roles,
     node: NodeName,
+    refusals: Arc<Refusals>,
 }
 
 impl AccessLayer {
-    /// `node` signs the refusals.
-    pub fn new(roles: Roles, node: NodeName) -> Self {
-        Self { inner: Arc::new(Inner { roles, node }) }
+    /// `node` signs what is refused; `refusals` takes it down for the audit.
+    pub fn new(roles: Roles, node: NodeName, refusals: Arc<Refusals>) -> Self {
+        Self { inner: Arc::new(Inner { roles, node, refusals }) }
     }
 }
 
@@ -217,12 +220,23 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.desk.admit(&request) {
             Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                let from = origin::of_call(request.headers(), request.extensions().get::<Peer>());
-                Box::pin(origin::within(from, self.service.call(request)))
+                request.extensions_mut().insert(caller.clone());
+                let peer = request.extensions().get::<Peer>();
+                let made = Arc::new(Call::of(request.headers(), peer));
+                let row = ACCESS.iter().find(|row| row.path == request.uri().path());
+                let path = row.map_or("", |row| row.path);
+                let answer = origin::within(made.clone(), self.service.call(request));
+                let desk = self.desk.clone();
+                Box::pin(async move {
+                    let mut answer = answer.await?;
+                    desk.judge(path, &caller, &made, &mut answer);
+                    Ok(answer)
+                })
             }
             Err(status) => {
-                let from = request.extensions().get::<Peer>().and_then(Peer::from);
+                let peer = request.extensions().get::<Peer>();
+                self.desk.turned_away(request.uri().path(), peer, &status);
+                let from = peer.and_then(Peer::from);
                 let (path, code) = (request.uri().path(), status.code());
                 tracing::warn!(path, ?from, ?code, message = status.message(), "call refused");
                 events::call_refused(&format!("{code:?}"));
@@ -234,6 +248,45 @@ where
 }
 
 impl Inner {
+    /// A call that no service saw.
+    fn turned_away(&self, path: &str, peer: Option<&Peer>, status: &Status) {
+        let call = Call::of_connection(peer);
+        let by = match peer {
+            Some(Peer::Known { identity, .. }) => identity.principal(self.roles.cluster()),
+            _ => Principal("nobody".to_owned()),
+        };
+        self.take_down(path, by, &call, status);
+    }
+
+    /// A call that a service answered: where it refused, that is taken down, unless the log or another node has it.
+    fn judge(&self, path: &str, caller: &Caller, call: &Call, answer: &mut Response<Body>) {
+        if !answer.headers().contains_key("grpc-status") || answer.headers().contains_key(RECORDED) {
+            return;
+        }
+        let Some(status) = Status::from_header_map(answer.headers()) else { return };
+        let said = call.said();
+        if !said.is_recorded {
+            if !is_told(path, status.code()) {
+                return;
+            }
+            let unproven = || said.by.unwrap_or_else(|| Principal("unproven".to_owned()));
+            let by = caller.identity().map_or_else(unproven, |identity| identity.principal(self.roles.cluster()));
+            self.take_down(path, by, call, &status);
+        }
+        answer.headers_mut().insert(RECORDED, HeaderValue::from_static("1"));
+    }
+
+    fn take_down(&self, path: &str, by: Principal, call: &Call, status: &Status) {
+        if !is_told(path, status.code()) {
+            return;
+        }
+        // Whoever proved nothing is told apart by address.
+        let is_proven = !["nobody", "unproven"].contains(&by.as_str()) && !by.as_str().starts_with("operator:");
+        let host = call.from().and_then(|from| from.rsplit_once(':')).map_or("", |(host, _)| host);
+        let who = if is_proven { by.0.clone() } else { format!("{by} {host}") };
+        self.refusals.add(&Refused { by, who, call, path, status });
+    }
+
     /// Who calls, once it is clear that they may.
     fn admit(&self, request: &Request<Body>) -> Result<Caller, Status> {
         let path = request.uri().path();

@@ -3,6 +3,7 @@
 
 use tonic::Status;
 
+use super::origin;
 use super::refuse::invalid;
 use crate::domain::command::RunOrder;
 use crate::domain::identity::Caller;
@@ -43,6 +44,7 @@ pub(super) fn context(context: Option<&WriteContext>, caller: &Caller, cluster: 
     if reason.chars().any(char::is_control) {
         return Err(invalid("context.reason", "must be one line without control characters"));
     }
+    origin::asked(&by, reason);
     Ok(Asked { request_id: RequestId(context.request_id.clone()), by, reason: reason.to_owned() })
 }
 
@@ -71,7 +73,9 @@ pub(super) fn name<'a>(field: &str, value: &'a str) -> Result<&'a str, Status> {
 
 /// A group's name.
 pub(super) fn group(value: &str) -> Result<GroupName, Status> {
-    name("group", value).map(GroupName::from)
+    let group = name("group", value).map(GroupName::from)?;
+    origin::about(&group);
+    Ok(group)
 }
 
 /// An optional group's name.

@@ -2,7 +2,7 @@
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
 //! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes),
-//! [`refuse`] (errors as gRPC codes, with [`details`]) and [`health`]. [`access`] says who may call what, [`origin`] from where;
+//! [`refuse`] (errors as gRPC codes, with [`details`]) and [`health`]. [`access`] says who may call what, [`origin`] from where, and [`refusals`] what is entered of those who may not;
 //! [`lease`] is the service that primaries' guards ask.
 
 pub mod access;
@@ -18,6 +18,7 @@ pub mod lease;
 pub mod nodes;
 pub mod origin;
 mod pages;
+pub mod refusals;
 pub mod refuse;
 pub mod service;
 pub mod show;

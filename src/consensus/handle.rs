@@ -332,6 +332,22 @@ impl Consensus {
         self.inner.peers.push_report(to, &address, report, wait).await
     }
 
+    /// Has the leader enter in the audit what this node refused; each note once, by its request id.
+    ///
+    /// # Errors
+    /// In words; they may have been entered all the same.
+    pub async fn note(&self, leader: NodeId, notes: &[Command], wait: Duration) -> Result<(), String> {
+        if leader != self.inner.identity.node {
+            let address = self.address(leader).map_err(|error| error.to_string())?;
+            let sent = self.inner.peers.note(leader, &address, notes, wait).await;
+            return sent.map_err(|error| error.to_string());
+        }
+        for note in notes {
+            self.propose(note.clone(), wait).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Asks `to` whether it is there.
     pub async fn ping(&self, to: NodeId, wait: Duration) -> Result<Pong, PeerError> {
         let address = self.address(to)?;

@@ -19,7 +19,7 @@ use crate::api::backend::{
     AdminBackend, DryRun, Gate, GroupSight, Leader, NodeStanding, OpenFailover, ProposeError, ReplicationSight, Sight,
     VoteSight,
 };
-use crate::api::origin::origin;
+use crate::api::origin::{self, origin};
 use crate::clock::unix_now;
 use crate::config::NodeConfig;
 use crate::consensus::{self, Consensus};
@@ -232,7 +232,11 @@ impl AdminBackend for Backend {
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
-        self.parts.consensus.propose(command, PROPOSE_TIMEOUT).await.map_err(|error| match error {
+        let answer = self.parts.consensus.propose(command, PROPOSE_TIMEOUT).await;
+        if matches!(answer, Ok(Applied::Rejected(_))) {
+            origin::recorded();
+        }
+        answer.map_err(|error| match error {
             consensus::ProposeError::NotLeader(_) => ProposeError::NotLeader,
             consensus::ProposeError::Unknown { .. } => ProposeError::Unknown(error.to_string()),
             other => ProposeError::Unavailable(other.to_string()),

@@ -13,6 +13,7 @@ mod metrics;
 mod nodes;
 pub mod pager;
 mod readiness;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::actuator::Actuator;
 use crate::api;
 use crate::api::access::AccessLayer;
 use crate::api::lease::LeaseService;
+use crate::api::refusals::Refusals;
 use crate::clock::unix_now;
 use crate::config::{Config, ConfigError, NodeConfig};
 use crate::consensus::{self, Consensus};
@@ -222,6 +224,8 @@ async fn serve(
     tasks.spawn(pager::deliver(dispatcher.clone(), consensus.clone(), journal, own.id, name));
     tasks.spawn(pager::page_lost_quorum(dispatcher, backend.clone(), config.cluster.clone(), own.name.clone()));
     tasks.spawn(backend::keep_standing(backend.clone()));
+    let refused = Refusals::new(own.id, own.name.clone());
+    tasks.spawn(refusals::carry(refused.clone(), consensus.clone()));
     tasks.spawn(audit::keep_files(consensus.state(), own.audit_dir.clone(), config.audit_retention, audit_trouble));
     if let Some(http) = http {
         tasks.spawn(http::serve(http, backend.clone()));
@@ -238,7 +242,7 @@ async fn serve(
         .add_service(lease);
     let closing = shutdown.clone();
     let grpc = tonic::transport::Server::builder()
-        .layer(AccessLayer::new(config.roles(), own.name.clone()))
+        .layer(AccessLayer::new(config.roles(), own.name.clone(), refused))
         .max_connection_age(CONNECTION_AGE_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))

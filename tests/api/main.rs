@@ -16,5 +16,7 @@ mod manual;
 mod pages;
 mod readiness;
 mod reflection;
+mod refused;
 mod standin;
 mod standin_nodes;
+mod verifying;

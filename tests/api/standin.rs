@@ -14,7 +14,8 @@ use watchdog::api::backend::{
     AdminBackend, DryRun, Gate, GroupSight, Leader, NodeSight, NodeStanding, OpenFailover, ProposeError,
     ReplicationSight, Sight, VoteSight,
 };
-use watchdog::api::origin::origin;
+use watchdog::api::origin::{origin, recorded};
+use watchdog::api::refusals::Refusals;
 use watchdog::clock::unix_now;
 use watchdog::config::{Config, judge};
 use watchdog::domain::attempt::{Outcome, ReadBack};
@@ -291,7 +292,13 @@ impl StandInNode {
     async fn take(&self, command: Command) -> Result<Applied, ProposeError> {
         let mood = *self.mood.lock().unwrap();
         match mood {
-            Mood::Healthy => Ok(self.log.apply(&command)),
+            Mood::Healthy => {
+                let applied = self.log.apply(&command);
+                if matches!(applied, Applied::Rejected(_)) {
+                    recorded();
+                }
+                Ok(applied)
+            }
             Mood::Deposed => Err(ProposeError::NotLeader),
             Mood::NoQuorum => Err(ProposeError::Unavailable("no majority answers; nothing was changed".to_owned())),
             Mood::ForgetsToAnswer => {
@@ -440,12 +447,23 @@ pub async fn serve_by(node: &Arc<StandInNode>, tls: Option<Arc<Material>>) -> Se
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let backend: Arc<dyn AdminBackend> = Arc::clone(node) as Arc<dyn AdminBackend>;
+    let standing = backend.standing().borrow().clone();
+    let refusals = Refusals::new(standing.node, standing.name);
+    let (refused, log) = (Arc::clone(&refusals), Arc::clone(&node.log));
+    runtime.spawn(async move {
+        loop {
+            for note in refused.next().await {
+                log.apply(&note);
+            }
+        }
+    });
     runtime.spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
         let node = backend.standing().borrow().name.clone();
         let routes = watchdog::api::routes(backend, Dialer::of(tls.clone()), CancellationToken::new()).unwrap();
-        let server =
-            tonic::transport::Server::builder().layer(AccessLayer::new(config().roles(), node)).add_routes(routes);
+        let server = tonic::transport::Server::builder()
+            .layer(AccessLayer::new(config().roles(), node, refusals))
+            .add_routes(routes);
         server.serve_with_incoming(incoming(listener, tls)).await.unwrap();
     });
     Served { address, runtime: Mutex::new(Some(runtime)) }

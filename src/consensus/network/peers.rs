@@ -18,6 +18,7 @@ use super::wire;
 use crate::consensus;
 use crate::consensus::store::{Contradiction, Store, StoreError};
 use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES};
+use crate::domain::command::Command;
 use crate::domain::ids::{ClusterName, NodeId, NodeName};
 use crate::domain::observation::Report;
 use crate::proto::peer_client::PeerClient;
@@ -209,6 +210,20 @@ impl Peers {
         let request = self.request(node, payload);
         let mut client = self.client(node, address)?;
         let reply = self.within(node, address, wait, client.push_report(request)).await?;
+        self.recognise(node, address, &reply.store, &reply.reached).await
+    }
+
+    /// Has `node`, the leader, enter what this node refused.
+    pub(crate) async fn note(
+        &self,
+        node: NodeId,
+        address: &str,
+        notes: &[Command],
+        wait: Duration,
+    ) -> Result<(), PeerError> {
+        let request = self.request(node, wire::encode(&notes).map_err(|status| failed(node, address, &status))?);
+        let mut client = self.client(node, address)?;
+        let reply = self.within(node, address, wait, client.note(request)).await?;
         self.recognise(node, address, &reply.store, &reply.reached).await
     }
 

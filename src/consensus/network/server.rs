@@ -24,6 +24,9 @@ use crate::proto::{Header, Known, PeerReply, PeerRequest, PingReply, SnapshotChu
 /// A snapshot whose next message does not come for so long is given up.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A note that is not entered within this may be, or not: it is sent again.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// When a leader was last heard, and how old its quorum was then.
 #[derive(Debug, Default)]
 pub struct Contact(Mutex<Option<(Instant, Option<Duration>)>>);
@@ -204,6 +207,18 @@ impl Peer for PeerService {
             mpsc::error::TrySendError::Full(_) => Status::resource_exhausted("too many reports wait to be taken"),
             mpsc::error::TrySendError::Closed(_) => Status::unavailable("nobody takes reports here any more"),
         })?;
+        self.reply(&())
+    }
+
+    async fn note(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
+        let (from, message) = self.check(request).await?;
+        for note in wire::read_notes(from, &message.payload)? {
+            match timeout(NOTE_TIMEOUT, self.raft.client_write(note)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(Status::unavailable(format!("not entered: {error}"))),
+                Err(_) => return Err(Status::deadline_exceeded("no majority confirmed it in time")),
+            }
+        }
         self.reply(&())
     }
 

@@ -8,6 +8,7 @@ use tonic::Status;
 
 use crate::consensus::store::{Reached, Store};
 use crate::consensus::types::{Identity, MAX_SNAPSHOT_BYTES, SnapshotMeta, TypeConfig, Vote};
+use crate::domain::command::{Change, Command};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
 use crate::domain::state::ClusterState;
@@ -20,6 +21,11 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 const MOST_REACHED: usize = 128;
 /// The name of a start is no longer.
 const START_BYTES: usize = 64;
+
+/// Of so many refused calls one message speaks at most.
+const NOTES_MAX: usize = 32;
+/// The texts of one are no longer, bytes.
+const NOTE_BYTES_MAX: usize = 8 << 10;
 
 /// Of an error's words about a payload, characters.
 const WORDS_CHARS_MAX: usize = 300;
@@ -264,6 +270,27 @@ pub fn check_data(begin: &SnapshotBegin, data: &[u8]) -> Result<(), Status> {
         return Err(Status::data_loss(text));
     }
     decode::<ClusterState>(data).map(drop)
+}
+
+/// What a node refused, for the audit.
+///
+/// # Errors
+/// It is something else, somebody else's, or too much.
+pub fn read_notes(from: NodeId, payload: &[u8]) -> Result<Vec<Command>, Status> {
+    let notes: Vec<Command> = decode(payload)?;
+    if notes.len() > NOTES_MAX {
+        return Err(Status::invalid_argument(format!("payload: {} notes are more than {NOTES_MAX}", notes.len())));
+    }
+    for note in &notes {
+        let Change::Note { what, outcome, .. } = &note.change else {
+            return Err(Status::invalid_argument(format!("payload: {} is no note", note.change.name())));
+        };
+        let who = note.by.0.len() + note.from.as_ref().map_or(0, String::len);
+        if who + what.len() + outcome.len() > NOTE_BYTES_MAX || note.node != from || note.request_id.is_none() {
+            return Err(Status::invalid_argument("payload: a note is too long, without id, or another node's"));
+        }
+    }
+    Ok(notes)
 }
 
 /// A payload as JSON.
