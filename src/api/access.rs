@@ -11,11 +11,12 @@ use tonic::metadata::{BinaryMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::deadline;
 use super::details::missing_role;
 use super::forward::FORWARDED_BY;
 use super::origin::{self, CALLED_FROM, Call};
 use super::refusals::{RECORDED, Refusals, Refused, is_told};
-use super::refuse::{FORBIDDEN, UNPROVEN, refused_caller, signed};
+use super::refuse::{FORBIDDEN, UNPROVEN, invalid, refused_caller, signed};
 use crate::domain::identity::{Caller, Held, Identity, Role, Roles};
 use crate::domain::ids::{NodeName, Principal};
 use crate::metrics::events;
@@ -83,6 +84,8 @@ pub const ORDER_RUN: &str = "/watchdog.v1.Admin/OrderRun";
 
 /// A change of the membership, likewise.
 pub const CHANGE_NODES: &str = "/watchdog.v1.Admin/ChangeNodes";
+/// Moving traffic, likewise.
+pub const TRAFFIC: &str = "/watchdog.v1.Admin/Traffic";
 
 /// A restoration, likewise.
 pub const RESTORE: &str = "/watchdog.v1.Admin/Restore";
@@ -108,12 +111,15 @@ pub const ACCESS: &[Row] = &[
     row("/watchdog.v1.Admin/BackUp", "", OPERATOR),
     row(RESTORE, "dry_run", OPERATOR),
     row(RESTORE, "", ADMIN),
+    row("/watchdog.v1.Admin/Watch", "", VIEWER),
     row("/watchdog.v1.Admin/Pause", "", OPERATOR),
     row("/watchdog.v1.Admin/Resume", "", OPERATOR),
     row(FAILOVER, "dry_run", VIEWER),
     row(FAILOVER, "", OPERATOR),
     row(FAILOVER, "accept_loss", ADMIN),
     row(FAILOVER, "assert_fence_region", ADMIN),
+    row(TRAFFIC, "dry_run", VIEWER),
+    row(TRAFFIC, "", OPERATOR),
     row(ORDER_RUN, "retry", OPERATOR),
     row(ORDER_RUN, "abort", OPERATOR),
     row(ORDER_RUN, "skip", ADMIN),
@@ -218,14 +224,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        match self.desk.admit(&request) {
-            Ok(caller) => {
+        let admitted = self.desk.admit(&request).and_then(|caller| Ok((caller, deadline_of(&request)?)));
+        match admitted {
+            Ok((caller, deadline)) => {
                 request.extensions_mut().insert(caller.clone());
                 let peer = request.extensions().get::<Peer>();
                 let made = Arc::new(Call::of(request.headers(), peer));
                 let row = ACCESS.iter().find(|row| row.path == request.uri().path());
                 let path = row.map_or("", |row| row.path);
-                let answer = origin::within(made.clone(), self.service.call(request));
+                let answer = deadline::within(deadline, origin::within(made.clone(), self.service.call(request)));
                 let desk = self.desk.clone();
                 Box::pin(async move {
                     let mut answer = answer.await?;
@@ -245,6 +252,10 @@ where
             }
         }
     }
+}
+
+fn deadline_of(request: &Request<Body>) -> Result<Option<tokio::time::Instant>, Status> {
+    deadline::of(request.headers()).map_err(|why| invalid("grpc-timeout", why))
 }
 
 impl Inner {

@@ -52,12 +52,15 @@ pub(super) fn list(
 }
 
 /// All kept entries, oldest first, each with the hash of the one before; none for those older than the chain.
-fn with_hashes_before(state: &ClusterState) -> impl DoubleEndedIterator<Item = (Option<AuditHash>, &AuditEntry)> {
+pub(super) fn with_hashes_before(
+    state: &ClusterState,
+) -> impl DoubleEndedIterator<Item = (Option<AuditHash>, &AuditEntry)> {
     let unchained = state.audit.iter().filter(|entry| entry.seq == 0).map(|entry| (None, entry));
     unchained.chain(state.audit_chain().map(|(prev, entry)| (Some(prev), entry)))
 }
 
-fn shown(entry: &AuditEntry, prev: Option<AuditHash>, policy: &ClusterPolicy) -> proto::AuditEntry {
+/// An entry, with the hash of the one before.
+pub(super) fn shown(entry: &AuditEntry, prev: Option<AuditHash>, policy: &ClusterPolicy) -> proto::AuditEntry {
     proto::AuditEntry {
         index: entry.index,
         at_ms: ms(entry.at),

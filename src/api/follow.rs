@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::backend::AdminBackend;
+use super::deadline;
 use super::refuse::nothing_done;
 use super::{show, status};
 use crate::domain::ids::RunId;
@@ -22,6 +24,7 @@ pub(super) async fn follow(
     id: RunId,
     to: mpsc::Sender<Result<FollowRunResponse, Status>>,
     shutdown: CancellationToken,
+    until: Option<Instant>,
 ) {
     let (mut applied, mut standing) = (backend.state(), backend.standing());
     let mut sent = None;
@@ -48,6 +51,10 @@ pub(super) async fn follow(
             changed = applied.changed() => if changed.is_err() { return },
             changed = standing.changed() => if changed.is_err() { return },
             () = to.closed() => return,
+            () = deadline::passed(until) => {
+                let _ = to.send(Err(Status::deadline_exceeded("your deadline passed; the run goes on"))).await;
+                return;
+            }
             () = shutdown.cancelled() => {
                 let _ = to.send(Err(nothing_done("this node is stopping; the run goes on: follow it at another node"))).await;
                 return;

@@ -9,8 +9,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::access::carry_identity;
 use super::backend::{Leader, NodeStanding};
+use super::deadline;
 use super::origin;
-use super::refuse::{NO_LEADER, NO_QUORUM, is_certain, not_now, nothing_done, outcome_unknown};
+use super::refuse::{NO_LEADER, NO_QUORUM, is_certain, not_now, nothing_done, nothing_done_in_time, outcome_unknown};
 use super::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
 use crate::domain::identity::Caller;
 use crate::domain::ids::ClusterName;
@@ -71,6 +72,10 @@ pub(super) async fn connect(
             "the leader {name} at {address} cannot be reached from here ({error}); nothing was changed: ask again"
         ))
     };
+    let timeout = deadline::left(timeout);
+    if timeout.is_zero() {
+        return Err(nothing_done_in_time("your deadline had passed before the leader was asked"));
+    }
     let endpoint = Endpoint::from_shared(format!("http://{}", leader.address)).map_err(|error| unreachable(&error))?;
     let endpoint = endpoint.connect_timeout(Duration::from_millis(CONNECT_MS).min(timeout)).timeout(timeout);
     let connector = dialer.to(Expect::node(Some(cluster), Some(&leader.name)));
@@ -80,13 +85,16 @@ pub(super) async fn connect(
         .max_encoding_message_size(MAX_REQUEST_BYTES))
 }
 
-/// The message with the headers that mark it as forwarded, and say for whom.
+/// The message with the headers that mark it as forwarded, and say for whom, and what is left of the caller's deadline.
 pub(super) fn carried<T>(message: T, standing: &NodeStanding, caller: &Caller) -> Request<T> {
     let mut request = Request::new(message);
     let by = AsciiMetadataValue::try_from(standing.name.as_str()).unwrap_or(AsciiMetadataValue::from_static("a-node"));
     request.metadata_mut().insert(FORWARDED_BY, by);
     carry_identity(request.metadata_mut(), caller);
     origin::carry(request.metadata_mut());
+    if deadline::current().is_some() {
+        request.set_timeout(deadline::left(Duration::MAX));
+    }
     request
 }
 

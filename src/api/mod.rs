@@ -1,15 +1,17 @@
 //! The admin service over gRPC: status, pause, resume, failover, runs, audit. Any node answers; writes reach the leader.
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
-//! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes),
-//! [`refuse`] (errors as gRPC codes, with [`details`]) and [`health`]. [`access`] says who may call what, [`origin`] from where, and [`refusals`] what is entered of those who may not;
-//! [`lease`] is the service that primaries' guards ask.
+//! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes), [`watch`]
+//! (everything as it goes), [`deadline`] (the caller's), [`traffic`] (moved by hand), [`refuse`] (errors as gRPC codes,
+//! with [`details`]) and [`health`]. [`access`] says who may call what, [`origin`] from where, and [`refusals`] what is
+//! entered of those who may not; [`lease`] is the service that primaries' guards ask.
 
 pub mod access;
 mod audit;
 pub mod backend;
 pub mod backups;
 mod check;
+mod deadline;
 pub mod details;
 mod follow;
 mod forward;
@@ -23,6 +25,8 @@ pub mod refuse;
 pub mod service;
 pub mod show;
 mod status;
+pub mod traffic;
+mod watch;
 
 use std::sync::Arc;
 

@@ -84,6 +84,11 @@ pub fn origin() -> Option<String> {
     CALL.try_with(|call| call.from.clone()).ok().flatten()
 }
 
+/// The call that this task answers, for a task that goes on with it; outside of a call one of which nothing is known.
+pub(super) fn current() -> Arc<Call> {
+    CALL.try_with(Arc::clone).unwrap_or_default()
+}
+
 /// What was decided of this call is in the audit: it need not be entered as refused.
 pub fn recorded() {
     note(|said| said.is_recorded = true);

@@ -97,6 +97,13 @@ pub fn nothing_done(why: impl Into<String>) -> Status {
     details::retry_after(&status, RETRY_SOON)
 }
 
+/// `DEADLINE_EXCEEDED` before anything was begun: certainly nothing was changed.
+pub fn nothing_done_in_time(why: &str) -> Status {
+    let mut status = Status::deadline_exceeded(format!("{why}; nothing was changed: ask again with more time"));
+    status.metadata_mut().insert(OUTCOME, AsciiMetadataValue::from_static("none"));
+    status
+}
+
 /// There are too many of these already: certainly nothing was changed.
 pub fn too_many(why: impl Into<String>) -> Status {
     details::retry_after(&Status::resource_exhausted(why), RETRY_LATER)

@@ -15,12 +15,14 @@ use super::audit;
 use super::backend::{AdminBackend, Leader, NodeStanding, OpenFailover};
 use super::backups::BackupStream;
 use super::check::{self, Asked};
+use super::deadline;
 use super::follow::follow;
 use super::forward::{self, FORWARDED_BY, Place};
 use super::origin::origin;
 use super::refuse::{about, failed, invalid, rejected, signed_by, too_many};
 use super::show::{self, NoSuchRun};
 use super::status;
+use super::watch::{WATCHERS_MAX, WatchStream};
 use crate::clock::unix_now;
 use crate::domain::command::{Applied, Change, Command};
 use crate::domain::identity::Caller;
@@ -34,7 +36,7 @@ use crate::tls::Dialer;
 /// How long a forwarded write may take.
 pub(super) const FORWARD: Duration = Duration::from_secs(8);
 /// How long a forwarded dry run may take: it reads every resource.
-const FORWARD_DRY_RUN: Duration = Duration::from_secs(50);
+pub(super) const FORWARD_DRY_RUN: Duration = Duration::from_secs(50);
 /// How long a status waits for the leader's votes before it goes without.
 const FORWARD_STATUS: Duration = Duration::from_millis(1_500);
 /// At most so many followers of runs at once on one node.
@@ -43,15 +45,17 @@ const FOLLOWERS_MAX: usize = 64;
 /// The service over one node.
 pub struct AdminService {
     pub(super) backend: Arc<dyn AdminBackend>,
-    dialer: Dialer,
+    pub(super) dialer: Dialer,
     followers: Arc<Semaphore>,
-    shutdown: CancellationToken,
+    pub(super) watchers: Arc<Semaphore>,
+    pub(super) shutdown: CancellationToken,
 }
 
 impl AdminService {
     /// `dialer` reaches the leader. Streams end when `shutdown` is cancelled.
     pub fn new(backend: Arc<dyn AdminBackend>, dialer: Dialer, shutdown: CancellationToken) -> Self {
-        Self { backend, dialer, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)), shutdown }
+        let (followers, watchers) = (Semaphore::new(FOLLOWERS_MAX), Semaphore::new(WATCHERS_MAX));
+        Self { backend, dialer, followers: Arc::new(followers), watchers: Arc::new(watchers), shutdown }
     }
 
     pub(super) fn standing(&self) -> NodeStanding {
@@ -93,7 +97,8 @@ impl AdminService {
         let node = self.standing().node;
         let group = change.group().cloned();
         let command = Command { node, at: unix_now(), by, from: origin(), request_id: Some(request_id), change };
-        match self.backend.propose(command).await.map_err(failed)? {
+        let proposed = deadline::write(async { self.backend.propose(command).await.map_err(failed) });
+        match proposed.await? {
             Applied::Done { .. } | Applied::Nothing => Ok(()),
             Applied::Rejected(rejection) => {
                 let refused = rejected(&rejection);
@@ -205,19 +210,13 @@ impl AdminService {
         let dry = self.backend.dry_run(&open).await.map_err(|error| about(failed(error), group))?;
         self.note_dry_run(&open).await;
         let state = self.state();
-        let gates = dry.gates.iter().map(|gate| proto::Gate {
-            name: gate.name.clone(),
-            open: gate.is_open,
-            detail: gate.detail.clone(),
-            before_promote: gate.before_promote,
-        });
         Ok(Response::new(proto::FailoverResponse {
             standing: self.standing_of(&state),
             run_id: String::new(),
             from_region: dry.plan.from.0.clone(),
             to_region: dry.plan.to.0.clone(),
             steps: show::planned(&dry.plan, &dry.present),
-            gates: gates.collect(),
+            gates: dry.gates.iter().map(show::gate).collect(),
             would_open: dry.gates.iter().all(|gate| gate.is_open || gate.before_promote),
             token: state.groups.get(&open.group).map(|group| group.token.to_string()).unwrap_or_default(),
         }))
@@ -242,8 +241,8 @@ impl AdminService {
         let OpenFailover { group, to, by, reason, request_id, .. } = &open;
         info!(%group, %to, %by, reason, %request_id, "admin call: failover");
         let (group, to) = (group.clone(), to.clone());
-        let opened = self.backend.open_failover(open).await;
-        let run_id = opened.map_err(|error| about(failed(error), &group))?;
+        let opened = deadline::write(async { self.backend.open_failover(open).await.map_err(failed) });
+        let run_id = opened.await.map_err(|refused| about(refused, &group))?;
         let state = self.state();
         let run = show::find_run(&state, run_id.as_str()).ok();
         Ok(Response::new(proto::FailoverResponse {
@@ -361,7 +360,7 @@ impl AdminService {
             .try_acquire_owned()
             .map_err(|_| too_many(format!("{FOLLOWERS_MAX} callers follow runs at this node already; ask another")))?;
         let (to, stream) = mpsc::channel(4);
-        let task = follow(Arc::clone(&self.backend), id, to, self.shutdown.clone());
+        let task = follow(Arc::clone(&self.backend), id, to, self.shutdown.clone(), deadline::current());
         tokio::spawn(async move {
             task.await;
             drop(place);
@@ -411,6 +410,13 @@ impl Admin for AdminService {
         self.answer("Failover", Self::failover(self, request).await)
     }
 
+    async fn traffic(
+        &self,
+        request: Request<proto::TrafficRequest>,
+    ) -> Result<Response<proto::TrafficResponse>, Status> {
+        self.answer("Traffic", self.move_traffic(request).await)
+    }
+
     async fn list_runs(
         &self,
         request: Request<proto::ListRunsRequest>,
@@ -431,6 +437,12 @@ impl Admin for AdminService {
 
     async fn follow_run(&self, request: Request<proto::FollowRunRequest>) -> Result<Response<RunStream>, Status> {
         self.answer("FollowRun", Self::follow_run(self, request.get_ref()))
+    }
+
+    type WatchStream = WatchStream;
+
+    async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<WatchStream>, Status> {
+        self.answer("Watch", Self::watch(self, &request))
     }
 
     async fn order_run(

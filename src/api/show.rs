@@ -1,5 +1,6 @@
 //! Domain values as messages. Nothing is decided here.
 
+use super::backend::Gate;
 use crate::domain::attempt::ReadBack;
 use crate::domain::ids::{GroupName, NodeId, RunId, Token, UnixMs};
 use crate::domain::observation::{FailureKind, Verdict};
@@ -28,6 +29,16 @@ pub fn node_name(policy: &ClusterPolicy, node: NodeId) -> String {
 
 fn token_text(token: Option<Token>) -> String {
     token.map(|token| token.to_string()).unwrap_or_default()
+}
+
+/// A gate.
+pub fn gate(gate: &Gate) -> proto::Gate {
+    proto::Gate {
+        name: gate.name.clone(),
+        open: gate.is_open,
+        detail: gate.detail.clone(),
+        before_promote: gate.before_promote,
+    }
 }
 
 /// A pause.

@@ -6,7 +6,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use super::args::{Cli, FailoverWish, Output, Say};
 use super::call::{Cluster, Kind};
 use super::error::{CliError, Exit};
-use super::text::{Page, bold, dim, good, print, tell};
+use super::text::{Page, Span, bold, dim, good, print, tell};
 use super::when::{ago, stamp};
 use super::{Screen, find_run, follow, plan_page, run_id, run_page};
 use crate::clock::unix_now;
@@ -93,7 +93,7 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
     if !repeated || wish.dry_run {
         let plan = cluster.ask(Kind::Patient, ask.clone(), call).await?;
         if wish.dry_run || !plan.would_open || screen.output == Output::Table {
-            screen.show(&plan, || plan_page::page(&wish.group, &plan))?;
+            screen.show(&plan, || plan_page::page("failover", &wish.group, &plan))?;
         }
         if wish.dry_run {
             return Ok(if plan.would_open { Exit::Ok } else { Exit::Refused });
@@ -103,7 +103,7 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
         }
         ask.expected_token.clone_from(&plan.token);
     }
-    confirm(&wish.group, wish.yes.as_deref())?;
+    confirm(&cluster, &wish.group, wish.yes.as_deref())?;
     ask.dry_run = false;
     ask.confirm_group.clone_from(&wish.group);
     let opened = cluster.ask(Kind::Write, ask, call).await?;
@@ -121,11 +121,7 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
 
 /// Where a group can only move to.
 async fn only_other_region(cluster: &Cluster, group: &str) -> Result<String, CliError> {
-    let ask = proto::GetStatusRequest { group: group.to_owned(), local: true };
-    let answer = cluster.best_status(ask).await?;
-    let Some(group) = answer.groups.first() else {
-        return Err(CliError::Failed("the node knows the group and does not show it".to_owned()));
-    };
+    let group = group_status(cluster, group).await?;
     let last = group.serving.as_ref().map(|serving| serving.last.as_str()).unwrap_or_default();
     let others: Vec<&str> = group.regions.iter().map(String::as_str).filter(|region| *region != last).collect();
     match others.as_slice() {
@@ -136,6 +132,14 @@ async fn only_other_region(cluster: &Cluster, group: &str) -> Result<String, Cli
             others.join(", ")
         ))),
     }
+}
+
+/// The group, as the nodes' own state has it.
+pub(super) async fn group_status(cluster: &Cluster, group: &str) -> Result<proto::GroupStatus, CliError> {
+    let ask = proto::GetStatusRequest { group: group.to_owned(), local: true };
+    let answer = cluster.best_status(ask).await?;
+    let found = answer.groups.into_iter().next();
+    found.ok_or_else(|| CliError::Failed("the node knows the group and does not show it".to_owned()))
 }
 
 /// An order on an open run, with the token as it was seen when it was shown.
@@ -153,12 +157,13 @@ pub async fn order(
     let context = context(cli, &say.reason)?;
     let seen = find_run(cluster, run).await?;
     let summary = seen.run.as_ref().and_then(|run| run.summary.clone()).unwrap_or_default();
-    if order != proto::Order::Retry {
+    // Nobody is asked to type a name for what will be refused: there is nothing to order on a closed run.
+    if order != proto::Order::Retry && summary.closed_at_ms.is_none() {
         confirmable(&summary.group, say.yes.as_deref(), false)?;
         if say.yes.is_none() {
             tell(&run_page::page(&seen).render(super::text::Paint(false)));
         }
-        confirm(&summary.group, say.yes.as_deref())?;
+        confirm(cluster, &summary.group, say.yes.as_deref())?;
     }
     let cluster = cluster.for_request(&context.request_id);
     let ask = proto::OrderRunRequest {
@@ -179,7 +184,7 @@ pub async fn order(
 }
 
 /// Found out before anything is asked of the cluster: there is a way to confirm, and `--yes` names the group.
-fn confirmable(group: &str, yes: Option<&str>, dry_run: bool) -> Result<(), CliError> {
+pub(super) fn confirmable(group: &str, yes: Option<&str>, dry_run: bool) -> Result<(), CliError> {
     if dry_run { Ok(()) } else { confirmable_name(group, yes, "group") }
 }
 
@@ -195,17 +200,19 @@ pub(super) fn confirmable_name(name: &str, yes: Option<&str>, kind: &str) -> Res
     }
 }
 
-fn confirm(group: &str, yes: Option<&str>) -> Result<(), CliError> {
-    confirm_name(group, yes, "group")
+/// Asks for the group's name, and says where it would be done.
+pub(super) fn confirm(cluster: &Cluster, group: &str, yes: Option<&str>) -> Result<(), CliError> {
+    confirm_name(cluster, group, yes, "group")
 }
 
 /// Has the name typed again, where `--yes` did not give it.
-pub(super) fn confirm_name(name: &str, yes: Option<&str>, kind: &str) -> Result<(), CliError> {
+pub(super) fn confirm_name(cluster: &Cluster, name: &str, yes: Option<&str>, kind: &str) -> Result<(), CliError> {
     if yes.is_some() {
         return Ok(());
     }
     print("")?;
-    let _ = write!(std::io::stderr(), "type the {kind}'s name to go on: ");
+    let place = Span::from(cluster.label()).into_text();
+    let _ = write!(std::io::stderr(), "\nthis is {place}; type the {kind}'s name to go on: ");
     let mut typed = String::new();
     let read = std::io::stdin().lock().read_line(&mut typed);
     read.map_err(|error| CliError::Failed(format!("reading from the terminal: {error}")))?;

@@ -29,9 +29,9 @@ The file, ~/.config/watchdogctl.toml (or under XDG_CONFIG_HOME, or named by --co
 
   [context.vn]
   endpoints = [\"10.1.0.11:7101\", \"10.2.0.11:7101\", \"10.3.0.11:7101\"]
-  ca = \"pki/ca.pem\"                   # paths are from the file's folder; these three go together
-  certificate = \"pki/user-linh.pem\"
-  key = \"pki/user-linh.key\"
+  ca = \"~/pki/ca.pem\"                 # ~/ is your home, other paths are from the file's folder; the three go together
+  certificate = \"~/pki/user-linh.pem\"
+  key = \"~/pki/user-linh.key\"
 
   [context.demo]                      # without certificate: plain text, on loopback only
   endpoints = [\"127.0.0.1:7101\"]
@@ -115,6 +115,9 @@ pub struct Cli {
     /// Which of these were typed.
     #[arg(skip)]
     pub typed: Typed,
+    /// The context that something was taken from.
+    #[arg(skip)]
+    pub settled: Option<String>,
 }
 
 /// How answers are printed.
@@ -122,7 +125,7 @@ pub struct Cli {
 pub enum Output {
     /// Aligned text.
     Table,
-    /// One JSON document; `run follow` prints one a line.
+    /// One JSON document; `run follow` and `--watch` print one a line.
     Json,
 }
 
@@ -145,8 +148,11 @@ pub enum Verb {
         /// Only this group.
         group: Option<String>,
         /// What the asked node itself knows, without asking the leader for votes.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "watch")]
         local: bool,
+        /// Again whenever something changes, until Ctrl-C; goes on at another node when one dies.
+        #[arg(long, short = 'w')]
+        watch: bool,
     },
     /// If the serving region vanished now: would the group come up elsewhere, how soon, with what loss? Exits 1 where not.
     ///
@@ -158,6 +164,9 @@ pub enum Verb {
         /// Where to; else the first other region of the configuration.
         #[arg(long, value_name = "REGION", requires = "group")]
         to: Option<String>,
+        /// Again whenever something changes, until Ctrl-C; goes on at another node when one dies.
+        #[arg(long, short = 'w', requires = "group")]
+        watch: bool,
     },
     /// Judge a configuration file; needs no node.
     Check {
@@ -211,6 +220,8 @@ pub enum Verb {
     },
     /// Fail a group over now, by your word. Prints the plan, the gates and what each resource shows first.
     Failover(FailoverWish),
+    /// Move a group's traffic to another region's load balancer; the database stays. Prints plan, gates and what is there first.
+    Traffic(TrafficWish),
     /// Runs: look at them, follow them, steer them.
     Run {
         /// What about them.
@@ -253,8 +264,11 @@ pub enum Verb {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
         /// Only entries before this position in the log.
-        #[arg(long, value_name = "INDEX")]
+        #[arg(long, value_name = "INDEX", conflicts_with = "watch")]
         before: Option<u64>,
+        /// Also each entry as it is made, until Ctrl-C; goes on at another node when one dies.
+        #[arg(long, short = 'w')]
+        watch: bool,
     },
 }
 
@@ -409,6 +423,28 @@ pub struct FailoverWish {
     pub detach: bool,
 }
 
+/// A move of traffic by an operator's word.
+#[derive(Debug, Args)]
+pub struct TrafficWish {
+    /// The group.
+    pub group: String,
+    /// Where to. Not needed where there is only one other region.
+    #[arg(long, value_name = "REGION")]
+    pub to: Option<String>,
+    /// Why; goes into the audit.
+    #[arg(long, required_unless_present = "dry_run", default_value_if("dry_run", "true", "dry run"))]
+    pub reason: Option<String>,
+    /// Change nothing: print the plan, the gates and what each resource shows. Exits 3 where a gate is closed.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The group's name typed again instead of being asked for it.
+    #[arg(long, value_name = "GROUP")]
+    pub yes: Option<String>,
+    /// Open the run and do not follow it.
+    #[arg(long)]
+    pub detach: bool,
+}
+
 /// Verbs about runs. RUN is an id, its beginning (8 characters at least), or a group's name: its open or newest run.
 #[derive(Debug, Subcommand)]
 pub enum RunVerb {
@@ -419,6 +455,9 @@ pub enum RunVerb {
         /// At most so many.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
         limit: u32,
+        /// Again whenever something changes, until Ctrl-C; goes on at another node when one dies.
+        #[arg(long, short = 'w')]
+        watch: bool,
     },
     /// One run: its steps, claims and timeline.
     Show {

@@ -45,7 +45,8 @@ fn why(entry: &AuditEntry) -> String {
     lines.join("; ")
 }
 
-fn row(entry: &AuditEntry) -> Vec<Span> {
+/// One entry.
+pub fn row(entry: &AuditEntry) -> Vec<Span> {
     let outcome = if entry.outcome == "done" { good("done") } else { warn(shown(&entry.outcome)) };
     vec![
         dim(entry.index.to_string()),

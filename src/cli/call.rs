@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::args::Cli;
 use super::error::{CliError, is_undecided};
@@ -27,6 +27,10 @@ const CONNECT: Duration = Duration::from_secs(2);
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// One attempt at a dry run: reading every resource of a plan may take long when a host is dead.
 const PATIENT_ATTEMPT: Duration = Duration::from_secs(60);
+/// One attempt to read, where there is another node to ask.
+const READ_ATTEMPT: Duration = Duration::from_secs(4);
+/// A node that does not say within this how it stands is not the first to be watched.
+const PROBE: Duration = Duration::from_secs(2);
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(300);
 
 /// A node's admin service.
@@ -49,6 +53,7 @@ pub struct Cluster {
     dialer: Dialer,
     timeout: Duration,
     request_id: Option<String>,
+    context: Option<String>,
 }
 
 /// By TLS where the three files are named, else in plain text.
@@ -130,7 +135,27 @@ impl Cluster {
         if all.is_empty() {
             all.push(DEFAULT_ENDPOINT.to_owned());
         }
-        Ok(Self { endpoints: all, dialer, timeout: Duration::from_millis(timeout_ms), request_id: None })
+        Ok(Self { endpoints: all, dialer, timeout: Duration::from_millis(timeout_ms), request_id: None, context: None })
+    }
+
+    /// The same nodes, by the name of the context that named them.
+    pub fn named(self, context: Option<&str>) -> Self {
+        Self { context: context.map(str::to_owned), ..self }
+    }
+
+    /// Where something would be done, for whoever is asked whether it shall be.
+    pub fn label(&self) -> String {
+        let at = self.endpoints.join(", ");
+        let cluster = match &self.dialer {
+            Dialer::Tls(own) => own.current().identity.parts().map(|(cluster, _, _)| format!("cluster {cluster}")),
+            Dialer::Plain => None,
+        };
+        match (&self.context, cluster) {
+            (Some(context), Some(cluster)) => format!("{cluster}, context {context} ({at})"),
+            (Some(context), None) => format!("context {context} ({at})"),
+            (None, Some(cluster)) => format!("{cluster} ({at})"),
+            (None, None) => at,
+        }
     }
 
     /// Each of the nodes by itself, with its address.
@@ -142,7 +167,8 @@ impl Cluster {
     /// The same nodes, with another limit in all.
     pub fn within(&self, timeout: Duration) -> Self {
         let (endpoints, dialer) = (self.endpoints.clone(), self.dialer.clone());
-        Self { endpoints, dialer, timeout, request_id: self.request_id.clone() }
+        let (request_id, context) = (self.request_id.clone(), self.context.clone());
+        Self { endpoints, dialer, timeout, request_id, context }
     }
 
     /// The same nodes; where the outcome stays unknown the error says how to repeat the request.
@@ -206,6 +232,7 @@ impl Cluster {
         };
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
         let left = match kind {
+            Kind::Read if self.endpoints.last().is_some_and(|last| last != endpoint) => left.min(READ_ATTEMPT),
             Kind::Read => left,
             Kind::Patient => PATIENT_ATTEMPT,
             Kind::Write => left.min(ATTEMPT),
@@ -228,6 +255,8 @@ impl Cluster {
         match outcome {
             Some("none") => Tried::Next { why, maybe_done: false, is_undecided: is_undecided(&status) },
             Some(_) => Tried::next(why, kind == Kind::Write),
+            // Another may have room.
+            None if status.code() == Code::ResourceExhausted => Tried::next(why, false),
             None if is_certain(&status) => Tried::Final(CliError::from_status(&status)),
             None => Tried::next(why, kind == Kind::Write),
         }
@@ -276,7 +305,9 @@ impl Cluster {
         let mut second_best = None;
         let mut last_error = None;
         for endpoint in &self.endpoints {
-            let alone = Self { endpoints: vec![endpoint.clone()], ..self.within(self.timeout) };
+            // One that accepts and says nothing must not keep the others from being asked.
+            let limit = if self.endpoints.len() > 1 { self.timeout.min(READ_ATTEMPT) } else { self.timeout };
+            let alone = Self { endpoints: vec![endpoint.clone()], ..self.within(limit) };
             match alone.ask(Kind::Read, ask.clone(), &call).await {
                 Ok(answer) if can_decide(answer.standing()) => return Ok(answer),
                 Ok(answer) => second_best = second_best.or(Some(answer)),
@@ -296,6 +327,33 @@ impl Cluster {
     /// [`Cluster::read`] of the status.
     pub async fn best_status(&self, ask: GetStatusRequest) -> Result<GetStatusResponse, CliError> {
         self.read(ask, |mut node, ask| async move { node.get_status(ask).await }).await
+    }
+
+    /// The same nodes and limits, for another task.
+    pub fn again(&self) -> Self {
+        self.within(self.timeout)
+    }
+
+    /// Everything as it goes, from the first node that knows a leader and has a quorum; else from the first that answers.
+    pub async fn watch(&self, group: &str, after: &str) -> Result<tonic::Streaming<proto::WatchResponse>, CliError> {
+        let ask = proto::WatchRequest { group: group.to_owned(), resume_after: after.to_owned() };
+        // A deadline on the request would end the stream with it.
+        let call =
+            |mut node: Node, ask: Request<proto::WatchRequest>| async move { node.watch(ask.into_inner()).await };
+        let status = GetStatusRequest { group: group.to_owned(), local: true };
+        let mut first = Vec::new();
+        for endpoint in self.endpoints.iter().filter(|_| self.endpoints.len() > 1) {
+            let alone = Self { endpoints: vec![endpoint.clone()], ..self.within(PROBE) };
+            let asked =
+                alone.ask(Kind::Read, status.clone(), |mut node, ask| async move { node.get_status(ask).await });
+            if asked.await.is_ok_and(|answer| can_decide(answer.standing.as_ref())) {
+                first.push(endpoint.clone());
+                break;
+            }
+        }
+        let others = self.endpoints.iter().filter(|endpoint| !first.contains(*endpoint)).cloned();
+        let endpoints = first.iter().cloned().chain(others).collect();
+        Self { endpoints, ..self.within(self.timeout) }.ask(Kind::Read, ask, call).await
     }
 
     /// A stream from the first node that opens one.
@@ -330,7 +388,8 @@ macro_rules! stands {
     };
 }
 
-stands!(ListPagesResponse GetPageResponse ListContactsResponse GetStatusResponse GetRunResponse ListRunsResponse ListAuditResponse);
+stands!(ListPagesResponse GetPageResponse ListContactsResponse GetReadinessResponse);
+stands!(GetStatusResponse GetRunResponse ListRunsResponse ListAuditResponse);
 
 fn said_by(endpoint: &str, status: &Status) -> String {
     match status.metadata().get(NODE).and_then(|node| node.to_str().ok()) {

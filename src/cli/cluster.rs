@@ -166,7 +166,7 @@ async fn restore(cluster: &Cluster, cli: &Cli, wish: &RestoreWish, screen: Scree
             return Ok(Exit::Ok);
         }
     }
-    confirm_name(&name, wish.yes.as_deref(), "cluster")?;
+    confirm_name(&cluster, &name, wish.yes.as_deref(), "cluster")?;
     ask.head.dry_run = false;
     ask.head.confirm_cluster.clone_from(&name);
     let done = cluster.ask(Kind::Write, ask, call).await?;

@@ -79,6 +79,11 @@ impl Context {
     }
 }
 
+/// What a shell would put for `~`, which it does only where something is typed.
+fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
 /// Where the file is when nobody names one. A relative `XDG_CONFIG_HOME` is none, as its specification says.
 fn usual_path(var: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
     let folder = |name: &str| var(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -146,7 +151,11 @@ fn read(text: &str, path: &Path) -> Result<ContextFile, CliError> {
             if named.as_os_str().is_empty() {
                 return wrong("an empty path names no file");
             }
-            *named = folder.join(&*named);
+            *named = match (named.strip_prefix("~"), home()) {
+                (Ok(rest), Some(home)) => home.join(rest),
+                (Ok(_), None) => return wrong(&format!("{}: HOME is not set, so that ~ is nowhere", named.display())),
+                (Err(_), _) => folder.join(&*named),
+            };
         }
     }
     if let Some(default) = file.default.as_deref().filter(|default| !file.context.contains_key(*default)) {
@@ -189,12 +198,13 @@ pub fn settle(mut cli: Cli) -> Result<Cli, CliError> {
     cli.endpoint.retain(|endpoint| !endpoint.trim().is_empty());
     let (path, mut file) = open(&cli)?;
     let name = chosen(&cli, path.as_deref(), &file)?;
-    if let Some(context) = name.and_then(|name| file.context.remove(&name)) {
+    if let Some(context) = name.as_ref().and_then(|name| file.context.remove(name)) {
         let typed = cli.typed;
         // A context that was typed goes before what the environment says.
         let stays = |is_typed: bool| is_typed || !typed.context;
         if !stays(typed.endpoint) || cli.endpoint.is_empty() {
             cli.endpoint = context.endpoints;
+            cli.settled = name;
         }
         for (option, is_typed, from_file) in [
             (&mut cli.ca, typed.ca, context.ca),

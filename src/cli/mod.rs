@@ -21,6 +21,7 @@ pub mod error;
 pub mod fields;
 pub mod follow;
 pub mod lease_page;
+pub mod live;
 pub mod manual;
 pub mod nodes;
 pub mod nodes_page;
@@ -31,6 +32,8 @@ pub mod readiness_page;
 pub mod run_page;
 pub mod status_page;
 pub mod text;
+pub mod traffic;
+pub mod watch;
 pub mod when;
 
 use std::io::IsTerminal;
@@ -94,25 +97,36 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         _ => {}
     }
     let cli = contexts::settle(cli)?;
-    let cluster = Cluster::new(&cli.endpoint, call::dialer(&cli)?, cli.timeout)?;
+    let cluster = Cluster::new(&cli.endpoint, call::dialer(&cli)?, cli.timeout)?.named(cli.settled.as_deref());
     match &cli.verb {
         Verb::Check { .. } | Verb::Cert { .. } | Verb::Completions { .. } | Verb::Man { .. } | Verb::Contexts => {
             Ok(Exit::Ok)
         }
-        Verb::Status { group, local } => status(&cluster, group.as_deref(), *local, screen).await,
-        Verb::Readiness { group: Some(group), to } => readiness::of_group(&cluster, group, to.as_deref(), screen).await,
+        Verb::Readiness { group: Some(group), to, watch: true } => {
+            watch::readiness(&cluster, group, to.as_deref(), screen).await
+        }
+        Verb::Readiness { group: Some(group), to, .. } => {
+            readiness::of_group(&cluster, group, to.as_deref(), screen).await
+        }
         Verb::Readiness { group: None, .. } => readiness::of_all(&cluster, screen).await,
+        Verb::Status { group, watch: true, .. } => watch::status(&cluster, group.as_deref(), screen).await,
+        Verb::Status { group, local, .. } => status(&cluster, group.as_deref(), *local, screen).await,
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,
         Verb::Resume { group, reason } => act::resume(&cluster, &cli, group, reason, screen).await,
         Verb::Cluster { verb } => cluster::run(&cluster, &cli, verb, screen).await,
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
+        Verb::Traffic(wish) => traffic::traffic(&cluster, &cli, wish, screen).await,
         Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
         Verb::Audit { verb: Some(AuditVerb::Verify { .. }), .. } => audit_verify::nodes(&cluster, screen).await,
-        Verb::Audit { group, limit, before, .. } => audit(&cluster, group.as_deref(), *limit, *before, screen).await,
         Verb::Page { verb } => pages::page(&cluster, &cli, verb, screen).await,
         Verb::Contact { verb } => pages::contact(&cluster, verb, screen).await,
+        Verb::Audit { group, limit, watch: true, .. } => watch::audit(&cluster, group.as_deref(), *limit, screen).await,
+        Verb::Audit { group, limit, before, .. } => audit(&cluster, group.as_deref(), *limit, *before, screen).await,
         Verb::Run { verb } => match verb {
-            RunVerb::List { group, limit } => list_runs(&cluster, group.as_deref(), *limit, screen).await,
+            RunVerb::List { group, limit, watch: true } => {
+                watch::runs(&cluster, group.as_deref(), *limit, screen).await
+            }
+            RunVerb::List { group, limit, .. } => list_runs(&cluster, group.as_deref(), *limit, screen).await,
             RunVerb::Show { run } => {
                 let answer = find_run(&cluster, run).await?;
                 screen.show(&answer, || run_page::page(&answer))?;

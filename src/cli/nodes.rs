@@ -182,7 +182,7 @@ async fn change(
     ask.dry_run = false;
     if is_open && !judged.leaving.is_empty() {
         confirmable_name(&judged.leaving, yes, "node")?;
-        confirm_name(&judged.leaving, yes, "node")?;
+        confirm_name(&cluster, &judged.leaving, yes, "node")?;
     }
     // Where a gate is closed the cluster itself says no, and its audit that somebody tried.
     ask.confirm_name.clone_from(&judged.leaving);

@@ -1,13 +1,13 @@
-//! What a failover would do: gates, then steps with what each resource shows now.
+//! What a failover, or a move of traffic, would do: gates, then steps with what each resource shows now.
 
 use super::text::{Page, Span, bad, bold, dim, good, warn};
 use crate::proto::{FailoverResponse, Gate, PlannedStep, Present, Word};
 
 /// The page of a dry run.
-pub fn page(group: &str, plan: &FailoverResponse) -> Page {
+pub fn page(what: &str, group: &str, plan: &FailoverResponse) -> Page {
     let mut page = Page::default();
     page.line([
-        dim("failover of "),
+        dim(format!("{what} of ")),
         bold(group),
         dim(" from "),
         bold(&plan.from_region),

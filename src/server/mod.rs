@@ -14,6 +14,7 @@ mod nodes;
 pub mod pager;
 mod readiness;
 mod refusals;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

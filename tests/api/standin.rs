@@ -212,7 +212,7 @@ pub fn policy() -> ClusterPolicy {
 /// A stand-in node.
 pub struct StandInNode {
     log: Arc<Log>,
-    policy: Arc<ClusterPolicy>,
+    pub policy: Arc<ClusterPolicy>,
     standing: watch::Sender<NodeStanding>,
     asked: AtomicU64,
     pub mood: Mutex<Mood>,
@@ -289,7 +289,7 @@ impl StandInNode {
         *self.mood.lock().unwrap() = mood;
     }
 
-    async fn take(&self, command: Command) -> Result<Applied, ProposeError> {
+    pub async fn take(&self, command: Command) -> Result<Applied, ProposeError> {
         let mood = *self.mood.lock().unwrap();
         match mood {
             Mood::Healthy => {
@@ -417,6 +417,8 @@ impl AdminBackend for StandInNode {
 /// A served stand-in, on a runtime of its own; stops when dropped.
 pub struct Served {
     pub address: String,
+    /// Tells the node to stop.
+    pub shutdown: CancellationToken,
     runtime: Mutex<Option<tokio::runtime::Runtime>>,
 }
 
@@ -457,16 +459,18 @@ pub async fn serve_by(node: &Arc<StandInNode>, tls: Option<Arc<Material>>) -> Se
             }
         }
     });
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
     runtime.spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
         let node = backend.standing().borrow().name.clone();
-        let routes = watchdog::api::routes(backend, Dialer::of(tls.clone()), CancellationToken::new()).unwrap();
+        let routes = watchdog::api::routes(backend, Dialer::of(tls.clone()), stop).unwrap();
         let server = tonic::transport::Server::builder()
             .layer(AccessLayer::new(config().roles(), node, refusals))
             .add_routes(routes);
         server.serve_with_incoming(incoming(listener, tls)).await.unwrap();
     });
-    Served { address, runtime: Mutex::new(Some(runtime)) }
+    Served { address, shutdown, runtime: Mutex::new(Some(runtime)) }
 }
 
 pub async fn client(address: &str) -> AdminClient<tonic::transport::Channel> {

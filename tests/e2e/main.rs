@@ -13,5 +13,6 @@ mod ready;
 mod refusals;
 mod restored;
 mod supervised;
+mod traffic;
 
 use lab::{calm, scene};

@@ -1,0 +1,172 @@
+//! Moving a group's traffic by an operator's word (C1): the load balancer's records, and nothing else.
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::backend::{Backend, DRY_RUN_DEADLINE};
+use super::journal::CONFIRM_TIMEOUT;
+use crate::api::backend::{AdminBackend, DryRun, Gate, OpenFailover, ProposeError};
+use crate::api::origin::origin;
+use crate::api::traffic::{MoveTraffic, TrafficBackend};
+use crate::clock::unix_now;
+use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
+use crate::domain::ids::{RegionName, RunId};
+use crate::domain::plan::Plan;
+use crate::domain::policy::{GroupPolicy, Need, Trigger};
+use crate::domain::quorum;
+use crate::domain::run::{Cause, RunKind};
+use crate::domain::state::GroupState;
+
+fn refused(code: RejectionCode, message: String) -> ProposeError {
+    ProposeError::Rejected(Rejection { code, message })
+}
+
+impl Backend {
+    /// The group, its rules and the plan that the wish asks for, or why there is none.
+    fn resolve_traffic(&self, ask: &MoveTraffic) -> Result<(GroupState, GroupPolicy, Plan), ProposeError> {
+        let state = self.state().borrow().clone();
+        let group = state
+            .group(&ask.group)
+            .ok_or_else(|| refused(RejectionCode::NotFound, format!("there is no group {}", ask.group)))?;
+        let rules = self.parts.policy.groups.get(&ask.group).ok_or_else(|| {
+            refused(RejectionCode::NotFound, format!("group {} is not in this node's configuration", ask.group))
+        })?;
+        let from = &group.traffic;
+        let plan = rules.traffic_plans.iter().find(|plan| &plan.from == from && plan.to == ask.to);
+        let plan = plan.ok_or_else(|| refused(RejectionCode::Invalid, no_plan(rules, from, ask)))?;
+        if ask.expected_token.is_some_and(|token| token != group.token) {
+            let message = format!("group {}'s token is {} by now; look again", ask.group, group.token);
+            return Err(refused(RejectionCode::Stale, message));
+        }
+        Ok((group.clone(), rules.clone(), plan.clone()))
+    }
+
+    /// Whether traffic would find anybody at the other side.
+    fn load_balancer_gate(&self, ask: &MoveTraffic, group: &GroupState, rules: &GroupPolicy) -> Gate {
+        let (is_open, detail) = match rules.load_balancers.get(&ask.to) {
+            None => (true, format!("no load_balancer target is named for {}: nobody looks", ask.to)),
+            Some(target) => {
+                let trigger = Trigger { targets: vec![target.clone()], need: Need::All };
+                let (policy, view) = (&self.parts.policy, self.view());
+                let count = quorum::count(policy, &ask.group, rules, &trigger, &ask.to, &group.seen_up, &view);
+                let seen = format!("{} of {} voters see {target} down", count.down, count.ballots.len());
+                match count.is_down() {
+                    true => (false, format!("{seen}: whoever is sent to {} finds nobody; mend it first", ask.to)),
+                    false => (true, seen),
+                }
+            }
+        };
+        gate("load balancer", is_open, detail)
+    }
+}
+
+fn no_plan(rules: &GroupPolicy, from: &RegionName, ask: &MoveTraffic) -> String {
+    if rules.traffic_plans.is_empty() {
+        return format!(
+            "to: group {} has no [[group.traffic_record]], so that its traffic cannot be moved alone",
+            ask.group
+        );
+    }
+    if from == &ask.to {
+        return format!("to: the traffic of {} goes to {from} already", ask.group);
+    }
+    let known: Vec<_> = rules.traffic_plans.iter().filter(|plan| &plan.from == from).map(|p| p.to.as_str()).collect();
+    format!("to: traffic cannot go from {from} to {}; it can go to: {}", ask.to, known.join(", "))
+}
+
+fn gate(name: &str, is_open: bool, detail: String) -> Gate {
+    Gate { name: name.to_owned(), is_open, detail, before_promote: false }
+}
+
+/// What a dry run reads under; a failover's wish has all that is needed for it.
+fn look(ask: &MoveTraffic) -> OpenFailover {
+    OpenFailover {
+        group: ask.group.clone(),
+        to: ask.to.clone(),
+        by: ask.by.clone(),
+        reason: ask.reason.clone(),
+        accept_loss: false,
+        assert_fence: None,
+        expected_token: ask.expected_token,
+        request_id: ask.request_id.clone(),
+    }
+}
+
+#[async_trait::async_trait]
+impl TrafficBackend for Backend {
+    async fn dry_run_traffic(&self, ask: &MoveTraffic) -> Result<DryRun, ProposeError> {
+        if let Err(error) = self.parts.consensus.confirm_leadership(CONFIRM_TIMEOUT).await {
+            return Err(ProposeError::NoQuorum(error.to_string()));
+        }
+        let (group, rules, plan) = self.resolve_traffic(ask)?;
+        let deadline = Instant::now() + DRY_RUN_DEADLINE;
+        let wish = look(ask);
+        let reading = plan.steps().map(|(_, step)| {
+            let warrant = self.look_warrant(&wish, &group, &step.id);
+            async move {
+                let seen = self.parts.actuators.peek(&self.parts.policy, &warrant, &step.action, deadline).await;
+                seen.map(|seen| (step.id.clone(), seen))
+            }
+        });
+        let present = join_all(reading).await.into_iter().flatten().collect();
+        let mut gates = vec![gate("quorum", true, "a majority confirms this leader".to_owned())];
+        gates.push(match &group.pause {
+            Some(pause) => {
+                gate("pause", false, format!("paused by {}: {}; `watchdogctl resume`", pause.by, pause.reason))
+            }
+            None => gate("pause", true, "not paused".to_owned()),
+        });
+        gates.push(match &group.open_run {
+            Some(run) => gate("no open run", false, format!("run {} is {}", run.id, run.phase.word())),
+            None => gate("no open run", true, "none is open".to_owned()),
+        });
+        gates.push(self.load_balancer_gate(ask, &group, &rules));
+        for (resource, left) in &group.unsettled {
+            gates.push(gate("settled", false, format!("{resource} is unsettled since run {}", left.run)));
+        }
+        Ok(DryRun { plan, present, gates })
+    }
+
+    async fn open_traffic(&self, ask: MoveTraffic) -> Result<RunId, ProposeError> {
+        let run = RunId(ask.request_id.0.clone());
+        let state = self.state().borrow().clone();
+        let is_known = |group: &GroupState| {
+            let open = group.open_run.as_ref().into_iter();
+            open.chain(&group.history).any(|known| known.id == run && known.kind == RunKind::Traffic)
+        };
+        if state.group(&ask.group).is_some_and(is_known) {
+            return Ok(run);
+        }
+        let (group, rules, plan) = self.resolve_traffic(&ask)?;
+        let there = self.load_balancer_gate(&ask, &group, &rules);
+        if !there.is_open {
+            return Err(refused(RejectionCode::Illegal, format!("{}: {}", there.name, there.detail)));
+        }
+        let change = Change::OpenRun {
+            run: run.clone(),
+            group: ask.group.clone(),
+            kind: RunKind::Traffic,
+            drill: false,
+            plan,
+            digest: self.parts.policy.digest.clone(),
+            expected_token: group.token,
+            expected_serving_epoch: group.serving.epoch,
+            cause: Cause {
+                by: ask.by.clone(),
+                automatic: false,
+                reason: ask.reason.clone(),
+                evidence: vec![there.detail],
+                fault_at: None,
+                expected_loss_ms: Some(0),
+            },
+            loss_acceptance: None,
+            fence_assertion: None,
+        };
+        let (node, request_id) = (self.parts.own.id, Some(ask.request_id));
+        let command = Command { node, at: unix_now(), by: ask.by, from: origin(), request_id, change };
+        match self.propose(command).await? {
+            Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
+            _ => Ok(run),
+        }
+    }
+}
