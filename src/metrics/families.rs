@@ -120,6 +120,17 @@ families! {
     LEASE_HOLDERS = "watchdog_lease_holders" ["group"]
         "Mode lease: standby guards whose promotion hold renews it too.";
 
+    READINESS = "watchdog_group_readiness" ["group", "verdict"]
+        "1 for what the leaders last judged would become of the group if its serving region vanished (yes, weak, no or unknown), 0 for the others.";
+    READINESS_SINCE = "watchdog_group_readiness_since_timestamp_seconds" ["group"]
+        "Since when the group's readiness is what it is, unix time.";
+    INCIDENTS = "watchdog_incidents_open" ["severity", "acknowledged"]
+        "Incidents that are not over, by severity and whether somebody has them.";
+    OLDEST_INCIDENT = "watchdog_oldest_unacknowledged_incident_age_seconds" ["severity"]
+        "How long the oldest incident that nobody has is open.";
+    AUDIT_SEQ = "watchdog_audit_newest_seq" []
+        "The number of the newest entry of the audit.";
+
     ALARMS = "watchdog_alarms_active" ["event"]
         "Conditions that were paged and are not over.";
     OUTBOX_PENDING = "watchdog_outbox_pages_pending" ["receiver"]

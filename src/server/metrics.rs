@@ -9,8 +9,9 @@ use crate::clock::{boot_ms, unix_now};
 use crate::domain::decide::Standing;
 use crate::domain::ids::{GroupName, RegionName, TargetName, UnixMs};
 use crate::domain::observation::{Measure, Verdict};
-use crate::domain::page::Delivery;
+use crate::domain::page::{Delivery, Severity};
 use crate::domain::policy::{Fencing, GroupPolicy};
+use crate::domain::readiness::Holds;
 use crate::domain::run::{Run, RunOutcome, RunPhase, StepPhase};
 use crate::domain::state::{ClusterState, GroupState};
 use crate::metrics::events::seconds;
@@ -25,6 +26,14 @@ const STEP_PHASES: [StepPhase; 6] = [
     StepPhase::Failed,
     StepPhase::Unknown,
     StepPhase::Skipped,
+];
+
+const READINESS: [Holds; 4] = [Holds::Yes, Holds::Weak, Holds::Unknown, Holds::No];
+const SEVERITIES: [(Severity, &str); 4] = [
+    (Severity::Critical, "critical"),
+    (Severity::Error, "error"),
+    (Severity::Warning, "warning"),
+    (Severity::Info, "info"),
 ];
 
 /// Everything this node can say.
@@ -46,6 +55,8 @@ pub fn sheet(backend: &Backend) -> Sheet {
         }
     }
     told(&mut sheet, &state);
+    incidents(&mut sheet, &state);
+    sheet.count(&f::AUDIT_SEQ, &[], state.audit_head().seq);
     sheet
 }
 
@@ -151,6 +162,12 @@ fn group_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState, rules: 
     sheet.count(&f::GROUP_TOKEN_EPOCH, &[name], group.token.epoch);
     sheet.count(&f::GROUP_TOKEN, &[name], group.token.n);
     sheet.count(&f::GROUP_UNSETTLED, &[name], group.unsettled.len() as u64);
+    if let Some(mark) = &group.readiness {
+        for verdict in READINESS {
+            sheet.flag(&f::READINESS, &[name, verdict.word()], mark.judgement.verdict() == verdict);
+        }
+        sheet.set(&f::READINESS_SINCE, &[name], unix_seconds(mark.since));
+    }
     if let Some(rules) = rules {
         if let Some(ms) = rules.rto_objective_ms {
             sheet.set(&f::GROUP_RTO, &[name], seconds(ms));
@@ -250,6 +267,19 @@ fn told(sheet: &mut Sheet, state: &ClusterState) {
         sheet.set(&f::OUTBOX_OLDEST, &name, seconds(oldest));
         let refused = of(|delivery| matches!(delivery, Delivery::Refused { .. })).count();
         sheet.count(&f::OUTBOX_REFUSED, &name, refused as u64);
+    }
+}
+
+/// What people should have in hand, and whether somebody has.
+fn incidents(sheet: &mut Sheet, state: &ClusterState) {
+    let now = unix_now();
+    for (severity, word) in SEVERITIES {
+        let open = || state.incidents.values().filter(|incident| incident.severity() == severity);
+        let (had, free): (Vec<_>, Vec<_>) = open().partition(|incident| incident.acknowledged.is_some());
+        sheet.count(&f::INCIDENTS, &[word, "true"], had.len() as u64);
+        sheet.count(&f::INCIDENTS, &[word, "false"], free.len() as u64);
+        let oldest = free.iter().map(|incident| now.since(incident.at)).max().unwrap_or(0);
+        sheet.set(&f::OLDEST_INCIDENT, &[word], seconds(oldest));
     }
 }
 

@@ -113,6 +113,8 @@ async fn a_failover_is_counted_once(lab: &mut Lab) -> Result<()> {
         "watchdog_lease_grant_age_seconds",
         "watchdog_lease_holders",
         "watchdog_alarms_active",
+        "watchdog_group_readiness",
+        "watchdog_group_readiness_since_timestamp_seconds",
         "watchdog_group_expected_loss_seconds",
     ]
     .into();
