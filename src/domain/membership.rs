@@ -252,6 +252,11 @@ fn leaver_gates(picture: &Picture<'_>, ask: &Ask, old: NodeId) -> Vec<Gate> {
     let name = picture.name(old);
     let known = if picture.members.contains_key(&old) {
         Ok(format!("{name} is node {old}"))
+    } else if let (Ask::Replace { node, .. }, true) = (ask, picture.is_known(old))
+        && !picture.members.contains_key(node)
+    {
+        let what = format!("{name}, node {old}, is gone already: watchdogctl node add adds another");
+        Err((RejectionCode::NotFound, what))
     } else if picture.is_known(old) {
         Ok(format!("{name}, node {old}, is gone already"))
     } else {
@@ -290,7 +295,8 @@ fn newcomer_gates(picture: &Picture<'_>, ask: &Ask, node: NodeId, spec: &NodeSpe
             taken(format!("node {node} is {known}, a member already: choose a number that was never used"))
         }
         (Some(_), _) => Ok(format!("node {node} is a member already: goes on with it")),
-        (None, Some(record)) if record.phase == NodePhase::Gone || record.phase == NodePhase::Leaving => {
+        // Whoever was a member, and is none any more, has used it up.
+        (None, Some(record)) if record.phase != NodePhase::Joining => {
             taken(format!("number {node} was {}'s: numbers are used once; choose another", record.spec.name))
         }
         (None, Some(record)) if &record.spec != spec => taken(format!(

@@ -5,6 +5,7 @@ use crate::domain::command::Change;
 use crate::domain::fixtures::{World, digest, group, plan, policy};
 use crate::domain::ids::Token;
 use crate::domain::lease::LeaseBinding;
+use crate::domain::policy::Member;
 use crate::domain::run::{Run, RunKind, RunOutcome, RunPhase};
 
 const DAY_MS: u64 = 86_400_000;
@@ -218,11 +219,22 @@ fn each_thing_that_is_wrong_is_named() {
             |s| {
                 s.voters = [1, 2, 3, 4, 5].map(NodeId).into();
                 s.answering = [1, 2, 3, 4].map(NodeId).into();
+                for (id, name, region) in [(4, "hanoi-2", "hanoi"), (5, "witness-2", "witness")] {
+                    s.policy.members.insert(NodeId(id), Member { name: name.into(), region: region.into() });
+                }
             },
             "quorum",
             Weak,
-            "3 of 5 voters answer outside hcmc, 3 are needed, none to spare; 5 does not answer",
-            "5 does not answer",
+            "3 of 5 voters answer outside hcmc, 3 are needed, none to spare; witness-2 does not answer",
+            "witness-2 does not answer",
+        ),
+        (
+            // A voter that the configuration does not know may stand in the region that is lost.
+            |s| s.voters = [1, 2, 3, 4, 5].map(NodeId).into(),
+            "quorum",
+            No,
+            "2 of 5 voters stand outside hcmc, 3 are needed",
+            "stand outside",
         ),
         (|s| s.obstacle = Some("shadow mode".to_owned()), "decision", No, "shadow mode", "shadow mode"),
         (|s| s.obstacle = Some("cooldown: 31 s to go".to_owned()), "decision", No, "31 s to go", "cooldown: … s to go"),

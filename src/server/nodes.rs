@@ -17,7 +17,7 @@ use crate::api::backend::{AdminBackend, NodeSight, ProposeError};
 use crate::api::nodes::{
     ChangeNodes, MembershipBackend, NodeRow, Nodes, NodesChanged, Progress, Transfer, Transferred, Wish,
 };
-use crate::api::origin::origin;
+use crate::api::origin::{origin, recorded};
 use crate::clock::unix_now;
 use crate::consensus::{Membership, MembershipError, Node, TransferError};
 use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
@@ -183,8 +183,9 @@ impl Backend {
     async fn note(&self, asker: &Asker<'_>, what: String, outcome: String) {
         let what = format!("{what}: {}", asker.reason);
         let change = Change::Note { group: None, what, outcome };
-        if let Err(error) = self.propose(self.command(asker, None, change)).await {
-            tracing::warn!(%error, "a call about nodes could not be recorded in the audit");
+        match self.propose(self.command(asker, None, change)).await {
+            Ok(_) => recorded(),
+            Err(error) => tracing::warn!(%error, "a call about nodes could not be recorded in the audit"),
         }
     }
 
@@ -243,7 +244,7 @@ impl Backend {
                 for id in voters.difference(&judged.before).copied().chain([node]).collect::<BTreeSet<_>>() {
                     let step = if voters.contains(&id) { NodeStep::Joined } else { NodeStep::Gone };
                     if let Some(spec) = known_spec(state, members, id) {
-                        self.record(asker, id, &spec, step).await?;
+                        self.record(asker, id, &spec, step).await.map_err(changed_already)?;
                     }
                 }
                 Ok(Progress::Done)
@@ -252,7 +253,7 @@ impl Backend {
                 self.intend(asker, state, members, ask).await?;
                 consensus.drop_learner(membership, node, CHANGE).await.map_err(failed)?;
                 if let Some(spec) = known_spec(state, members, node) {
-                    self.record(asker, node, &spec, NodeStep::Gone).await?;
+                    self.record(asker, node, &spec, NodeStep::Gone).await.map_err(changed_already)?;
                 }
                 Ok(Progress::Done)
             }
@@ -280,6 +281,16 @@ impl Backend {
                 None => Ok(()),
             },
         }
+    }
+}
+
+/// The membership was changed before this failed: "nothing was changed" would be wrong.
+fn changed_already(error: ProposeError) -> ProposeError {
+    let why =
+        format!("the membership was changed, and this could not be recorded: {error}; the same call again does it");
+    match error {
+        ProposeError::Rejected(_) => error,
+        _ => ProposeError::Unknown(why),
     }
 }
 
@@ -396,7 +407,10 @@ impl MembershipBackend for Backend {
         let wished = match resolve(&picture, &ask.wish) {
             Ok(wished) => wished,
             Err(error) => {
-                self.note(&asker, in_words(&ask.wish), format!("refused: {error}")).await;
+                // Whoever may only look must not be able to fill the audit.
+                if !ask.dry_run {
+                    self.note(&asker, in_words(&ask.wish), format!("refused: {error}")).await;
+                }
                 return Err(error);
             }
         };
@@ -459,7 +473,8 @@ impl MembershipBackend for Backend {
                 TransferError::NotLeader { .. } => ProposeError::NotLeader,
                 TransferError::NotAVoter { .. } => rejected(RejectionCode::Illegal, error.to_string()),
                 TransferError::TimedOut { .. } => ProposeError::Unknown(error.to_string()),
-                TransferError::Stopped { .. } => ProposeError::Unavailable(error.to_string()),
+                // It was asked for before Raft stopped: somebody may have taken it.
+                TransferError::Stopped { .. } => ProposeError::Unknown(error.to_string()),
             })?;
             let taken = leadership.wait_for(|now| now.leader == Some(heir));
             if !matches!(timeout_at(deadline, taken).await, Ok(Ok(_))) {

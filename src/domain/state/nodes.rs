@@ -145,6 +145,10 @@ impl ClusterState {
                 replaces = *old;
                 NodePhase::Joining
             }
+            (NodeStep::Joined | NodeStep::Rests, Some(NodePhase::Gone)) => {
+                let message = format!("number {node} is gone for good: numbers are used once; choose another");
+                return reject(RejectionCode::Taken, message);
+            }
             (NodeStep::Joined, _) => {
                 self.replaced(entry, node);
                 NodePhase::Voter
@@ -159,6 +163,7 @@ impl ClusterState {
         // Given up: the one whose place it was to take stays.
         if next == NodePhase::Leaving
             && let Some(stays) = old.and_then(|old| self.nodes.get_mut(&old))
+            && stays.phase == NodePhase::Leaving
         {
             stays.phase = NodePhase::Voter;
         }
