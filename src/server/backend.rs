@@ -33,7 +33,7 @@ use crate::domain::observation::{Measure, Verdict};
 use crate::domain::plan::{Action, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing, GroupPolicy};
 use crate::domain::readiness::Readiness;
-use crate::domain::run::{Assertion, Cause, RunKind};
+use crate::domain::run::{Assertion, Cause, Run, RunKind};
 use crate::domain::state::{ClusterState, GroupState};
 use crate::domain::view::View;
 use crate::probe::{Observer, SightKind};
@@ -167,6 +167,21 @@ impl Backend {
     }
 }
 
+/// The run that an earlier call of this request id opened.
+pub(super) fn opened_before<'a>(group: &'a GroupState, run: &RunId) -> Option<&'a Run> {
+    group.open_run.iter().chain(&group.history).find(|known| &known.id == run)
+}
+
+/// A request id used again asks for what it asked for before, or is refused.
+pub(super) fn same_wish(known: &Run, kind: RunKind, to: &RegionName) -> Result<(), ProposeError> {
+    if known.kind == kind && known.to() == to {
+        return Ok(());
+    }
+    let message =
+        format!("request id {} was used for a {} to {} before; choose a new one", known.id, known.kind, known.to());
+    Err(ProposeError::Rejected(Rejection { code: RejectionCode::Invalid, message }))
+}
+
 /// Whether there is a standby to promote, for a dry run.
 fn standby_gate(prospect: Prospect) -> Gate {
     let (is_open, detail) = match prospect {
@@ -273,12 +288,8 @@ impl AdminBackend for Backend {
     async fn open_failover(&self, ask: OpenFailover) -> Result<RunId, ProposeError> {
         let run = RunId(ask.request_id.0.clone());
         let state = self.state().borrow().clone();
-        let is_known = |group: &GroupState| {
-            group.open_run.as_ref().is_some_and(|open| open.id == run)
-                || group.history.iter().any(|past| past.id == run)
-        };
-        if state.group(&ask.group).is_some_and(is_known) {
-            return Ok(run);
+        if let Some(known) = state.group(&ask.group).and_then(|group| opened_before(group, &run)) {
+            return same_wish(known, RunKind::Failover, &ask.to).map(|()| run);
         }
         let (group, rules, plan) = self.resolve(&ask)?;
         let view = self.view();

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::backend::{Backend, DRY_RUN_DEADLINE};
+use super::backend::{Backend, DRY_RUN_DEADLINE, opened_before, same_wish};
 use super::journal::CONFIRM_TIMEOUT;
 use crate::api::backend::{AdminBackend, DryRun, Gate, OpenFailover, ProposeError};
 use crate::api::origin::origin;
@@ -130,12 +130,8 @@ impl TrafficBackend for Backend {
     async fn open_traffic(&self, ask: MoveTraffic) -> Result<RunId, ProposeError> {
         let run = RunId(ask.request_id.0.clone());
         let state = self.state().borrow().clone();
-        let is_known = |group: &GroupState| {
-            let open = group.open_run.as_ref().into_iter();
-            open.chain(&group.history).any(|known| known.id == run && known.kind == RunKind::Traffic)
-        };
-        if state.group(&ask.group).is_some_and(is_known) {
-            return Ok(run);
+        if let Some(known) = state.group(&ask.group).and_then(|group| opened_before(group, &run)) {
+            return same_wish(known, RunKind::Traffic, &ask.to).map(|()| run);
         }
         let (group, rules, plan) = self.resolve_traffic(&ask)?;
         let there = self.load_balancer_gate(&ask, &group, &rules);

@@ -7,6 +7,7 @@ use watchdog::proto::{RunKind, RunPhase};
 
 use crate::lab::dns::dig;
 use crate::lab::parts::{Lab, Options};
+use crate::lab::postgres::DATABASE;
 use crate::lab::watch::group;
 use crate::lab::{DR, GROUP, HOME, PUBLIC_NAME, ZONE, address_of};
 use crate::scene::{fast, nothing_happened, play};
@@ -29,6 +30,10 @@ fn with_traffic_record() -> Options {
 async fn c1_traffic_goes_and_comes_back_and_the_database_stays() -> Result<()> {
     play(with_traffic_record(), async |lab: &mut Lab| {
         let name = format!("www.{ZONE}");
+        // Behind the load balancer in the DR region, the service writes to the database at home for as long as that serves.
+        let script = &lab.services[DR].start_script;
+        let (home, dr) = (lab.primary.conninfo("app", DATABASE), lab.standby.conninfo("app", DATABASE));
+        std::fs::write(script, std::fs::read_to_string(script)?.replace(&dr, &home))?;
         lab.services[DR].start().await?;
         let node = lab.node("witness-1")?;
         let words = ["traffic", GROUP, "--to", DR, "--reason", "their load balancer is replaced"];

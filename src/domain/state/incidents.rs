@@ -159,6 +159,10 @@ impl ClusterState {
         let Some(next) = next(&self.on_call, incident) else {
             return reject(RejectionCode::Illegal, format!("{}: nobody is left to be told", of.key));
         };
+        // Under another ladder than it was decided by, another step may come next.
+        if !next.is_due(entry.at) {
+            return reject(RejectionCode::Stale, format!("{}: what comes next is not due yet", of.key));
+        }
         let ladder = self.on_call.ladder_for(incident.group(), incident.severity());
         let reached = &incident.receivers;
         let (mut reach, now_told, climbs) = match (&next.what, ladder) {

@@ -6,7 +6,7 @@ use super::audit::Words;
 use super::{Alarm, ClusterState, Effect, Entry, OUTBOX_MAX, TOLD_KEPT, reject};
 use crate::domain::command::RejectionCode;
 use crate::domain::ids::ReceiverName;
-use crate::domain::page::{Delivery, Notice, OutboxEntry, Page, PageAction, Severity};
+use crate::domain::page::{Delivery, Notice, OutboxEntry, Page, PageAction, Severity, Told};
 use crate::domain::run::{Run, RunKind, RunOutcome};
 use crate::domain::stuck::ways_on;
 
@@ -62,6 +62,7 @@ impl ClusterState {
             && let Some(waiting) = self.outbox.get(at)
             && waiting.page.action == page.action
             && waiting.deliveries.keys().eq(receivers)
+            && contacts(waiting.notice.as_ref()) == contacts(notice.as_ref())
             && waiting.deliveries.values().all(|delivery| matches!(delivery, Delivery::Pending))
         {
             let gone = waiting.seq;
@@ -226,4 +227,9 @@ impl ClusterState {
     fn send_quietly(&mut self, entry: Entry<'_>, page: Page) {
         let _full = self.send(entry, page);
     }
+}
+
+/// Who is meant by it.
+fn contacts(notice: Option<&Notice>) -> &[Told] {
+    notice.map_or(&[], |notice| notice.contacts.as_slice())
 }
