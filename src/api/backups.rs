@@ -15,7 +15,7 @@ use super::access::{self, RESTORE};
 use super::backend::ProposeError;
 use super::check::{self, Asked};
 use super::forward::{self, Place};
-use super::origin::origin;
+use super::origin::{origin, recorded};
 use super::refuse::{failed, invalid, rejected, too_many};
 use super::service::AdminService;
 use super::show::ms;
@@ -245,12 +245,17 @@ impl AdminService {
             Err(rejection) => {
                 let what = format!("restore a backup: {}", asked.reason);
                 let outcome = format!("refused: {}", rejection.message);
-                if let Err(error) = self.propose_for(&asked, false, Change::Note { group: None, what, outcome }).await {
-                    tracing::warn!(%error, "a refused restoration could not be recorded in the audit");
+                match self.propose_for(&asked, false, Change::Note { group: None, what, outcome }).await {
+                    Ok(_) => recorded(),
+                    Err(error) => tracing::warn!(%error, "a refused restoration could not be recorded in the audit"),
                 }
                 return Err(rejected(&rejection));
             }
         };
+        let count = u32::try_from(parts(&backup).len()).unwrap_or(u32::MAX);
+        if count > PARTS_MAX {
+            return Err(invalid("data", format!("{count} parts are more than {PARTS_MAX}")));
+        }
         if dry_run {
             return Ok(Response::new(answer(groups, false)));
         }
@@ -276,9 +281,6 @@ impl AdminService {
         let header = head.header.clone().unwrap_or_default();
         let all = parts(backup);
         let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
-        if count > PARTS_MAX {
-            return Err(invalid("data", format!("{count} parts are more than {PARTS_MAX}")));
-        }
         for (part, content) in (0..).zip(all) {
             let change = Change::RestorePart { backup: header.sha256.clone(), part, content };
             refused(self.propose_for(asked, false, change).await.map_err(failed)?)?;

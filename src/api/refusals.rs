@@ -30,6 +30,8 @@ pub const NOTES_MAX: usize = 32;
 const SPAN: Duration = Duration::from_secs(60);
 /// Different ones that a span has room for.
 const KINDS_MAX: usize = 20;
+/// Of these, of one caller: whoever is refused everywhere, with a certificate or without, must not crowd out others.
+const KINDS_OF_ONE_MAX: usize = 6;
 /// Entries that wait for a leader.
 const WAITING_MAX: usize = 64;
 /// Of a text, characters.
@@ -129,7 +131,8 @@ impl Refusals {
             *more += 1;
             return;
         }
-        if span.kinds.len() >= KINDS_MAX {
+        let of_one = span.kinds.keys().filter(|(who, _, _)| *who == refused.who).count();
+        if span.kinds.len() >= KINDS_MAX || of_one >= KINDS_OF_ONE_MAX {
             book.lost += 1;
             return;
         }

@@ -152,7 +152,7 @@ pub fn restored(cluster: &str, answer: &RestoreResponse) -> Page {
     page.line([
         bold(cluster),
         good(" restored"),
-        dim(format!("; its audit goes on after {} entries", answer.audit_entries)),
+        dim(format!("; the {} entries of the backup's audit stay there", answer.audit_entries)),
     ]);
     page.line([dim(
         "next: enrol every guard with the new epoch, look at watchdogctl status, then watchdogctl resume GROUP",

@@ -125,7 +125,8 @@ impl AuditFiles {
             self.last = self.read_folder()?;
             self.is_read = true;
         }
-        let lines = self.missing(state)?;
+        // Once somebody has mended the folder, it is read anew.
+        let lines = self.missing(state).inspect_err(|_| self.is_read = false)?;
         let mut count = 0;
         let mut rest = &lines[..];
         while let Some(first) = rest.first() {

@@ -93,9 +93,8 @@ async fn p3_a_restored_cluster_acts_above_every_token_of_the_old_one() -> Result
             seen.pause.as_ref().is_some_and(|pause| pause.reason.starts_with("restored from the backup")),
             "{seen:?}"
         );
-        ensure!(seen.unsettled.iter().any(|left| left.resource == "host:db-hcmc"), "{:?}", seen.unsettled);
         let runs = lab.runs().await?;
-        ensure!(runs.len() == 1 && runs[0].phase() == RunPhase::Aborted, "{runs:?}");
+        ensure!(runs.len() == 1 && runs[0].phase() == RunPhase::Aborted, "runs: {runs:?}");
 
         // The host is back, and its guard enrolled: what was left there is settled under the new token, and the old
         // cluster is heard no more.
@@ -135,8 +134,8 @@ async fn p3_a_restored_cluster_acts_above_every_token_of_the_old_one() -> Result
         ensure!(old.to_string().contains("refus"), "{old}");
         lab.client()?.first_from(&lab.standby.address.to_string(), Duration::from_secs(20)).await?;
         let audit = lab.node("witness-1")?.ctl(&["audit", "--limit", "500"]).await?.to_string();
-        for what in ["open failover", "restore the backup", "resume"] {
-            ensure!(audit.contains(what), "the audit does not go on: no {what:?}");
+        for what in ["the backup's audit ends with entry", "restore the backup", "resume"] {
+            ensure!(audit.contains(what), "the audit has no {what:?}");
         }
         Ok(())
     })

@@ -52,11 +52,15 @@ impl ClusterState {
             (_, Applied::Done { .. } | Applied::Nothing) => "done".to_owned(),
             (_, Applied::Rejected(rejection)) => format!("rejected: {}", rejection.message),
         };
+        let mut evidence = evidence_of(change);
+        if let (true, Change::Restore { .. }, Some(before)) = (done, change, &self.audit_before) {
+            evidence.push(format!("the backup's audit ends with entry {}, {}", before.seq, before.hash));
+        }
         let words = Words {
             group: change.group().cloned(),
             what: describe(change),
             reason: reason_of(change),
-            evidence: evidence_of(change),
+            evidence,
             outcome,
         };
         self.enter(entry, words);

@@ -163,6 +163,8 @@ pub const AUDIT_KEPT: usize = 1000;
 pub const HISTORY_KEPT: usize = 50;
 /// Answers to admin calls kept.
 pub const ANSWERED_KEPT: usize = 512;
+/// Of these, answers to notes of refused calls.
+const NOTES_ANSWERED_KEPT: usize = 128;
 /// Pages kept after every receiver took them.
 pub const TOLD_KEPT: usize = 50;
 /// Pages waiting for a receiver: past this the oldest gives way, and the audit says so.
@@ -208,6 +210,9 @@ pub struct ClusterState {
     pub audit: VecDeque<AuditEntry>,
     /// What the oldest kept entry follows.
     pub audit_base: Link,
+    /// Where the audit ended of the cluster whose backup was restored here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_before: Option<Link>,
     /// Bounded.
     pub answered: VecDeque<Answered>,
     /// A backup that is being handed over to a new cluster.
@@ -245,6 +250,7 @@ impl ClusterState {
     /// Applies one committed command. Deterministic and total: what is stale or illegal is a recorded rejection.
     pub fn apply(&mut self, index: u64, command: &Command) -> Applied {
         self.applied_index = index;
+        let entry = Entry { index, node: command.node, at: command.at, by: &command.by, from: command.from.as_deref() };
         let fingerprint = fingerprint(&command.change);
         if let Some(id) = &command.request_id
             && let Some(answered) = self.answered.iter().find(|answered| &answered.id == id)
@@ -252,31 +258,44 @@ impl ClusterState {
             if answered.change == fingerprint {
                 return answered.applied.clone();
             }
-            return Applied::Rejected(Rejection {
+            let rejected = Applied::Rejected(Rejection {
                 code: RejectionCode::Invalid,
                 message: format!("request id {id} was used for \"{}\" before; choose a new one", answered.change),
             });
+            self.record(entry, &command.change, &rejected);
+            return rejected;
         }
-        let entry = Entry { index, node: command.node, at: command.at, by: &command.by, from: command.from.as_deref() };
         let applied = match self.change(entry, &command.change) {
             Ok(token) => Applied::Done { token, index },
             Err(rejection) => Applied::Rejected(rejection),
         };
         self.record(entry, &command.change, &applied);
         if let Some(id) = &command.request_id {
-            self.answered.push_back(Answered { id: id.clone(), change: fingerprint, applied: applied.clone() });
-            bound(&mut self.answered, ANSWERED_KEPT);
+            self.remember(Answered { id: id.clone(), change: fingerprint, applied: applied.clone() });
         }
         applied
+    }
+
+    /// Keeps an answer. Notes of refused calls have a share of their own: whoever is refused often must not push out the
+    /// answers that make an operator's call safe to repeat.
+    fn remember(&mut self, answer: Answered) {
+        let is_note = |answer: &Answered| answer.change.starts_with("Note ");
+        if is_note(&answer) && self.answered.iter().filter(|known| is_note(known)).count() >= NOTES_ANSWERED_KEPT {
+            let oldest = self.answered.iter().position(is_note);
+            oldest.and_then(|at| self.answered.remove(at));
+        }
+        self.answered.push_back(answer);
+        bound(&mut self.answered, ANSWERED_KEPT);
     }
 
     fn change(&mut self, entry: Entry<'_>, change: &Change) -> Effect {
         match change {
             Change::AdoptConfig { cluster, epoch, digest, groups, receivers, on_call } => {
-                let is_first = self.cluster.is_none();
+                let new = groups.keys().filter(|name| !self.groups.contains_key(*name)).cloned().collect::<Vec<_>>();
                 let adopted = self.adopt_config(cluster, *epoch, digest, groups, (receivers, on_call))?;
-                if is_first && *epoch > 1 {
-                    self.begin_paused(entry);
+                // Also what is added later, until a backup was restored: it may be in that backup.
+                if *epoch > 1 && self.audit_before.is_none() {
+                    self.begin_paused(entry, &new);
                 }
                 Ok(adopted)
             }

@@ -28,19 +28,21 @@ use super::{
     ANSWERED_KEPT, Alarm, Answered, AuditEntry, ClusterState, Effect, Entry, GroupState, HISTORY_KEPT, Link, Pause,
     Serving, bound, reject,
 };
-use crate::domain::command::{Rejection, RejectionCode};
+use crate::domain::command::{Applied, Rejection, RejectionCode};
 use crate::domain::ids::{ClusterName, GroupName, Principal, RegionName, Token, UnixMs};
 use crate::domain::incident::Incident;
 use crate::domain::page::Delivery;
 use crate::domain::run::{Run, RunOutcome, RunPhase};
 
-/// A backup has no more parts.
-pub const PARTS_MAX: u32 = 256;
+/// A backup has no more parts: each closed run is one of its own.
+pub const PARTS_MAX: u32 = 2048;
 /// Entries are put into one part until their texts have so many bytes: with everything around them a command stays well
 /// below what is proposed.
 const PART_BYTES: usize = 64 << 10;
-/// Of a run's timeline at most so many lines are put back, the newest.
+/// Of a run's timeline at most so many lines are put back, the newest, and fewer where they are long.
 const EVENTS_PUT_BACK: usize = 200;
+/// Of their texts, bytes.
+const EVENTS_BYTES: usize = 64 << 10;
 
 /// One part of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +151,12 @@ pub fn parts(state: &ClusterState) -> Vec<BackupPart> {
     }];
     let shorten = |run: &Run| {
         let mut run = run.clone();
-        let excess = run.events.len().saturating_sub(EVENTS_PUT_BACK);
+        let mut bytes = 0_usize;
+        let fits = run.events.iter().rev().take(EVENTS_PUT_BACK).take_while(|event| {
+            bytes = bytes.saturating_add(event.what.len() + 200);
+            bytes <= EVENTS_BYTES
+        });
+        let excess = run.events.len().saturating_sub(fits.count());
         run.events.drain(..excess);
         run
     };
@@ -175,7 +182,10 @@ pub fn parts(state: &ClusterState) -> Vec<BackupPart> {
         one.what.len() + one.reason.len() + one.outcome.len() + one.evidence.iter().map(String::len).sum::<usize>()
     };
     parts.extend(packed(state.audit.iter().cloned(), sized).map(|entries| BackupPart::Audit { entries }));
-    let sized = |one: &Answered| one.change.len();
+    let sized = |one: &Answered| match &one.applied {
+        Applied::Rejected(rejection) => one.change.len() + rejection.message.len(),
+        _ => one.change.len(),
+    };
     parts.extend(packed(state.answered.iter().cloned(), sized).map(|answers| BackupPart::Answers { answers }));
     parts
 }
@@ -183,8 +193,12 @@ pub fn parts(state: &ClusterState) -> Vec<BackupPart> {
 /// Alarms whose page nobody has taken yet.
 fn untold(state: &ClusterState) -> impl Iterator<Item = &str> {
     let is_pending = |delivery: &Delivery| matches!(delivery, Delivery::Pending);
-    let pending = state.outbox.iter().filter(move |waiting| waiting.deliveries.values().any(is_pending));
-    pending.map(|waiting| waiting.page.key.as_str())
+    let untold = state.outbox.iter().filter(move |waiting| waiting.deliveries.values().all(is_pending));
+    let took = |key: &str| {
+        let of_key = state.outbox.iter().filter(|waiting| waiting.page.key == key);
+        of_key.flat_map(|waiting| waiting.deliveries.values()).any(|one| matches!(one, Delivery::Delivered { .. }))
+    };
+    untold.map(|waiting| waiting.page.key.as_str()).filter(move |key| !took(key))
 }
 
 /// Items, as many together as fit.
@@ -229,13 +243,13 @@ impl ClusterState {
 
     /// A group that was registered by a cluster that was formed anew knows nothing of what happened before: nothing
     /// automatic starts in it until a person has restored a backup, or said that there is nothing to restore.
-    pub(super) fn begin_paused(&mut self, entry: Entry<'_>) {
+    pub(super) fn begin_paused(&mut self, entry: Entry<'_>, names: &[GroupName]) {
         let reason = format!(
             "epoch {}: this cluster was formed anew, and does not know what happened before; restore a backup (watchdogctl \
              cluster restore), or see that every group is served from its home region, then resume",
             self.epoch
         );
-        for group in self.groups.values_mut() {
+        for (_, group) in self.groups.iter_mut().filter(|(name, _)| names.contains(name)) {
             group.pause = Some(Pause { by: entry.by.clone(), at: entry.at, reason: reason.clone(), until: None });
         }
     }
@@ -313,8 +327,8 @@ impl ClusterState {
         }
         if self.epoch <= backup.epoch {
             let message = format!(
-                "this cluster's epoch is {}, the backup's {}: give the nodes a configuration with epoch = {} or higher, so that \
-                 every token is above what resources remember, and form the cluster anew",
+                "this cluster's epoch is {}, the backup's {}: give the nodes a configuration with epoch = {} or higher, and higher \
+                 than any that this cluster ever had, so that every token is above what resources remember; form the cluster anew",
                 self.epoch,
                 backup.epoch,
                 backup.epoch.saturating_add(1)
@@ -411,7 +425,8 @@ impl ClusterState {
         self.next_page = self.next_page.max(backup.next_page);
         self.answered = backup.answered.iter().cloned().chain(std::mem::take(&mut self.answered)).collect();
         bound(&mut self.answered, ANSWERED_KEPT);
-        self.continue_audit(&backup);
+        // The new cluster's own chain is on its nodes' disks already: it is never written anew, and names where the old ended.
+        self.audit_before = Some(backup.audit_head());
         for (run, was_stuck) in aborted {
             if was_stuck {
                 self.page_unstuck(entry, &run, "the run is over");
@@ -419,18 +434,6 @@ impl ClusterState {
             self.page_closed(entry, &run, RunOutcome::Aborted, &why);
         }
         Ok(None)
-    }
-
-    /// The new cluster's few entries follow the backup's, numbered and bound anew.
-    fn continue_audit(&mut self, backup: &ClusterState) {
-        let own = std::mem::take(&mut self.audit);
-        self.audit.clone_from(&backup.audit);
-        self.audit_base = backup.audit_base;
-        for entry in own {
-            let entry = entry.chained(&self.audit_head());
-            self.audit.push_back(entry);
-        }
-        self.bound_audit();
     }
 }
 

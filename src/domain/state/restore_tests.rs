@@ -101,7 +101,9 @@ fn p3_every_token_is_above_the_old_and_nothing_is_believed_that_may_have_changed
     assert!(told.contains(&"DR_FAILOVER_FAILED") && told.contains(&"DR_FAILOVER_ENDED"), "{told:?}");
     let last = world.state.audit.back().unwrap();
     assert!(last.what.starts_with("restore the backup made by user:linh") && last.reason == "all nodes were lost");
-    assert!(world.state.audit.iter().any(|entry| entry.what.starts_with("open failover r1")), "the audit goes on");
+    let head = old.state.audit_head();
+    assert!(last.evidence.iter().any(|line| line.contains(&format!("entry {}, {}", head.seq, head.hash))), "{last:?}");
+    assert!(world.state.audit.iter().all(|entry| !entry.what.starts_with("open failover r1")), "another chain");
 
     // Paused means paused; and then the next claim is above again.
     assert_eq!(world.rejected(world.open_change("r2")), RejectionCode::Paused);
