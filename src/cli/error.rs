@@ -161,7 +161,9 @@ fn next_after(code: &str) -> &'static str {
             "ask somebody who has that role, or have it given to this identity with [[role]] in the nodes' configuration; \
              watchdogctl cert show FILE tells who a certificate says you are"
         }
-        "not_found" => "watchdogctl status lists the groups, watchdogctl run list the runs",
+        "not_found" => {
+            "watchdogctl status lists the groups, run list the runs, page list the incidents, node list the nodes"
+        }
         "stale" => "something changed since you looked: watchdogctl status, then decide again",
         "run_open" => "watchdogctl run show GROUP; retry, skip or abort it first",
         "paused" => "watchdogctl resume GROUP --reason …",
@@ -176,7 +178,9 @@ fn next_after(code: &str) -> &'static str {
         "no_standby" => {
             "nothing was changed. Mend the standby as said above, then ask again; `--dry-run` shows whether it would do"
         }
-        "other_config" => "bring every node to the same configuration file; watchdogctl status marks those that differ",
+        "other_config" => {
+            "give every node one configuration file that has what is said above; watchdogctl node list marks nodes whose file differs"
+        }
         "already_failed_over" => "one automatic failover a serving epoch; an operator may still: watchdogctl failover",
         "unsettled" => {
             "watchdogctl status names the resource; make its host or zone reachable, it is then settled by itself"
