@@ -23,16 +23,6 @@ const KEY_CHARS: usize = 400;
 /// At most so many are acknowledged by one call.
 const KEYS_MAX: usize = 50;
 
-/// The severity's word.
-pub(super) fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Critical => "critical",
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Info => "info",
-    }
-}
-
 /// Open incidents, of one group or of all, worst and oldest first.
 pub(super) fn open(state: &ClusterState, only: Option<&GroupName>) -> Vec<proto::Incident> {
     let wanted = |incident: &&Incident| only.is_none_or(|only| incident.group() == Some(only));
@@ -48,7 +38,7 @@ fn incident(state: &ClusterState, one: &Incident) -> proto::Incident {
         number: one.opened,
         since_ms: ms(one.at),
         event: page.event.clone(),
-        severity: severity(page.severity).to_owned(),
+        severity: page.severity.word().to_owned(),
         summary: page.summary.clone(),
         group: page.group.as_ref().map(|group| group.0.clone()).unwrap_or_default(),
         run_id: page.run.as_ref().map(|run| run.0.clone()).unwrap_or_default(),
@@ -77,7 +67,7 @@ fn level(level: &Level) -> proto::IncidentLevel {
     proto::IncidentLevel {
         number: level.number.into(),
         name: level.name.clone(),
-        severity: severity(level.severity).to_owned(),
+        severity: level.severity.word().to_owned(),
         rto_ms: level.rto_ms,
         rpo_ms: level.rpo_ms,
     }
@@ -310,7 +300,7 @@ fn ladder(ladder: &Ladder) -> proto::Ladder {
     proto::Ladder {
         name: ladder.name.0.clone(),
         groups: ladder.groups.iter().map(|group| group.0.clone()).collect(),
-        severities: ladder.severities.iter().map(|one| severity(*one).to_owned()).collect(),
+        severities: ladder.severities.iter().map(|one| one.word().to_owned()).collect(),
         steps: ladder.steps.iter().map(step).collect(),
         repeat_every_ms: ladder.repeat_every_ms,
         repeat_max: ladder.repeat_max,

@@ -227,7 +227,7 @@ fn page_status(entry: &OutboxEntry) -> Option<proto::PageStatus> {
         seq: entry.seq,
         at_ms: ms(entry.at),
         event: entry.page.event.clone(),
-        severity: pages::severity(entry.page.severity).to_owned(),
+        severity: entry.page.severity.word().to_owned(),
         summary: entry.page.summary.clone(),
         group: entry.page.group.as_ref().map(|group| group.0.clone()).unwrap_or_default(),
         waiting_for,

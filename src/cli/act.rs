@@ -107,16 +107,29 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
     ask.dry_run = false;
     ask.confirm_group.clone_from(&wish.group);
     let opened = cluster.ask(Kind::Write, ask, call).await?;
-    screen.show(&opened, || {
-        let mut page = Page::default();
-        page.gap();
-        page.line([good("opened "), bold(&opened.run_id)]);
-        page
-    })?;
-    if wish.detach || screen.output == Output::Json {
+    screen.show(&opened, || opened_page(&opened.run_id))?;
+    follow_unless(wish.detach, &cluster, &opened.run_id, screen).await
+}
+
+/// A run was opened.
+pub(super) fn opened_page(run_id: &str) -> Page {
+    let mut page = Page::default();
+    page.gap();
+    page.line([good("opened "), bold(run_id)]);
+    page
+}
+
+/// The run that was opened, as it goes; programs follow by a call of their own.
+pub(super) async fn follow_unless(
+    detached: bool,
+    cluster: &Cluster,
+    run_id: &str,
+    screen: Screen,
+) -> Result<Exit, CliError> {
+    if detached || screen.output == Output::Json {
         return Ok(Exit::Ok);
     }
-    follow::follow(&cluster, &opened.run_id, screen).await
+    follow::follow(cluster, run_id, screen).await
 }
 
 /// Where a group can only move to.

@@ -1,11 +1,10 @@
 //! `traffic`: a dry run first, its result shown, then the group's name typed, then the run, followed.
 
-use super::act::{confirm, confirmable, context, group_status};
+use super::act::{confirm, confirmable, context, follow_unless, group_status, opened_page};
 use super::args::{Cli, Output, TrafficWish};
 use super::call::{Cluster, Kind, Node};
 use super::error::{CliError, Exit};
-use super::text::{Page, bold, good};
-use super::{Screen, follow, plan_page};
+use super::{Screen, plan_page};
 use crate::proto::{FailoverResponse, TrafficRequest, TrafficResponse};
 
 /// `traffic GROUP --to REGION`.
@@ -44,16 +43,8 @@ pub async fn traffic(cluster: &Cluster, cli: &Cli, wish: &TrafficWish, screen: S
     ask.dry_run = false;
     ask.confirm_group.clone_from(&wish.group);
     let opened = cluster.ask(Kind::Write, ask, call).await?;
-    screen.show(&opened, || {
-        let mut page = Page::default();
-        page.gap();
-        page.line([good("opened "), bold(&opened.run_id)]);
-        page
-    })?;
-    if wish.detach || screen.output == Output::Json {
-        return Ok(Exit::Ok);
-    }
-    follow::follow(&cluster, &opened.run_id, screen).await
+    screen.show(&opened, || opened_page(&opened.run_id))?;
+    follow_unless(wish.detach, &cluster, &opened.run_id, screen).await
 }
 
 /// Where a group's traffic can only go.

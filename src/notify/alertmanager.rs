@@ -120,7 +120,7 @@ fn alert(cluster: &ClusterName, page: &Page, since: UnixMs) -> Alert {
     let mut labels: BTreeMap<&'static str, String> = BTreeMap::from([
         ("alertname", page.event.clone()),
         ("cluster", cluster.to_string()),
-        ("severity", word(page)),
+        ("severity", page.severity.word().to_owned()),
         ("key", page.key.clone()),
     ]);
     labels.extend(page.group.as_ref().map(|group| ("group", group.to_string())));
@@ -147,10 +147,6 @@ fn standing(cluster: &ClusterName, incident: &Incident, now: UnixMs) -> Option<A
         Some(_) => return None,
     };
     Some(alert)
-}
-
-fn word(page: &Page) -> String {
-    serde_json::to_value(page.severity).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Prometheus' label names: letters, digits and `_`.

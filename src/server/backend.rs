@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::actuators::ActuatorSet;
 use super::audit::AuditTrouble;
+use super::dry_run::{opened_before, refused, same_wish, settled_gates, standing_gates, token_as_seen};
 use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
 use super::leases::AskedBook;
 use super::readiness::Notices;
@@ -33,7 +33,7 @@ use crate::domain::observation::{Measure, Verdict};
 use crate::domain::plan::{Action, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing, GroupPolicy};
 use crate::domain::readiness::Readiness;
-use crate::domain::run::{Assertion, Cause, Run, RunKind};
+use crate::domain::run::{Assertion, Cause, RunKind};
 use crate::domain::state::{ClusterState, GroupState};
 use crate::domain::view::View;
 use crate::probe::{Observer, SightKind};
@@ -143,43 +143,18 @@ impl Backend {
 
     /// The group, its rules and the plan that the wish asks for, or why there is none.
     pub(super) fn resolve(&self, ask: &OpenFailover) -> Result<(GroupState, GroupPolicy, Plan), ProposeError> {
-        let state = self.state().borrow().clone();
-        let refuse = |code, message| ProposeError::Rejected(Rejection { code, message });
-        let group = state
-            .group(&ask.group)
-            .ok_or_else(|| refuse(RejectionCode::NotFound, format!("there is no group {}", ask.group)))?;
-        let rules = self.parts.policy.groups.get(&ask.group).ok_or_else(|| {
-            refuse(RejectionCode::NotFound, format!("group {} is not in this node's configuration", ask.group))
-        })?;
+        let (group, rules) = self.known_group(&ask.group)?;
         let from = &group.serving.last;
-        let plan = rules.failover_plan(from, &ask.to).ok_or_else(|| {
+        let plan = rules.failover_plan(from, &ask.to).cloned().ok_or_else(|| {
             let known: Vec<_> =
                 rules.failover_plans.iter().filter(|p| &p.from == from).map(|p| p.to.as_str()).collect();
             let message =
                 format!("to: there is no plan from {from} to {}; there is one to: {}", ask.to, known.join(", "));
-            refuse(RejectionCode::Invalid, message)
+            refused(RejectionCode::Invalid, message)
         })?;
-        if ask.expected_token.is_some_and(|token| token != group.token) {
-            let message = format!("group {}'s token is {} by now; look again", ask.group, group.token);
-            return Err(refuse(RejectionCode::Stale, message));
-        }
-        Ok((group.clone(), rules.clone(), plan.clone()))
+        token_as_seen(&ask.group, &group, ask.expected_token)?;
+        Ok((group, rules, plan))
     }
-}
-
-/// The run that an earlier call of this request id opened.
-pub(super) fn opened_before<'a>(group: &'a GroupState, run: &RunId) -> Option<&'a Run> {
-    group.open_run.iter().chain(&group.history).find(|known| &known.id == run)
-}
-
-/// A request id used again asks for what it asked for before, or is refused.
-pub(super) fn same_wish(known: &Run, kind: RunKind, to: &RegionName) -> Result<(), ProposeError> {
-    if known.kind == kind && known.to() == to {
-        return Ok(());
-    }
-    let message =
-        format!("request id {} was used for a {} to {} before; choose a new one", known.id, known.kind, known.to());
-    Err(ProposeError::Rejected(Rejection { code: RejectionCode::Invalid, message }))
 }
 
 /// Whether there is a standby to promote, for a dry run.
@@ -264,15 +239,8 @@ impl AdminBackend for Backend {
         }
         let (group, rules, plan) = self.resolve(ask)?;
         let deadline = Instant::now() + DRY_RUN_DEADLINE;
-        let reading = plan.steps().map(|(_, step)| {
-            let warrant = self.look_warrant(ask, &group, &step.id);
-            async move {
-                let seen = self.parts.actuators.peek(&self.parts.policy, &warrant, &step.action, deadline).await;
-                seen.map(|seen| (step.id.clone(), seen))
-            }
-        });
-        let (present, prospect) = tokio::join!(join_all(reading), self.target_prospect(ask, &group, &plan, deadline));
-        let present: BTreeMap<StepId, ReadBack> = present.into_iter().flatten().collect();
+        let reading = self.look_at_steps(ask, &group, &plan, deadline);
+        let (present, prospect) = tokio::join!(reading, self.target_prospect(ask, &group, &plan, deadline));
         let mut gates = self.gates(ask, &group, &rules, &plan, &present);
         gates.extend(prospect.map(standby_gate));
         Ok(DryRun { plan, present, gates })
@@ -351,29 +319,11 @@ impl Backend {
         plan: &Plan,
         present: &BTreeMap<StepId, ReadBack>,
     ) -> Vec<Gate> {
-        let gate = |name: &str, is_open: bool, detail: String| Gate {
-            name: name.to_owned(),
-            is_open,
-            detail,
-            before_promote: false,
-        };
-        let mut gates = vec![gate("quorum", true, "a majority confirms this leader".to_owned())];
-        gates.push(match &group.pause {
-            Some(pause) => {
-                gate("pause", false, format!("paused by {}: {}; `watchdogctl resume`", pause.by, pause.reason))
-            }
-            None => gate("pause", true, "not paused".to_owned()),
-        });
-        gates.push(match &group.open_run {
-            Some(run) => gate("no open run", false, format!("run {} is {}", run.id, run.phase.word())),
-            None => gate("no open run", true, "none is open".to_owned()),
-        });
+        let mut gates = standing_gates(group);
         gates.push(self.fence_gate(ask, rules, plan, present));
         let loss = loss::expected(&ask.group, rules, &ask.to, &self.view());
         gates.push(loss_gate(ask, &loss, rules.rpo_limit_ms));
-        for (resource, left) in &group.unsettled {
-            gates.push(gate("settled", false, format!("{resource} is unsettled since run {}", left.run)));
-        }
+        gates.extend(settled_gates(group));
         gates
     }
 

@@ -12,7 +12,7 @@ use crate::domain::observation::{Measure, Verdict};
 use crate::domain::page::{Delivery, Severity};
 use crate::domain::policy::{Fencing, GroupPolicy};
 use crate::domain::readiness::Holds;
-use crate::domain::run::{Run, RunOutcome, RunPhase, StepPhase};
+use crate::domain::run::{RunPhase, StepPhase};
 use crate::domain::state::{ClusterState, GroupState};
 use crate::metrics::events::seconds;
 use crate::metrics::{Sheet, families as f, process};
@@ -29,13 +29,6 @@ const STEP_PHASES: [StepPhase; 6] = [
 ];
 
 const READINESS: [Holds; 4] = [Holds::Yes, Holds::Weak, Holds::Unknown, Holds::No];
-const SEVERITIES: [(Severity, &str); 4] = [
-    (Severity::Critical, "critical"),
-    (Severity::Error, "error"),
-    (Severity::Warning, "warning"),
-    (Severity::Info, "info"),
-];
-
 /// Everything this node can say.
 pub fn sheet(backend: &Backend) -> Sheet {
     let mut sheet = Sheet::default();
@@ -194,7 +187,7 @@ fn run_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState) {
     for run in &group.history {
         let RunPhase::Closed { outcome, at } = &run.phase else { continue };
         closed.insert((run.kind.to_string(), outcome.to_string()), *at);
-        recovered.extend(recovery_ms(run, outcome, *at).map(|ms| (run.kind.to_string(), ms)));
+        recovered.extend(run.recovery_time_ms().map(|ms| (run.kind.to_string(), ms)));
     }
     for ((kind, outcome), at) in &closed {
         sheet.set(&f::LAST_RUN_CLOSED, &[name, kind, outcome], unix_seconds(*at));
@@ -202,10 +195,6 @@ fn run_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState) {
     for (kind, ms) in &recovered {
         sheet.set(&f::LAST_RECOVERY, &[name, kind], seconds(*ms));
     }
-}
-
-fn recovery_ms(run: &Run, outcome: &RunOutcome, closed: UnixMs) -> Option<u64> {
-    (*outcome == RunOutcome::Succeeded).then(|| closed.since(run.cause.fault_at.unwrap_or(run.opened_at)))
 }
 
 fn lease_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState) {
@@ -273,7 +262,8 @@ fn told(sheet: &mut Sheet, state: &ClusterState) {
 /// What people should have in hand, and whether somebody has.
 fn incidents(sheet: &mut Sheet, state: &ClusterState) {
     let now = unix_now();
-    for (severity, word) in SEVERITIES {
+    for severity in Severity::ALL {
+        let word = severity.word();
         let open = || state.incidents.values().filter(|incident| incident.severity() == severity);
         let (had, free): (Vec<_>, Vec<_>) = open().partition(|incident| incident.acknowledged.is_some());
         sheet.count(&f::INCIDENTS, &[word, "true"], had.len() as u64);

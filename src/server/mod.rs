@@ -5,6 +5,7 @@ mod actuators;
 mod audit;
 mod audit_files;
 mod backend;
+mod dry_run;
 mod http;
 pub mod journal;
 pub mod leases;

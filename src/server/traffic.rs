@@ -1,15 +1,15 @@
 //! Moving a group's traffic by an operator's word (C1): the load balancer's records, and nothing else.
 
-use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::backend::{Backend, DRY_RUN_DEADLINE, opened_before, same_wish};
+use super::backend::{Backend, DRY_RUN_DEADLINE};
+use super::dry_run::{gate, opened_before, refused, same_wish, settled_gates, standing_gates, token_as_seen};
 use super::journal::CONFIRM_TIMEOUT;
 use crate::api::backend::{AdminBackend, DryRun, Gate, OpenFailover, ProposeError};
 use crate::api::origin::origin;
 use crate::api::traffic::{MoveTraffic, TrafficBackend};
 use crate::clock::unix_now;
-use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
+use crate::domain::command::{Applied, Change, Command, RejectionCode};
 use crate::domain::ids::{RegionName, RunId};
 use crate::domain::plan::Plan;
 use crate::domain::policy::{GroupPolicy, Need, Trigger};
@@ -17,28 +17,15 @@ use crate::domain::quorum;
 use crate::domain::run::{Cause, RunKind};
 use crate::domain::state::GroupState;
 
-fn refused(code: RejectionCode, message: String) -> ProposeError {
-    ProposeError::Rejected(Rejection { code, message })
-}
-
 impl Backend {
     /// The group, its rules and the plan that the wish asks for, or why there is none.
     fn resolve_traffic(&self, ask: &MoveTraffic) -> Result<(GroupState, GroupPolicy, Plan), ProposeError> {
-        let state = self.state().borrow().clone();
-        let group = state
-            .group(&ask.group)
-            .ok_or_else(|| refused(RejectionCode::NotFound, format!("there is no group {}", ask.group)))?;
-        let rules = self.parts.policy.groups.get(&ask.group).ok_or_else(|| {
-            refused(RejectionCode::NotFound, format!("group {} is not in this node's configuration", ask.group))
-        })?;
+        let (group, rules) = self.known_group(&ask.group)?;
         let from = &group.traffic;
-        let plan = rules.traffic_plans.iter().find(|plan| &plan.from == from && plan.to == ask.to);
-        let plan = plan.ok_or_else(|| refused(RejectionCode::Invalid, no_plan(rules, from, ask)))?;
-        if ask.expected_token.is_some_and(|token| token != group.token) {
-            let message = format!("group {}'s token is {} by now; look again", ask.group, group.token);
-            return Err(refused(RejectionCode::Stale, message));
-        }
-        Ok((group.clone(), rules.clone(), plan.clone()))
+        let plan = rules.traffic_plans.iter().find(|plan| &plan.from == from && plan.to == ask.to).cloned();
+        let plan = plan.ok_or_else(|| refused(RejectionCode::Invalid, no_plan(&rules, from, ask)))?;
+        token_as_seen(&ask.group, &group, ask.expected_token)?;
+        Ok((group, rules, plan))
     }
 
     /// Whether traffic would find anybody at the other side.
@@ -74,10 +61,6 @@ fn no_plan(rules: &GroupPolicy, from: &RegionName, ask: &MoveTraffic) -> String 
     format!("to: traffic cannot go from {from} to {}; it can go to: {}", ask.to, known.join(", "))
 }
 
-fn gate(name: &str, is_open: bool, detail: String) -> Gate {
-    Gate { name: name.to_owned(), is_open, detail, before_promote: false }
-}
-
 /// What a dry run reads under; a failover's wish has all that is needed for it.
 fn look(ask: &MoveTraffic) -> OpenFailover {
     OpenFailover {
@@ -100,30 +83,10 @@ impl TrafficBackend for Backend {
         }
         let (group, rules, plan) = self.resolve_traffic(ask)?;
         let deadline = Instant::now() + DRY_RUN_DEADLINE;
-        let wish = look(ask);
-        let reading = plan.steps().map(|(_, step)| {
-            let warrant = self.look_warrant(&wish, &group, &step.id);
-            async move {
-                let seen = self.parts.actuators.peek(&self.parts.policy, &warrant, &step.action, deadline).await;
-                seen.map(|seen| (step.id.clone(), seen))
-            }
-        });
-        let present = join_all(reading).await.into_iter().flatten().collect();
-        let mut gates = vec![gate("quorum", true, "a majority confirms this leader".to_owned())];
-        gates.push(match &group.pause {
-            Some(pause) => {
-                gate("pause", false, format!("paused by {}: {}; `watchdogctl resume`", pause.by, pause.reason))
-            }
-            None => gate("pause", true, "not paused".to_owned()),
-        });
-        gates.push(match &group.open_run {
-            Some(run) => gate("no open run", false, format!("run {} is {}", run.id, run.phase.word())),
-            None => gate("no open run", true, "none is open".to_owned()),
-        });
+        let present = self.look_at_steps(&look(ask), &group, &plan, deadline).await;
+        let mut gates = standing_gates(&group);
         gates.push(self.load_balancer_gate(ask, &group, &rules));
-        for (resource, left) in &group.unsettled {
-            gates.push(gate("settled", false, format!("{resource} is unsettled since run {}", left.run)));
-        }
+        gates.extend(settled_gates(&group));
         Ok(DryRun { plan, present, gates })
     }
 
