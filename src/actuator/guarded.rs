@@ -16,7 +16,9 @@ use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use crate::domain::ids::{ClusterName, GroupName};
 use crate::domain::plan::{Action, GuardEndpoint};
 use crate::domain::stuck::UNLATCH;
-use crate::guard::protocol::{Answer, FENCE, GroupStatus, PROMOTE, PostgresRole, Refusal, Reply, Request, Status};
+use crate::guard::protocol::{
+    Answer, FENCE, GroupStatus, PROMOTE, PostgresRole, RELEASE, Refusal, Reply, Request, Status,
+};
 
 /// A guard's time is asked anew when its last answer is older: clocks drift apart, and the host may have been booted.
 const FRAME_AGE_MAX: Duration = Duration::from_secs(60);
@@ -60,7 +62,8 @@ fn asked(action: &Action) -> Option<(&GuardEndpoint, &str, BTreeMap<String, Stri
         Action::Fence { guard } => Some((guard, FENCE, BTreeMap::new())),
         Action::Promote { guard } => Some((guard, PROMOTE, BTreeMap::new())),
         Action::Guarded { guard, name, params } => Some((guard, name, params.clone())),
-        Action::UpsertDns { .. } | Action::Verify { .. } => None,
+        Action::Release { guard } => Some((guard, RELEASE, BTreeMap::new())),
+        Action::CatchUp { .. } | Action::UpsertDns { .. } | Action::Verify { .. } => None,
     }
 }
 
@@ -401,6 +404,10 @@ impl Actuator for GuardedActuator {
     }
 
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
+        if matches!(action, Action::CatchUp { .. }) {
+            let reason = "catch-up is not known to this version".to_owned();
+            return Outcome::Failed { retryable: false, reason };
+        }
         let Some((guard, name, params)) = asked(action) else {
             return Outcome::Failed { retryable: false, reason: not_a_guards(action) };
         };

@@ -219,6 +219,10 @@ pub fn describe(action: &Action) -> String {
     match action {
         Action::Fence { guard } => format!("stop and latch the database on {} ({})", guard.host, guard.address),
         Action::Promote { guard } => format!("make {} the primary ({})", guard.host, guard.address),
+        Action::CatchUp { from, to } => {
+            format!("see that {} has all that {} wrote ({})", to.host, from.host, to.address)
+        }
+        Action::Release { guard } => format!("make {} the primary again ({})", guard.host, guard.address),
         Action::Guarded { guard, name, params } => {
             let params: Vec<String> = params.iter().map(|(key, value)| format!(" {key}={value}")).collect();
             format!("{name}{} on {} ({})", params.concat(), guard.host, guard.address)

@@ -220,7 +220,7 @@ impl Executor {
         let asks = match step.action {
             Action::Fence { .. } | Action::Promote { .. } => true,
             Action::UpsertDns { .. } | Action::Guarded { .. } => !self.run.went_past_fence(),
-            Action::Verify { .. } => false,
+            Action::CatchUp { .. } | Action::Release { .. } | Action::Verify { .. } => false,
         };
         if !asks {
             return Ok(());

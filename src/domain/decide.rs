@@ -371,7 +371,9 @@ impl Look<'_> {
                 return Some(format!("cooldown: the last automatic failover was too recent; {left_s} s to go"));
             }
         }
-        let RunPhase::Closed { outcome: RunOutcome::Aborted, at } = &self.group.history.back()?.phase else {
+        // A service's recovery says nothing of where the group shall serve.
+        let last = self.group.history.iter().rfind(|run| run.kind != RunKind::Recovery)?;
+        let RunPhase::Closed { outcome: RunOutcome::Aborted, at } = &last.phase else {
             return None;
         };
         let left_s = left_ms(*at) / 1000;

@@ -54,6 +54,7 @@ pub fn plan(from: &str, to: &str) -> Plan {
             Stage { steps: vec![step("services", services, true)] },
             Stage { steps: vec![step("verify", Action::Verify { checks: Vec::new() }, true)] },
         ],
+        undo: Vec::new(),
     }
 }
 

@@ -171,6 +171,21 @@ pub enum Action {
         #[serde(default)]
         params: BTreeMap<String, String>,
     },
+    /// Wait until nothing acknowledged is missing on the standby: the old primary was shut down cleanly, and the standby, of
+    /// the same system identifier and timeline, has received and replayed past its shutdown checkpoint. Changes nothing.
+    /// Repeatable.
+    CatchUp {
+        /// The old primary's host.
+        from: GuardEndpoint,
+        /// The standby's host.
+        to: GuardEndpoint,
+    },
+    /// Make a fenced, cleanly stopped old primary the primary again: its latch is cleared, it is started, and awaited until
+    /// it takes writes. Only ever an undoing of this run's fence. Read back.
+    Release {
+        /// The old primary's host.
+        guard: GuardEndpoint,
+    },
     /// Look whether the other side really works. Repeatable.
     Verify {
         /// All must hold.
@@ -179,13 +194,15 @@ pub enum Action {
 }
 
 impl Action {
-    /// A word for people: `fence`, `dns`, `promote`, the guarded action's name, `verify`.
+    /// A word for people: `fence`, `catch-up`, `dns`, `promote`, `release`, the guarded action's name, `verify`.
     pub fn verb(&self) -> &str {
         match self {
             Action::Fence { .. } => "fence",
             Action::UpsertDns { .. } => "dns",
             Action::Promote { .. } => "promote",
             Action::Guarded { name, .. } => name,
+            Action::CatchUp { .. } => "catch-up",
+            Action::Release { .. } => "release",
             Action::Verify { .. } => "verify",
         }
     }
@@ -193,19 +210,20 @@ impl Action {
     /// The thing acted upon that keeps the token; `None` where nothing is changed.
     pub fn resource(&self) -> Option<ResourceName> {
         match self {
-            Action::Fence { guard } | Action::Promote { guard } | Action::Guarded { guard, .. } => {
-                Some(ResourceName(format!("host:{}", guard.host)))
-            }
+            Action::Fence { guard }
+            | Action::Promote { guard }
+            | Action::Release { guard }
+            | Action::Guarded { guard, .. } => Some(ResourceName(format!("host:{}", guard.host))),
             Action::UpsertDns { provider, token_record, .. } => {
                 Some(ResourceName(format!("zone:{}/{token_record}", provider.name())))
             }
-            Action::Verify { .. } => None,
+            Action::CatchUp { .. } | Action::Verify { .. } => None,
         }
     }
 
     /// May be done again without harm where its outcome is unknown and cannot be read back.
     pub fn is_repeatable(&self) -> bool {
-        matches!(self, Action::Verify { .. })
+        matches!(self, Action::CatchUp { .. } | Action::Verify { .. })
     }
 }
 
@@ -252,16 +270,33 @@ pub struct Plan {
     pub to: RegionName,
     /// In order.
     pub stages: Vec<Stage>,
+    /// What puts writing back on the old primary, in order: carried out only by a planned move that turns back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undo: Vec<Stage>,
 }
 
 impl Plan {
-    /// Every step with its stage's number, in order.
+    /// Every step of the way forward with its stage's number, in order.
     pub fn steps(&self) -> impl Iterator<Item = (usize, &Step)> {
-        self.stages.iter().enumerate().flat_map(|(n, stage)| stage.steps.iter().map(move |step| (n, step)))
+        numbered(&self.stages)
     }
 
-    /// The step of that name.
-    pub fn step(&self, id: &StepId) -> Option<&Step> {
-        self.steps().map(|(_, step)| step).find(|step| &step.id == id)
+    /// Every step of the way back with its stage's number, in order.
+    pub fn undo_steps(&self) -> impl Iterator<Item = (usize, &Step)> {
+        numbered(&self.undo)
     }
+
+    /// Every step there is, forward and back.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps().chain(self.undo_steps()).map(|(_, step)| step)
+    }
+
+    /// The step of that name, forward or back.
+    pub fn step(&self, id: &StepId) -> Option<&Step> {
+        self.all_steps().find(|step| &step.id == id)
+    }
+}
+
+fn numbered(stages: &[Stage]) -> impl Iterator<Item = (usize, &Step)> {
+    stages.iter().enumerate().flat_map(|(n, stage)| stage.steps.iter().map(move |step| (n, step)))
 }

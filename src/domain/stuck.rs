@@ -131,6 +131,8 @@ fn skip(run: &Run, step: &Step) -> Option<Way> {
         Action::Promote { .. } if run.fence_steps().any(|fence| !run.phase_of(&fence.id).is_settled()) => return None,
         Action::Promote { .. } => format!("you have promoted {} by hand; it then counts as the primary", run.to()),
         Action::UpsertDns { .. } => "go on with the names as they are, or as you have set them".to_owned(),
+        // Nobody's word takes the place of what was acknowledged, nor of a primary that takes writes.
+        Action::CatchUp { .. } | Action::Release { .. } => return None,
         Action::Guarded { .. } => "go on without it, or you have done it by hand".to_owned(),
         Action::Verify { .. } => format!("you have looked yourself, and {} serves as it shall", run.to()),
     };

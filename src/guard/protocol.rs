@@ -26,6 +26,8 @@ pub const RAISE: &str = "raise";
 pub const FENCE: &str = "fence";
 /// The action that makes a standby the primary. Never killed.
 pub const PROMOTE: &str = "promote";
+/// A built-in action: make a fenced, cleanly stopped old primary the primary again.
+pub const RELEASE: &str = "release";
 /// The action that makes a fenced primary a standby again.
 pub const REJOIN: &str = "rejoin";
 

@@ -47,7 +47,11 @@ impl ActuatorSet {
     fn of(&self, action: &Action) -> &dyn Actuator {
         match action {
             Action::UpsertDns { .. } => &self.dns,
-            Action::Fence { .. } | Action::Promote { .. } | Action::Guarded { .. } => &self.guarded,
+            Action::Fence { .. }
+            | Action::CatchUp { .. }
+            | Action::Promote { .. }
+            | Action::Release { .. }
+            | Action::Guarded { .. } => &self.guarded,
             Action::Verify { .. } => &self.verify,
         }
     }
@@ -91,10 +95,10 @@ impl ActuatorSet {
     ) -> Option<ReadBack> {
         match action {
             Action::UpsertDns { .. } => Some(self.dns.read_back(warrant, action, deadline).await),
-            Action::Fence { .. } | Action::Promote { .. } | Action::Guarded { .. } => {
+            Action::Fence { .. } | Action::Promote { .. } | Action::Release { .. } | Action::Guarded { .. } => {
                 Some(self.guarded.peek(&policy.cluster, policy.epoch, action, deadline).await)
             }
-            Action::Verify { .. } => None,
+            Action::CatchUp { .. } | Action::Verify { .. } => None,
         }
     }
 }
@@ -146,7 +150,11 @@ fn guards_of(policy: &ClusterPolicy) -> BTreeMap<HostName, GuardEndpoint> {
 /// The guards that a plan would ask, in its order; the same one as often as it would be.
 pub fn guards_of_plan(plan: &Plan) -> impl Iterator<Item = &GuardEndpoint> {
     plan.steps().filter_map(|(_, step)| match &step.action {
-        Action::Fence { guard } | Action::Promote { guard } | Action::Guarded { guard, .. } => Some(guard),
-        Action::UpsertDns { .. } | Action::Verify { .. } => None,
+        Action::Fence { guard }
+        | Action::Promote { guard }
+        | Action::Release { guard }
+        | Action::Guarded { guard, .. } => Some(guard),
+        // Both of its hosts are other steps' too.
+        Action::CatchUp { .. } | Action::UpsertDns { .. } | Action::Verify { .. } => None,
     })
 }

@@ -40,6 +40,8 @@ fn lines(action: &Action) -> Vec<String> {
     match action {
         Action::Fence { guard } => vec![format!("fence {} at {}@{}", guard.host, guard.user, guard.address)],
         Action::Promote { guard } => vec![format!("promote {} at {}@{}", guard.host, guard.user, guard.address)],
+        Action::CatchUp { from, to } => vec![format!("{} has all of {}", to.host, from.host)],
+        Action::Release { guard } => vec![format!("release {} at {}@{}", guard.host, guard.user, guard.address)],
         Action::Guarded { guard, name, params } => vec![format!("{name} {params:?} on {}", guard.host)],
         Action::UpsertDns { provider, token_record, records } => {
             let mut lines = vec![format!("at {}, token in {token_record}", provider.name())];

@@ -82,7 +82,8 @@ pub fn plan(rules: Rules) -> Plan {
     let stages = stages
         .into_iter()
         .map(|steps| Stage { steps: steps.iter().filter(|step| rules.steps.contains(step)).map(planned).collect() });
-    Plan { from: HOME.into(), to: AWAY.into(), stages: stages.filter(|stage| !stage.steps.is_empty()).collect() }
+    let stages = stages.filter(|stage| !stage.steps.is_empty()).collect();
+    Plan { from: HOME.into(), to: AWAY.into(), stages, undo: Vec::new() }
 }
 
 /// The configuration is adopted, nothing else has happened.

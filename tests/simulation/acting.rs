@@ -123,7 +123,11 @@ impl Hands {
     fn of(&self, action: &Action) -> Option<&dyn Actuator> {
         match action {
             Action::UpsertDns { .. } => Some(&self.zones),
-            Action::Fence { .. } | Action::Promote { .. } | Action::Guarded { .. } => Some(&self.guarded),
+            Action::Fence { .. }
+            | Action::CatchUp { .. }
+            | Action::Promote { .. }
+            | Action::Release { .. }
+            | Action::Guarded { .. } => Some(&self.guarded),
             Action::Verify { .. } => None,
         }
     }

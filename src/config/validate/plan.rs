@@ -289,7 +289,7 @@ impl Pair<'_> {
                 resolved.push(Stage { steps });
             }
         }
-        Plan { from: self.from.clone(), to: self.to.clone(), stages: resolved }
+        Plan { from: self.from.clone(), to: self.to.clone(), stages: resolved, undo: Vec::new() }
     }
 
     fn steps(&self, kind: &str) -> Named {

@@ -389,11 +389,7 @@ fn may_open(
         let message = format!("group {name} is paused by {}: {}; resume it first", pause.by, pause.reason);
         return reject(RejectionCode::Paused, message);
     }
-    let here = if kind == RunKind::Traffic { &group.traffic } else { &group.serving.last };
-    if &plan.from != here || plan.to == plan.from || !group.regions.contains(&plan.to) {
-        let message = format!("group {name} is at {here}: a plan from {} to {} does not fit", plan.from, plan.to);
-        return reject(RejectionCode::Invalid, message);
-    }
+    fits(group, name, kind, plan)?;
     let mut seen = BTreeMap::new();
     for (_, step) in plan.steps() {
         if seen.insert(&step.id, ()).is_some() {
@@ -402,6 +398,26 @@ fn may_open(
     }
     if seen.is_empty() {
         return reject(RejectionCode::Invalid, "the plan has no step");
+    }
+    Ok(())
+}
+
+/// A plan moves from where the group is to another of its regions; one of kind `recovery` stays in the region acted upon.
+fn fits(group: &GroupState, name: &GroupName, kind: RunKind, plan: &Plan) -> Result<(), Rejection> {
+    if kind == RunKind::Recovery {
+        if plan.to == plan.from && group.regions.contains(&plan.to) {
+            return Ok(());
+        }
+        let message = format!(
+            "group {name}: a {kind} acts upon one of its regions: a plan from {} to {} does not fit",
+            plan.from, plan.to
+        );
+        return reject(RejectionCode::Invalid, message);
+    }
+    let here = if kind == RunKind::Traffic { &group.traffic } else { &group.serving.last };
+    if &plan.from != here || plan.to == plan.from || !group.regions.contains(&plan.to) {
+        let message = format!("group {name} is at {here}: a plan from {} to {} does not fit", plan.from, plan.to);
+        return reject(RejectionCode::Invalid, message);
     }
     Ok(())
 }
@@ -515,6 +531,9 @@ fn may_close(run: &Run, outcome: RunOutcome, old_primary_untouched: bool) -> Res
 }
 
 fn succeeded(group: &mut GroupState, run: &Run, entry: Entry<'_>) {
+    if run.kind == RunKind::Recovery {
+        return;
+    }
     group.traffic = run.to().clone();
     if !run.moves_serving() {
         return;

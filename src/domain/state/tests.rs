@@ -8,6 +8,7 @@ use crate::domain::fixtures::{World, done, group, plan, policy, region};
 use crate::domain::ids::{RunId, StepId, Token, UnixMs};
 use crate::domain::invariants::{violations, violations_between};
 use crate::domain::page::{Page, PageAction, Severity};
+use crate::domain::plan::Plan;
 use crate::domain::run::{RunKind, RunOutcome, RunPhase, StepPhase};
 
 fn close(world: &World, token: Token, outcome: RunOutcome, untouched: bool) -> Change {
@@ -531,4 +532,39 @@ fn a_traffic_run_moves_traffic_and_leaves_serving_alone() {
     assert_eq!((group.traffic.as_str(), group.serving.epoch), ("hanoi", 1));
     assert_eq!(group.serving.region, Some(region("hcmc")));
     assert!(events(&world).contains(&"LB_FAILOVER".to_owned()));
+}
+
+#[test]
+fn a_recovery_stays_in_its_region_and_moves_nothing() {
+    let mut world = World::new();
+    let opening = |world: &World, from: &str, to: &str| {
+        let Change::OpenRun { run, group, digest, cause, .. } = world.open_change("r1") else { unreachable!() };
+        let plan = Plan { from: region(from), to: region(to), ..plan("hcmc", "hanoi") };
+        let (expected_token, expected_serving_epoch) = (world.group().token, world.group().serving.epoch);
+        let (kind, drill, loss_acceptance, fence_assertion) = (RunKind::Recovery, false, None, None);
+        let plan = Plan { stages: plan.stages.into_iter().skip(2).collect(), ..plan };
+        Change::OpenRun {
+            run,
+            group,
+            kind,
+            drill,
+            plan,
+            digest,
+            expected_token,
+            expected_serving_epoch,
+            cause,
+            loss_acceptance,
+            fence_assertion,
+        }
+    };
+    assert_eq!(world.rejected(opening(&world, "hcmc", "hanoi")), RejectionCode::Invalid);
+    assert_eq!(world.rejected(opening(&world, "witness", "witness")), RejectionCode::Invalid);
+    world.must(opening(&world, "hanoi", "hanoi"));
+    let token = world.claim("r1");
+    let serving = world.group().serving.clone();
+    world.do_step("services", token);
+    world.do_step("verify", token);
+    world.must(close(&world, token, RunOutcome::Succeeded, false));
+    let group = world.group();
+    assert_eq!((&group.serving, &group.traffic, &group.last_failover), (&serving, &region("hcmc"), &None));
 }
