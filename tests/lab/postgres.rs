@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, getuid};
 use tokio_postgres::{Client, NoTls};
 use watchdog::guard::egress::Kind;
+use watchdog::guard::postgres::processes;
 
 use super::folder::Folder;
 use super::hub;
@@ -141,6 +142,7 @@ impl Postgres {
 
     /// Starts it and waits until it answers.
     pub async fn start(&mut self, folder: &Folder) -> Result<()> {
+        self.wait_until_gone()?;
         let mut command = self.command("postgres");
         command.arg("-D").arg(&self.data).args(self.options());
         if let Some(cgroup) = &self.cgroup {
@@ -164,9 +166,21 @@ impl Postgres {
         words.map(str::to_owned)
     }
 
-    /// SIGKILL to every process of it.
+    /// SIGKILL to every process of it; returns when all are gone.
     pub fn kill(&mut self) -> Result<()> {
-        self.part.take().context("it does not run")?.kill()
+        self.part.take().context("it does not run")?.kill()?;
+        self.wait_until_gone()
+    }
+
+    /// The first process is reaped before the others have let go of the shared memory, and PostgreSQL does not start while one
+    /// still holds it. A process has let go before it leaves its working directory.
+    fn wait_until_gone(&self) -> Result<()> {
+        let gone = || processes(&self.data).unwrap_or_default().is_empty().then_some(());
+        wait::until_blocking(
+            &format!("every process in {} to be gone", self.data.display()),
+            Duration::from_secs(20),
+            gone,
+        )
     }
 
     /// An orderly stop.
