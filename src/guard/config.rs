@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::lease::config::Lease;
-use super::protocol::{DESCRIBE, FENCE, PROMOTE, RAISE, REJOIN, STATUS};
+use super::protocol::{DESCRIBE, FENCE, PROMOTE, RAISE, REJOIN, RELEASE, STATUS};
 use crate::domain::ids::{ClusterName, GroupName};
 
 /// No configuration file is longer, bytes.
@@ -285,7 +285,7 @@ impl Config {
 impl Action {
     fn faults(&self, name: &str, faults: &mut Vec<String>) {
         let mut fault = |key: &str, why: &str| faults.push(format!("action.{name}{key}: {why}"));
-        if [STATUS, DESCRIBE, RAISE, FENCE, PROMOTE, REJOIN].contains(&name) {
+        if [STATUS, DESCRIBE, RAISE, FENCE, PROMOTE, RELEASE, REJOIN].contains(&name) {
             fault("", "is built in and cannot be given commands");
         }
         if !is_name(name) {

@@ -12,7 +12,7 @@ use super::exec::{self, PATH};
 use super::host::{self, User};
 use super::ledger::cut;
 use super::postgres;
-use super::protocol::{ActionShown, FENCE, PROMOTE, REJOIN};
+use super::protocol::{ActionShown, FENCE, PROMOTE, REJOIN, RELEASE};
 
 /// A fault is told in no more than this, bytes: all of them must fit into one answer.
 const FAULT_BYTES_MAX: usize = 300;
@@ -40,6 +40,7 @@ pub fn actions(config: &Config) -> BTreeMap<String, ActionShown> {
     };
     built_in(FENCE, &[], &[configured_or(pg, pg.stop_argv.as_ref()), own(pg, "pg_ctl")]);
     built_in(PROMOTE, &[], &[own(pg, "pg_ctl")]);
+    built_in(RELEASE, &[], &[configured_or(pg, pg.start_argv.as_ref())]);
     if !pg.upstream.is_empty() {
         let start = configured_or(pg, pg.start_argv.as_ref());
         built_in(REJOIN, &["upstream"], &[own(pg, "pg_rewind"), own(pg, "pg_basebackup"), start]);

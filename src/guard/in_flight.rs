@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::exec::{self, Stop, Watch};
 use super::host;
+use super::ledger::cut;
 use super::locks;
-use super::protocol::{InFlight, PROMOTE};
+use super::protocol::{InFlight, PHASE_BYTES_MAX, PROMOTE};
 use super::records::{self, RecordError};
 use super::token_store::GroupFiles;
 use crate::domain::ids::{GroupName, RunId, StepId, Token};
@@ -139,10 +140,20 @@ impl<'a> Supervisor<'a> {
             process_group: None,
             since_boottime_ms: host::boottime_ms(),
             orphaned: false,
+            phase: None,
         };
         let entered = Entered { boot_nonce: host::boot_nonce(), what, leader_started: None };
         records::write_quickly(&files.in_flight(), &entered)?;
         Ok(Self { files, entered })
+    }
+
+    /// How far it is, for whoever asks meanwhile. Cut to what an answer has room for.
+    pub fn phase(&mut self, words: &str) {
+        let words = Some(cut(words, PHASE_BYTES_MAX).to_owned());
+        if self.entered.what.phase != words {
+            self.entered.what.phase = words;
+            self.write(&self.files.in_flight());
+        }
     }
 
     /// The file that takes what commands print.
@@ -202,6 +213,7 @@ mod tests {
             process_group: None,
             since_boottime_ms: 0,
             orphaned: false,
+            phase: None,
         };
         let who = |run: &str, n| Who {
             group: "a".into(),

@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::LatchMark;
+use super::in_flight::Who;
+use super::protocol::{LatchMark, Refusal};
 use super::records::{self, RecordError};
 use super::token_store::GroupFiles;
-use crate::domain::ids::Token;
 
 /// The latch's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,23 +34,52 @@ pub fn store(files: &GroupFiles, latch: &Latch) -> Result<(), RecordError> {
     records::write_durably(&files.latch(), latch)
 }
 
-/// May `token` clear this latch? Only a later one than set it.
-pub fn may_clear(mark: &LatchMark, token: Token) -> bool {
-    token > mark.token
+/// May `who` clear this latch? A later token than set it, or the very run that set it, under the same token: a planned move fences, and
+/// then takes that back or makes the host a standby. Whoever holds that token orders its own requests, and no fence proof is asked for
+/// after either.
+pub fn may_clear(mark: &LatchMark, who: &Who) -> bool {
+    who.token > mark.token || (who.token == mark.token && who.run == mark.run)
+}
+
+/// What forbids clearing it, for an action that would have to.
+pub fn forbids_clearing(files: &GroupFiles, who: &Who) -> Option<(Refusal, String)> {
+    match load(files) {
+        Err(e) => Some((Refusal::DamagedStore, format!("{e}: a latch that cannot be read cannot be cleared"))),
+        Ok(Latch { mark: Some(mark), .. }) if !may_clear(&mark, who) => {
+            let why = format!(
+                "latched under token {} by run {}, which token {} of run {} is not later than",
+                mark.token, mark.run, who.token, who.run
+            );
+            Some((Refusal::Latched, why))
+        }
+        Ok(_) => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::UnixMs;
+    use crate::domain::ids::{Token, UnixMs};
 
     #[test]
-    fn only_a_later_token_clears() {
-        let token = |n| Token { epoch: 1, n };
-        let mark = LatchMark { token: token(5), run: "r".into(), step: "fence".into(), at: UnixMs(0) };
-        assert!(!may_clear(&mark, token(4)));
-        assert!(!may_clear(&mark, token(5)));
-        assert!(may_clear(&mark, token(6)));
-        assert!(may_clear(&mark, Token { epoch: 2, n: 1 }));
+    fn only_a_later_token_or_the_run_that_set_it_clears() {
+        let who = |epoch, n, run: &str| Who {
+            group: "a".into(),
+            run: run.into(),
+            step: "release".into(),
+            attempt: 1,
+            token: Token { epoch, n },
+        };
+        let mark = LatchMark { token: Token { epoch: 1, n: 5 }, run: "r".into(), step: "fence".into(), at: UnixMs(0) };
+        for (who, may) in [
+            (who(1, 4, "r"), false),
+            (who(1, 5, "r"), true),
+            (who(1, 5, "other"), false),
+            (who(1, 6, "r"), true),
+            (who(1, 6, "other"), true),
+            (who(2, 1, "other"), true),
+        ] {
+            assert_eq!(may_clear(&mark, &who), may, "{who:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`protocol`] is what it is asked and what it answers; [`handler`] the order in which a request is dealt with;
 //! [`token_store`], [`latch`], [`ledger`] and [`in_flight`] what it remembers, as [`records`] under [`locks`];
-//! [`actions`] what it does, by [`exec`], [`postgres`] and, where it asks often, a [`session`]; [`lease`] how an old primary falls silent by itself, by
+//! [`actions`] what it does, by [`exec`], [`postgres`] and, where it asks often, a [`session`]; [`wal`] where its log stands; [`lease`] how an old primary falls silent by itself, by
 //! [`egress`], the kernel's gate in front of the database, and [`commit_gate`], the optional one in it; [`config`] what it
 //! may do; [`enroll`] and [`show`] what a person on the [`host`] does and sees.
 
@@ -26,3 +26,4 @@ pub mod records;
 pub mod session;
 pub mod show;
 pub mod token_store;
+pub mod wal;

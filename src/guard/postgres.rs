@@ -69,36 +69,46 @@ impl ControlState {
     pub const SHUT_DOWN: Self = Self::Other(1);
 }
 
-/// Reads the state from `pg_control`. It is rewritten in place, so a torn read is tried again.
+/// Reads the state from `pg_control`.
+///
+/// # Errors
+/// As [`control_bytes`].
+pub fn control_state(data_dir: &Path) -> Result<ControlState, String> {
+    Ok(state_in(&control_bytes(data_dir)?))
+}
+
+/// Reads `pg_control`, whole. It is rewritten in place, so a torn read is tried again.
 ///
 /// # Errors
 /// Unreadable or its checksum is wrong, in words.
-pub fn control_state(data_dir: &Path) -> Result<ControlState, String> {
+pub fn control_bytes(data_dir: &Path) -> Result<Vec<u8>, String> {
     let path = data_dir.join("global/pg_control");
-    let mut why = String::new();
     for _ in 0..5 {
         let bytes = std::fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-        match state_in(&bytes) {
-            Some(state) => return Ok(state),
-            None => why = format!("{} has no valid checksum", path.display()),
+        if is_whole(&bytes) {
+            return Ok(bytes);
         }
         pause(1);
     }
-    Err(why)
+    Err(format!("{} has no valid checksum", path.display()))
 }
 
-/// The state lies at byte 16 in every version; the checksum follows the structure, whose size depends on the version.
-fn state_in(bytes: &[u8]) -> Option<ControlState> {
-    let word = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
-    let valid = (200..=512).step_by(4).any(|at| word(at).is_some_and(|sum| sum == crc32c::crc32c(&bytes[..at])));
-    if !valid {
-        return None;
+fn word_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes)
+}
+
+/// The checksum follows the structure, whose size depends on the version.
+fn is_whole(bytes: &[u8]) -> bool {
+    (200..=512).step_by(4).any(|at| word_at(bytes, at).is_some_and(|sum| sum == crc32c::crc32c(&bytes[..at])))
+}
+
+/// The state lies at byte 16 in every version.
+fn state_in(bytes: &[u8]) -> ControlState {
+    match word_at(bytes, 16) {
+        Some(5) => ControlState::InArchiveRecovery,
+        Some(6) => ControlState::InProduction,
+        other => ControlState::Other(other.unwrap_or(u32::MAX)),
     }
-    Some(match word(16)? {
-        5 => ControlState::InArchiveRecovery,
-        6 => ControlState::InProduction,
-        other => ControlState::Other(other),
-    })
 }
 
 /// The server's process as `postmaster.pid` names it, if it runs and works in this data directory: the number may by now
@@ -406,12 +416,12 @@ mod tests {
     fn a_control_file_without_its_checksum_says_nothing() {
         let mut bytes = vec![7u8; 8192];
         bytes[16..20].copy_from_slice(&6u32.to_ne_bytes());
-        assert_eq!(state_in(&bytes), None);
+        assert!(!is_whole(&bytes));
         let sum = crc32c::crc32c(&bytes[..288]);
         bytes[288..292].copy_from_slice(&sum.to_ne_bytes());
-        assert_eq!(state_in(&bytes), Some(ControlState::InProduction));
+        assert!(is_whole(&bytes));
+        assert_eq!(state_in(&bytes), ControlState::InProduction);
         bytes[17] ^= 1;
-        assert_eq!(state_in(&bytes), None);
-        assert_eq!(state_in(&[]), None);
+        assert!(!is_whole(&bytes) && !is_whole(&[]));
     }
 }

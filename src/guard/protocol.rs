@@ -4,17 +4,22 @@
 //! Every answer carries the guard's boot nonce and its `CLOCK_BOOTTIME`, refusals too, so that a client can always state
 //! its next deadline in the guard's own time.
 
+mod wal;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::ids::{ClusterName, GroupName, HostName, RunId, StepId, Token, UnixMs};
+pub use wal::{Lsn, WalRunning, WalShown, WalState};
 
 /// A request is at most this long, bytes, its final newline included. Longer ones are refused unread.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// An answer is never longer than this, bytes. A client refuses longer ones.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// What is told of how far an action is, bytes.
+pub const PHASE_BYTES_MAX: usize = 160;
 /// The action that only looks, and needs no token.
 pub const STATUS: &str = "status";
 /// The action that looks like [`STATUS`] and also tells what the host can do. A guard that does not know it yet refuses it
@@ -297,6 +302,9 @@ pub struct InFlight {
     pub since_boottime_ms: u64,
     /// Its guard is gone, and the command goes on by itself.
     pub orphaned: bool,
+    /// How far it is, in words, where it takes long: at most [`PHASE_BYTES_MAX`] bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
 }
 
 /// The answer to `status`.
@@ -407,6 +415,9 @@ pub struct PostgresStatus {
     pub role: PostgresRole,
     /// How that was seen.
     pub seen_by: String,
+    /// Where its log stands; `None` where that cannot be read, or of a guard that does not tell yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<WalShown>,
 }
 
 /// What the database on a host may do now.
@@ -555,6 +566,9 @@ impl std::fmt::Display for InFlight {
         write!(f, "{}/{} ({}, token {}, guard pid {}", self.run, self.step, self.action, self.token, self.guard_pid)?;
         if let Some(group) = self.process_group {
             write!(f, ", process group {group}")?;
+        }
+        if let Some(phase) = &self.phase {
+            write!(f, ": {phase}")?;
         }
         f.write_str(if self.orphaned { ", its guard is gone)" } else { ")" })
     }

@@ -62,6 +62,24 @@ impl Session {
     }
 }
 
+/// One question over a session of its own, on a thread of its own: whoever asks may be in a runtime or not.
+///
+/// # Errors
+/// No server, no answer within `limit_ms`, or what the server said.
+pub fn once(pg: &Postgres, question: &str, limit_ms: u64) -> Result<String, String> {
+    let ask = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let asked = async { value(&open(pg).await?.client, question).await };
+        let limit = Duration::from_millis(limit_ms);
+        runtime
+            .block_on(async { tokio::time::timeout(limit, asked).await })
+            .unwrap_or_else(|_| Err(format!("the server gave no answer within {limit_ms} ms")))
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(ask).join().unwrap_or_else(|_| Err("the asking thread ended badly".to_owned()))
+    })
+}
+
 async fn open(pg: &Postgres) -> Result<Held, String> {
     let socket = pg.socket_dir.join(format!(".s.PGSQL.{}", pg.port));
     let cannot = |why: &dyn std::fmt::Display| format!("cannot connect to {}: {why}", socket.display());

@@ -12,9 +12,10 @@ use super::lease::config::GateKind;
 use super::lease::{boot, files, hold};
 use super::ledger;
 use super::postgres;
-use super::protocol::{GroupStatus, HoldShown, PostgresStatus, Status};
+use super::protocol::{GroupStatus, HoldShown, PostgresStatus, Status, WalShown};
 use super::records::RecordError;
 use super::token_store::{self, GroupFiles};
+use super::wal;
 use crate::domain::ids::{GroupName, HostName};
 use crate::domain::stuck::UNLATCH;
 
@@ -25,7 +26,8 @@ const LAST: usize = 5;
 pub fn status(config: &Config) -> Status {
     let postgres = config.postgres.as_ref().zip(config.postgres_group()).map(|(pg, group)| {
         let seen = postgres::look(pg);
-        PostgresStatus { group: group.clone(), role: seen.role.into(), seen_by: seen.how }
+        let role = seen.role.into();
+        PostgresStatus { group: group.clone(), role, seen_by: seen.how, wal: wal::shown(pg, role) }
     });
     let groups = config.groups.iter().map(|group| group_status(config, group)).collect();
     Status { host: host::name(), cluster: config.cluster.clone(), groups, postgres }
@@ -157,6 +159,7 @@ fn database_in_words(config: &Config, postgres: &PostgresStatus, text: &mut Stri
     let (group, role) = (&postgres.group, postgres.role);
     let now = config.lease.as_ref().map(|_| files::now(&GroupFiles::new(&config.state_dir, group)));
     let mut rows = vec![("role", format!("{role} ({})", postgres.seen_by))];
+    rows.extend(postgres.wal.iter().map(|wal| ("log", log_in_words(wal))));
     match &now {
         None => {}
         Some(Ok(now)) => {
@@ -184,6 +187,22 @@ fn database_in_words(config: &Config, postgres: &PostgresStatus, text: &mut Stri
     for (label, words) in rows {
         let _infallible = writeln!(text, "  {label:<9}  {words}");
     }
+}
+
+fn log_in_words(wal: &WalShown) -> String {
+    let mut words = format!("{}; checkpoint at {} on timeline {}", wal.state, wal.checkpoint_lsn, wal.timeline);
+    let WalShown { running: Some(running), .. } = wal else {
+        return words + &wal.unread.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+    };
+    for (what, lsn) in
+        [("written", running.current_lsn), ("received", running.received_lsn), ("replayed", running.replayed_lsn)]
+    {
+        words.push_str(&lsn.map(|lsn| format!("; {what} {lsn}")).unwrap_or_default());
+    }
+    if running.replayed_lsn.is_some() {
+        words.push_str(if running.streams { "; its receiver streams" } else { "; its receiver does not stream" });
+    }
+    words
 }
 
 /// What to type here where the database waits, the likeliest first. (A latch's own words say what to type.)

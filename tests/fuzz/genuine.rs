@@ -17,8 +17,8 @@ use watchdog::domain::ids::{NodeId, Token, UnixMs};
 use watchdog::domain::page::{Page, PageAction, Severity};
 use watchdog::domain::run::{Cause, RunKind};
 use watchdog::guard::protocol::{
-    ActionShown, Answer, GroupStatus, InFlight, LatchMark, LedgerHint, PostgresRole, PostgresStatus, Refusal, Reply,
-    Request, Status,
+    ActionShown, Answer, GroupStatus, InFlight, LatchMark, LedgerHint, Lsn, PostgresRole, PostgresStatus, Refusal,
+    Reply, Request, Status, WalRunning, WalShown, WalState,
 };
 
 use crate::corpus::root;
@@ -79,6 +79,7 @@ fn answers() {
         process_group: Some(4712),
         since_boottime_ms: 123_456,
         orphaned: false,
+        phase: Some("base backup 17 %".to_owned()),
     };
     let hint = LedgerHint {
         at: AT,
@@ -100,7 +101,22 @@ fn answers() {
         last: vec![hint],
         fault: None,
     };
-    let postgres = PostgresStatus { group: GROUP.into(), role: PostgresRole::Stopped, seen_by: "pg_ctl".to_owned() };
+    let wal = WalShown {
+        state: WalState::InArchiveRecovery,
+        system_identifier: u64::MAX,
+        timeline: 2,
+        checkpoint_lsn: Lsn(0x363_7180),
+        running: Some(WalRunning {
+            received_lsn: Some(Lsn(0x363_71F8)),
+            replayed_lsn: Some(Lsn(0x1_0000_0000)),
+            current_lsn: None,
+            timeline: Some(3),
+            streams: true,
+        }),
+        unread: None,
+    };
+    let (role, seen_by) = (PostgresRole::Stopped, "pg_ctl".to_owned());
+    let postgres = PostgresStatus { group: GROUP.into(), role, seen_by, wal: Some(wal) };
     let status =
         Status { host: "db-hcmc".to_owned(), cluster: "demo".into(), groups: vec![group], postgres: Some(postgres) };
     let text = |words: &str| words.to_owned();

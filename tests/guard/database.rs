@@ -149,7 +149,7 @@ fn a_running_primary_is_fenced_once_and_a_later_tokens_rejoin_clears_the_latch()
 
     assert!(matches!(new_primary.ask(&act(&warrant("r1", "promote", 5), "promote")), (Reply::Done { .. }, 0)));
     standby.sql("CREATE TABLE after_promotion AS SELECT 42 AS x");
-    let (reply, code) = host.ask(&rejoin("r1", 5));
+    let (reply, code) = host.ask(&rejoin("another", 5));
     assert!(matches!(&reply, Reply::Refused { refusal: Refusal::Latched, .. }), "{reply:?}");
     assert_eq!(code, 31);
     let (reply, code) = host.ask(&rejoin("r2", 6));

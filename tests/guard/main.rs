@@ -14,5 +14,6 @@ mod host;
 mod leases;
 #[allow(dead_code, reason = "shared with the gate's tests, which use all of it")]
 mod nodes;
+mod release;
 mod requests;
 mod server;

@@ -159,7 +159,7 @@ fn status(host: &Host, request: &Request, hold: Option<HoldShown>) -> Status {
             last: Vec::new(),
             fault: None,
         }],
-        postgres: Some(PostgresStatus { group, role: host.role(), seen_by: "model".to_owned() }),
+        postgres: Some(PostgresStatus { group, role: host.role(), seen_by: "model".to_owned(), wal: None }),
     }
 }
 
@@ -243,6 +243,7 @@ fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
         process_group: None,
         since_boottime_ms: host.boottime_ms(now),
         orphaned: false,
+        phase: None,
     };
     crate::promises::effect_begins(world, at, &what);
     let host = &mut world.hosts[at];

@@ -81,6 +81,7 @@ fn at_work() -> InFlight {
         process_group: None,
         since_boottime_ms: 0,
         orphaned: false,
+        phase: None,
     }
 }
 
@@ -99,7 +100,7 @@ fn status(role: PostgresRole, latch: Option<LatchMark>, in_flight: Option<InFlig
             last: Vec::new(),
             fault: None,
         }],
-        postgres: Some(PostgresStatus { group: group.into(), role, seen_by: "looked".to_owned() }),
+        postgres: Some(PostgresStatus { group: group.into(), role, seen_by: "looked".to_owned(), wal: None }),
     })
 }
 

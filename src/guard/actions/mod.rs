@@ -4,16 +4,20 @@ pub mod configured;
 pub mod fence;
 pub mod promote;
 pub mod rejoin;
+pub mod release;
+mod start;
 
 use std::collections::BTreeMap;
 
 use super::config::{self, Config};
 use super::in_flight::{Supervisor, Who};
+use super::latch;
 use super::lease::hold;
 use super::ledger::{Entry, Event};
-use super::protocol::{FENCE, PROMOTE, REJOIN, Refusal};
+use super::protocol::{FENCE, PROMOTE, REJOIN, RELEASE, Refusal};
 use super::token_store::GroupFiles;
 use crate::domain::ids::{HostName, RunId, StepId};
+pub use start::{Start, start};
 
 /// All an action may use.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +41,8 @@ pub enum Named<'a> {
     Fence(&'a config::Postgres),
     /// Built in.
     Promote(&'a config::Postgres),
+    /// Built in.
+    Release(&'a config::Postgres),
     /// Built in.
     Rejoin(&'a config::Postgres, &'a str, &'a config::Upstream),
     /// From the configuration.
@@ -95,7 +101,7 @@ pub fn find<'a>(
     name: &str,
     params: &'a BTreeMap<String, String>,
 ) -> Result<Named<'a>, (Refusal, String)> {
-    if ![FENCE, PROMOTE, REJOIN].contains(&name) {
+    if ![FENCE, PROMOTE, RELEASE, REJOIN].contains(&name) {
         let known = || config.action.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let action = config.action.get(name).ok_or_else(|| {
             let why = format!("action {name:?} is not in the guard's configuration (configured: {})", known());
@@ -111,7 +117,11 @@ pub fn find<'a>(
     })?;
     if name != REJOIN {
         check_params(name, &BTreeMap::new(), params)?;
-        return Ok(if name == FENCE { Named::Fence(postgres) } else { Named::Promote(postgres) });
+        return Ok(match name {
+            FENCE => Named::Fence(postgres),
+            PROMOTE => Named::Promote(postgres),
+            _ => Named::Release(postgres),
+        });
     }
     let names: Vec<String> = postgres.upstream.keys().cloned().collect();
     let pattern = config::Pattern { one_of: Some(names), chars: None, max_length: None };
@@ -157,6 +167,7 @@ impl Named<'_> {
         match self {
             Named::Fence(pg) => fence::look(pg, context),
             Named::Promote(pg) => promote::look(pg),
+            Named::Release(pg) => release::look(pg, context),
             Named::Rejoin(pg, _, upstream) => rejoin::look(pg, upstream, context),
             Named::Configured(action) => configured::look(action, context, until_boottime_ms),
         }
@@ -166,7 +177,7 @@ impl Named<'_> {
     pub fn forbidden(&self, context: &Context<'_>) -> Option<(Refusal, String)> {
         match self {
             Named::Promote(_) => promote::forbidden(context),
-            Named::Rejoin(..) => rejoin::forbidden(context),
+            Named::Release(_) | Named::Rejoin(..) => latch::forbids_clearing(context.files, context.who),
             Named::Fence(_) | Named::Configured(_) => None,
         }
     }
@@ -176,7 +187,7 @@ impl Named<'_> {
     pub fn not_yet(&self, context: &Context<'_>) -> Option<String> {
         match self {
             Named::Promote(_) => hold::forbids_promotion(context.files, &context.who.group, context.fenced_host),
-            Named::Fence(_) | Named::Rejoin(..) | Named::Configured(_) => None,
+            Named::Fence(_) | Named::Release(_) | Named::Rejoin(..) | Named::Configured(_) => None,
         }
     }
 
@@ -185,6 +196,7 @@ impl Named<'_> {
         match self {
             Named::Fence(pg) => fence::act(pg, context, supervisor, until_boottime_ms),
             Named::Promote(pg) => promote::act(pg, supervisor),
+            Named::Release(pg) => release::act(pg, context, supervisor, until_boottime_ms),
             Named::Rejoin(pg, name, upstream) => {
                 rejoin::act(pg, (name, upstream), context, supervisor, until_boottime_ms)
             }

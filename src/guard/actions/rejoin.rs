@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{Context, End, Look, fence};
+use super::{Context, End, Look, Start, fence};
 use crate::clock::unix_now;
 use crate::guard::config::{Postgres, Upstream};
 use crate::guard::exec::{Ended, Stop};
@@ -16,7 +16,6 @@ use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
 use crate::guard::lease::gate;
 use crate::guard::postgres::{self, Role};
-use crate::guard::protocol::Refusal;
 use crate::guard::records;
 
 /// Files of this host's own that `pg_rewind` and base backups bring from the other one.
@@ -24,16 +23,9 @@ const OWN_FILES: [&str; 3] = ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"]
 /// How long the started standby may take to answer, milliseconds.
 const START_MS: u64 = 60_000;
 
-/// Only a later token than the latch's may clear it.
-pub fn forbidden(context: &Context<'_>) -> Option<(Refusal, String)> {
-    match latch::load(context.files) {
-        Err(e) => Some((Refusal::DamagedStore, format!("{e}: a latch that cannot be read cannot be cleared"))),
-        Ok(Latch { mark: Some(mark), .. }) if !latch::may_clear(&mark, context.who.token) => {
-            let why = format!("latched under token {}, which {} is not later than", mark.token, context.who.token);
-            Some((Refusal::Latched, why))
-        }
-        Ok(_) => None,
-    }
+/// Was it begun here, and not ended? What the data directory holds then may be neither's.
+pub fn was_begun(_pg: &Postgres) -> bool {
+    false
 }
 
 /// Is it a standby of that upstream, and not latched?
@@ -100,7 +92,7 @@ pub fn act(
     if let Err(e) = latch::store(context.files, &Latch { mark: None, cleared_by }) {
         return End::again(format!("{how}, but the latch could not be cleared: {e}"));
     }
-    if let Some(end) = start(pg, supervisor) {
+    if let Some(end) = super::start(pg, &supervisor.output(), supervisor, Start::Standby) {
         return end;
     }
     let patience = boottime_ms().saturating_add(START_MS);
@@ -243,28 +235,4 @@ fn make_standby(pg: &Postgres, upstream: &Upstream) -> Result<(), String> {
     let signal = pg.data_dir.join("standby.signal");
     write_as_server(pg, &signal, b"", false)?;
     records::sync_dir_of(&signal).map_err(|e| e.to_string())
-}
-
-/// Starts the server. `Some` where it cannot be.
-fn start(pg: &Postgres, supervisor: &mut Supervisor<'_>) -> Option<End> {
-    let output = supervisor.output();
-    let until = boottime_ms().saturating_add(START_MS);
-    let data_dir = pg.data_dir.display().to_string();
-    let log = pg.start_log.clone().unwrap_or_else(|| PathBuf::from("/dev/null")).display().to_string();
-    let options = pg.start_options.clone().unwrap_or_default();
-    let (ran, in_words) = match &pg.start_argv {
-        Some(argv) => postgres::run_argv(pg, argv, &output, until, supervisor),
-        None => {
-            let mut words = vec!["start", "-w", "-t", "60", "-D", &data_dir, "-l", &log];
-            if !options.is_empty() {
-                words.extend(["-o", &options]);
-            }
-            postgres::program(pg, "pg_ctl", &words, &output, until, supervisor)
-        }
-    };
-    match ran.ended {
-        Ended::Exit(0) => None,
-        Ended::Stopped(Stop::Preempted(by)) => Some(End::Preempted(by)),
-        _ => Some(End::again(format!("the standby could not be started: {in_words}"))),
-    }
 }

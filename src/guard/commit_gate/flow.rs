@@ -4,7 +4,7 @@
 //! confirmed. So the one thing to keep is: no reply names a position above the last reply's unless the lease runs at
 //! the moment in which it is sent. Everything else only keeps commits from waiting longer than needed.
 
-use std::fmt;
+pub use crate::guard::protocol::Lsn;
 
 /// Of a message's own bytes: longer than any that the server sends while it streams, with its header.
 const WAL_HEADER_BYTES: usize = 25;
@@ -13,25 +13,6 @@ const KEEPALIVE_BYTES: usize = 18;
 pub const REPLY_BYTES: usize = 39;
 /// Between the Unix epoch and PostgreSQL's, microseconds.
 const EPOCH_US: i64 = 946_684_800_000_000;
-
-/// A position in the write-ahead log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Lsn(pub u64);
-
-impl fmt::Display for Lsn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
-    }
-}
-
-impl Lsn {
-    /// As PostgreSQL writes it.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (high, low) = text.split_once('/')?;
-        let part = |hex: &str| u32::from_str_radix(hex, 16).ok().filter(|_| hex.len() <= 8 && !hex.starts_with('+'));
-        Some(Self(u64::from(part(high)?) << 32 | u64::from(part(low)?)))
-    }
-}
 
 /// What the server sends while it streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
