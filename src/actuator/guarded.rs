@@ -1,4 +1,5 @@
-//! Acting on hosts: `fence`, `promote` and named actions, by asking the host's guard.
+//! Acting on hosts: `fence`, `promote`, `release` and named actions, by asking the host's guard; and `catch-up`, which only asks both
+//! guards what they show.
 //!
 //! Nothing here retries. Deadlines are stated in the guard's own time, from its last answer, so that a request that was
 //! held up on the way (or with a frozen leader) is refused as expired instead of acted upon late.
@@ -11,11 +12,12 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::Actuator;
+use super::catch_up;
+use super::shown::Shown;
 use super::ssh::{Ask, AskError, GuardChannels, Settings, excerpt};
 use crate::domain::attempt::{Outcome, Prospect, Raised, ReadBack, Warrant};
 use crate::domain::ids::{ClusterName, GroupName};
 use crate::domain::plan::{Action, GuardEndpoint};
-use crate::domain::stuck::UNLATCH;
 use crate::guard::protocol::{
     Answer, FENCE, GroupStatus, PROMOTE, PostgresRole, RELEASE, Refusal, Reply, Request, Status,
 };
@@ -43,7 +45,7 @@ impl Frame {
 /// Who is asked: the address and the key it proves itself with.
 type Host = (String, String);
 
-/// Carries out [`Action::Fence`], [`Action::Promote`] and [`Action::Guarded`].
+/// Carries out [`Action::Fence`], [`Action::Promote`], [`Action::Release`], [`Action::Guarded`] and [`Action::CatchUp`].
 #[derive(Debug)]
 pub struct GuardedActuator {
     channels: Box<dyn Ask>,
@@ -120,6 +122,11 @@ impl GuardedActuator {
 
     /// What is there now, as far as the guard's status tells, under no token: for a dry run. Changes nothing.
     pub async fn peek(&self, cluster: &ClusterName, epoch: u64, action: &Action, deadline: Instant) -> ReadBack {
+        if let Action::CatchUp { from, to } = action {
+            let asked = (self.status(cluster, epoch, from, deadline), self.status(cluster, epoch, to, deadline));
+            let (from_shows, to_shows) = tokio::join!(asked.0, asked.1);
+            return catch_up::present((from, from_shows), (to, to_shows));
+        }
         let Some((guard, _, _)) = asked(action) else {
             return ReadBack::Unknown { reason: not_a_guards(action) };
         };
@@ -138,14 +145,17 @@ impl GuardedActuator {
             return ReadBack::Unknown { reason: format!("guard of host {}: {fault}", guard.host) };
         }
         let is_latched = status.groups.iter().any(|group| group.latch.is_some());
-        let Some(postgres) = status.postgres.as_ref().filter(|_| name == FENCE || name == PROMOTE) else {
+        let built_in = [FENCE, PROMOTE, RELEASE].contains(&name);
+        let Some(postgres) = status.postgres.as_ref().filter(|_| built_in) else {
             return ReadBack::NotDone { evidence: format!("the guard of {} answers", guard.host) };
         };
         let latch = if is_latched { "latched" } else { "not latched" };
         let evidence = format!("{}: server {}, {latch} ({})", guard.host, postgres.role, postgres.seen_by);
         match (name, postgres.role, is_latched) {
             (FENCE, PostgresRole::Stopped | PostgresRole::InRecovery, true) => ReadBack::Done { evidence },
-            (PROMOTE, PostgresRole::Writable, _) => ReadBack::Done { evidence },
+            (PROMOTE, PostgresRole::Writable, _) | (RELEASE, PostgresRole::Writable, false) => {
+                ReadBack::Done { evidence }
+            }
             (PROMOTE, PostgresRole::Stopped, _) | (_, PostgresRole::Unknown, _) => {
                 ReadBack::Unknown { reason: evidence }
             }
@@ -196,7 +206,7 @@ impl GuardedActuator {
     }
 
     /// `status` under a warrant, for what a reply in words cannot prove.
-    async fn group_shown(
+    pub(super) async fn group_shown(
         &self,
         warrant: &Warrant,
         endpoint: &GuardEndpoint,
@@ -255,12 +265,37 @@ impl GuardedActuator {
                 role: PostgresRole::Writable,
                 group: GroupStatus { latch: None, in_flight: None, .. },
                 seen_by,
+                ..
             }) => ReadBack::Untouched {
                 evidence: format!("{}: server writable ({seen_by}), no latch; {evidence}", guard.host),
             },
             Ok(_) => ReadBack::NotDone { evidence },
             // What the guard said stands; only what would be more than that is missing.
             Err(missing) => ReadBack::NotDone { evidence: format!("{evidence}; {missing}") },
+        }
+    }
+
+    /// What the guard says in words is believed only with a server that takes writes, and no latch, beside it.
+    async fn prove_release(
+        &self,
+        warrant: &Warrant,
+        guard: &GuardEndpoint,
+        said: String,
+        deadline: Instant,
+    ) -> ReadBack {
+        let (host, unknown) = (&guard.host, |reason: String| ReadBack::Unknown { reason });
+        match self.group_shown(warrant, guard, deadline).await {
+            Err(reason) => unknown(reason),
+            Ok(Shown { group: GroupStatus { latch: Some(latch), .. }, .. }) if latch.token > warrant.token => {
+                ReadBack::Refused { held: latch.token }
+            }
+            Ok(Shown { role: PostgresRole::Writable, group: GroupStatus { latch: None, .. }, seen_by, .. }) => {
+                ReadBack::Done { evidence: format!("{host}: server writable ({seen_by}), no latch; {said}") }
+            }
+            Ok(Shown { role, seen_by, group, .. }) => {
+                let latch = if group.latch.is_some() { "latched" } else { "not latched" };
+                unknown(format!("guard of host {host} says {said:?} but shows its server {role}, {latch} ({seen_by})"))
+            }
         }
     }
 
@@ -298,50 +333,6 @@ pub fn read_answer(host: &str, bytes: &[u8]) -> Result<Answer, String> {
     })
 }
 
-/// What a guard shows of the warrant's group.
-struct Shown {
-    role: PostgresRole,
-    seen_by: String,
-    group: GroupStatus,
-}
-
-impl Shown {
-    fn of(name: &GroupName, endpoint: &GuardEndpoint, status: Status) -> Result<Self, String> {
-        let host = &endpoint.host;
-        let postgres = status.postgres.filter(|postgres| &postgres.group == name);
-        let postgres = postgres
-            .ok_or_else(|| format!("guard of host {host} shows no database of group {name}: configure it there"))?;
-        let group = status.groups.into_iter().find(|shown| &shown.group == name);
-        let group = group.ok_or_else(|| format!("guard of host {host} does not show group {name}"))?;
-        if let Some(fault) = group.fault {
-            return Err(format!("guard of host {host}, group {name}: {fault}"));
-        }
-        Ok(Shown { role: postgres.role, seen_by: postgres.seen_by, group })
-    }
-
-    /// A running standby without a latch can; what is writable was promoted already.
-    fn can_be_promoted(&self, guard: &GuardEndpoint) -> Prospect {
-        let (host, group, seen_by) = (&guard.host, &self.group.group, &self.seen_by);
-        match (self.role, &self.group.latch) {
-            (PostgresRole::Writable, _) => Prospect::Good { evidence: format!("{host}: server writable ({seen_by})") },
-            (PostgresRole::InRecovery, None) => {
-                Prospect::Good { evidence: format!("{host}: server in recovery ({seen_by}), not latched") }
-            }
-            (PostgresRole::InRecovery, Some(latch)) => Prospect::Bad {
-                reason: format!(
-                    "{host} was fenced under token {} by run {} and is latched since: where it is a standby of the present \
-                     primary, `{UNLATCH} --group {group} --confirm HOSTNAME --reason TEXT` there",
-                    latch.token, latch.run
-                ),
-            },
-            (PostgresRole::Stopped, _) => {
-                Prospect::Bad { reason: format!("{host}: server stopped ({seen_by}): start it there") }
-            }
-            (PostgresRole::Unknown, _) => Prospect::Unknown { reason: format!("{host}: server unknown ({seen_by})") },
-        }
-    }
-}
-
 /// Every refusal leaves a line in the log, by name.
 fn log_refusal(warrant: &Warrant, endpoint: &GuardEndpoint, action: &str, reply: &Reply) {
     if let Reply::Refused { refusal, reason, held } = reply {
@@ -359,6 +350,10 @@ fn log_refusal(warrant: &Warrant, endpoint: &GuardEndpoint, action: &str, reply:
 #[async_trait]
 impl Actuator for GuardedActuator {
     async fn raise(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Raised {
+        if let Action::CatchUp { .. } = action {
+            // It changes nothing, so no later token has anything to wait for.
+            return Raised::Done { in_flight: None };
+        }
         let Some((guard, _, _)) = asked(action) else { return Raised::Unknown { reason: not_a_guards(action) } };
         // Attempts count from 1: a warrant for none settles what an abort or a skip left, and ends it where it may.
         let settles = warrant.attempt == 0;
@@ -404,9 +399,8 @@ impl Actuator for GuardedActuator {
     }
 
     async fn execute(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> Outcome {
-        if matches!(action, Action::CatchUp { .. }) {
-            let reason = "catch-up is not known to this version".to_owned();
-            return Outcome::Failed { retryable: false, reason };
+        if let Action::CatchUp { from, to } = action {
+            return self.catch_up(warrant, (from, to), deadline).await.into_outcome();
         }
         let Some((guard, name, params)) = asked(action) else {
             return Outcome::Failed { retryable: false, reason: not_a_guards(action) };
@@ -434,6 +428,9 @@ impl Actuator for GuardedActuator {
     }
 
     async fn read_back(&self, warrant: &Warrant, action: &Action, deadline: Instant) -> ReadBack {
+        if let Action::CatchUp { from, to } = action {
+            return self.catch_up(warrant, (from, to), deadline).await.into_read_back();
+        }
         let Some((guard, name, params)) = asked(action) else {
             return ReadBack::Unknown { reason: not_a_guards(action) };
         };
@@ -453,6 +450,9 @@ impl Actuator for GuardedActuator {
             }
             (Action::Promote { .. }, seen @ (ReadBack::NotDone { .. } | ReadBack::Untouched { .. })) => {
                 self.prove_not_promoted(warrant, guard, seen, deadline).await
+            }
+            (Action::Release { .. }, ReadBack::Done { evidence }) => {
+                self.prove_release(warrant, guard, evidence, deadline).await
             }
             (_, seen) => seen,
         }

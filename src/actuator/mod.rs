@@ -1,8 +1,10 @@
 //! Acting: what carries out a step at a resource. One trait; every implementation compares the token at the resource itself.
 
+mod catch_up;
 pub mod described;
 pub mod dns;
 pub mod guarded;
+mod shown;
 pub mod ssh;
 pub mod verify;
 

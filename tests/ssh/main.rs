@@ -5,6 +5,7 @@
 mod asking;
 mod faults;
 mod guarded;
+mod planned;
 mod real_guard;
 mod rig;
 

@@ -20,16 +20,16 @@ use crate::ample;
 use crate::guarded::warrant;
 use crate::rig::{Sshd, run};
 
-const GUARD: &str = env!("CARGO_BIN_EXE_watchdog-guard");
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+pub const GUARD: &str = env!("CARGO_BIN_EXE_watchdog-guard");
+pub const BIN: &str = "/usr/lib/postgresql/15/bin";
 
 /// A host with a standby that follows nobody: in recovery, and it can be promoted.
-struct Host {
+pub struct Host {
     sshd: Sshd,
 }
 
 /// PostgreSQL refuses to run as root.
-fn as_postgres(program: &str) -> Command {
+pub fn as_postgres(program: &str) -> Command {
     let mut command = Command::new("runuser");
     command.args(["-u", "postgres", "--"]).arg(program).current_dir("/");
     command
@@ -77,7 +77,7 @@ impl Host {
         run(Command::new(GUARD).arg("--config").arg(self.sshd.path("guard.toml")).args(args));
     }
 
-    fn hostname() -> String {
+    pub fn hostname() -> String {
         fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned()
     }
 }
