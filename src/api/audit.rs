@@ -76,5 +76,8 @@ pub(super) fn shown(entry: &AuditEntry, prev: Option<AuditHash>, policy: &Cluste
         evidence: entry.evidence.clone(),
         hash: prev.map(|_| entry.hash.to_string()).unwrap_or_default(),
         prev: prev.map(|prev| prev.to_string()).unwrap_or_default(),
+        change: entry.change.clone(),
+        command: prev.map(|_| entry.command.to_string()).unwrap_or_default(),
+        code: entry.code.clone(),
     }
 }

@@ -37,34 +37,34 @@ pub const NODE: &str = "watchdog-node";
 /// Trailer: `none` where certainly nothing was changed, `unknown` where it may have been.
 pub const OUTCOME: &str = "watchdog-outcome";
 
-/// Every code with its gRPC code and its word on the wire.
-pub const REJECTION_CODES: &[(RejectionCode, Code, &str)] = &[
-    (RejectionCode::NotFound, Code::NotFound, "not_found"),
-    (RejectionCode::Stale, Code::Aborted, "stale"),
-    (RejectionCode::RunOpen, Code::FailedPrecondition, "run_open"),
-    (RejectionCode::Paused, Code::FailedPrecondition, "paused"),
-    (RejectionCode::Illegal, Code::FailedPrecondition, "illegal"),
-    (RejectionCode::NoFenceProof, Code::FailedPrecondition, "no_fence_proof"),
-    (RejectionCode::LossTooGreat, Code::FailedPrecondition, "loss_too_great"),
-    (RejectionCode::NoStandby, Code::FailedPrecondition, "no_standby"),
-    (RejectionCode::NotPaused, Code::FailedPrecondition, "not_paused"),
-    (RejectionCode::RunClosed, Code::FailedPrecondition, "run_closed"),
-    (RejectionCode::OtherConfig, Code::FailedPrecondition, "other_config"),
-    (RejectionCode::AlreadyFailedOver, Code::FailedPrecondition, "already_failed_over"),
-    (RejectionCode::Unsettled, Code::FailedPrecondition, "unsettled"),
-    (RejectionCode::Taken, Code::FailedPrecondition, "taken"),
-    (RejectionCode::ChangeUnderWay, Code::FailedPrecondition, "change_under_way"),
-    (RejectionCode::IsLeader, Code::FailedPrecondition, "is_leader"),
-    (RejectionCode::LayoutBroken, Code::FailedPrecondition, "layout_broken"),
-    (RejectionCode::QuorumLost, Code::FailedPrecondition, "quorum_lost"),
-    (RejectionCode::NotReachable, Code::FailedPrecondition, "not_reachable"),
-    (RejectionCode::Invalid, Code::InvalidArgument, "invalid"),
+/// Every code with its gRPC code; on the wire it is said by its word.
+pub const REJECTION_CODES: &[(RejectionCode, Code)] = &[
+    (RejectionCode::NotFound, Code::NotFound),
+    (RejectionCode::Stale, Code::Aborted),
+    (RejectionCode::RunOpen, Code::FailedPrecondition),
+    (RejectionCode::Paused, Code::FailedPrecondition),
+    (RejectionCode::Illegal, Code::FailedPrecondition),
+    (RejectionCode::NoFenceProof, Code::FailedPrecondition),
+    (RejectionCode::LossTooGreat, Code::FailedPrecondition),
+    (RejectionCode::NoStandby, Code::FailedPrecondition),
+    (RejectionCode::NotPaused, Code::FailedPrecondition),
+    (RejectionCode::RunClosed, Code::FailedPrecondition),
+    (RejectionCode::OtherConfig, Code::FailedPrecondition),
+    (RejectionCode::AlreadyFailedOver, Code::FailedPrecondition),
+    (RejectionCode::Unsettled, Code::FailedPrecondition),
+    (RejectionCode::Taken, Code::FailedPrecondition),
+    (RejectionCode::ChangeUnderWay, Code::FailedPrecondition),
+    (RejectionCode::IsLeader, Code::FailedPrecondition),
+    (RejectionCode::LayoutBroken, Code::FailedPrecondition),
+    (RejectionCode::QuorumLost, Code::FailedPrecondition),
+    (RejectionCode::NotReachable, Code::FailedPrecondition),
+    (RejectionCode::Invalid, Code::InvalidArgument),
 ];
 
 /// A rejection as a status.
 pub fn rejected(rejection: &Rejection) -> Status {
-    let row = REJECTION_CODES.iter().find(|(code, _, _)| *code == rejection.code);
-    let (code, word) = row.map_or((Code::FailedPrecondition, "illegal"), |(_, code, word)| (*code, *word));
+    let row = REJECTION_CODES.iter().find(|(code, _)| *code == rejection.code);
+    let (code, word) = (row.map_or(Code::FailedPrecondition, |(_, code)| *code), rejection.code.word());
     let mut status = Status::new(code, rejection.message.clone());
     status.metadata_mut().insert(REJECTION, AsciiMetadataValue::from_static(word));
     match code {

@@ -10,9 +10,10 @@ use super::Screen;
 use super::call::{Cluster, Kind};
 use super::error::{CliError, Exit};
 use super::text::{Page, Span, bad, bold, dim, good};
-use crate::domain::audit::AuditHash;
-use crate::domain::audit_line::{EntryLine, LINE_BYTES_MAX, Line};
+use crate::domain::audit::{AuditEntry, AuditHash};
+use crate::domain::audit_line::LINE_BYTES_MAX;
 use crate::domain::audit_verify::{Fault, Findings, Verifier};
+use crate::domain::ids::{GroupName, NodeId, Principal, UnixMs};
 use crate::proto;
 
 /// Entries asked for at once.
@@ -103,7 +104,7 @@ pub async fn nodes(cluster: &Cluster, screen: Screen) -> Result<Exit, CliError> 
                 if older > 0 {
                     verifier.note(format!("{name}: {older} entries are older than the chain, and not judged"));
                 }
-                entries.into_iter().for_each(|entry| verifier.read(0, Line::Entry(entry)));
+                entries.iter().for_each(|(entry, prev)| verifier.kept(entry, *prev));
                 sources.push(name);
             }
             Err(error @ (CliError::Unreachable(_) | CliError::NoQuorum(_))) => {
@@ -119,8 +120,11 @@ pub async fn nodes(cluster: &Cluster, screen: Screen) -> Result<Exit, CliError> 
     }
 }
 
+/// An entry with the hash of the one before it.
+type Kept = (AuditEntry, AuditHash);
+
 /// A node's name, its entries, oldest first, and how many are older than the chain.
-async fn kept(node: &Cluster) -> Result<(String, Vec<EntryLine>, usize), CliError> {
+async fn kept(node: &Cluster) -> Result<(String, Vec<Kept>, usize), CliError> {
     let (mut name, mut entries, mut older, mut before_seq) = (String::new(), Vec::new(), 0, 0);
     for _ in 0..PAGES_MAX {
         let ask = proto::ListAuditRequest { group: String::new(), limit: PAGE, before_index: 0, before_seq };
@@ -130,7 +134,7 @@ async fn kept(node: &Cluster) -> Result<(String, Vec<EntryLine>, usize), CliErro
         for entry in page.entries {
             match entry.seq {
                 0 => older += 1,
-                _ => entries.push(line(entry)?),
+                _ => entries.push(read_entry(entry)?),
             }
         }
         before_seq = page.next_before_seq;
@@ -142,25 +146,29 @@ async fn kept(node: &Cluster) -> Result<(String, Vec<EntryLine>, usize), CliErro
     Ok((name, entries, older))
 }
 
-fn line(entry: proto::AuditEntry) -> Result<EntryLine, CliError> {
+fn read_entry(entry: proto::AuditEntry) -> Result<Kept, CliError> {
     let hash = |text: &str| {
         AuditHash::parse(text).map_err(|why| CliError::Failed(format!("entry {} of {}: {why}", entry.seq, entry.node)))
     };
-    Ok(EntryLine {
+    let (command, prev, own) = (hash(&entry.command)?, hash(&entry.prev)?, hash(&entry.hash)?);
+    let read = AuditEntry {
         seq: entry.seq,
-        at_ms: u64::try_from(entry.at_ms).unwrap_or_default(),
+        at: UnixMs(u64::try_from(entry.at_ms).unwrap_or_default()),
         index: entry.index,
-        node: entry.node_id,
-        prev: hash(&entry.prev)?,
-        hash: hash(&entry.hash)?,
-        by: entry.by,
+        node: NodeId(entry.node_id),
+        by: Principal(entry.by),
         from: entry.from,
-        group: Some(entry.group).filter(|group| !group.is_empty()),
+        group: Some(entry.group).filter(|group| !group.is_empty()).map(GroupName),
+        change: entry.change,
+        command,
+        code: entry.code,
         what: entry.what,
         reason: entry.reason,
         evidence: entry.evidence,
         outcome: entry.outcome,
-    })
+        hash: own,
+    };
+    Ok((read, prev))
 }
 
 fn show(judged: Judged, source: &str, screen: Screen) -> Result<Exit, CliError> {

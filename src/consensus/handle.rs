@@ -22,6 +22,7 @@ use super::types::{Identity, MAX_COMMAND_BYTES, Node, Raft, TypeConfig};
 use crate::domain::command::{Applied, Command};
 use crate::domain::ids::NodeId;
 use crate::domain::observation::Report;
+use crate::domain::sealed::Sealed;
 use crate::domain::state::ClusterState;
 
 /// How long `shutdown` waits for each of Raft and the store.
@@ -215,9 +216,11 @@ impl Consensus {
 
     async fn write(&self, term: Option<u64>, command: Command, wait: Duration) -> Result<Applied, ProposeError> {
         let deadline = Instant::now() + wait;
+        let too_large = |bytes| ProposeError::TooLarge { bytes, limit: MAX_COMMAND_BYTES };
+        let command = Sealed::new(command).map_err(|_| too_large(usize::MAX))?;
         let bytes = serde_json::to_vec(&command).map_or(usize::MAX, |json| json.len());
         if bytes > MAX_COMMAND_BYTES {
-            return Err(ProposeError::TooLarge { bytes, limit: MAX_COMMAND_BYTES });
+            return Err(too_large(bytes));
         }
         let (responder, answer) = ProgressResponder::complete_only();
         let mut request = self.inner.raft.write(command).responder(responder);

@@ -83,7 +83,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let id = entry.log_id();
             let answer = match &entry.payload {
                 // Copied at most once per batch: readers keep the state they saw.
-                EntryPayload::Normal(command) => Arc::make_mut(&mut self.state).apply(id.index, command),
+                EntryPayload::Normal(sealed) => Arc::make_mut(&mut self.state).apply_sealed(id.index, sealed),
                 EntryPayload::Membership(membership) => {
                     let ids = membership.nodes().map(|(id, _)| *id);
                     if let Err(error) = self.store.note_members(ids).await {
@@ -97,8 +97,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.applied = Some(id);
             if let Some(responder) = responder {
                 // Only here: an entry that is applied again after a restart, or on every other node, is no second event.
-                if let EntryPayload::Normal(command) = &entry.payload {
-                    events::applied(&self.state, command, &answer);
+                if let EntryPayload::Normal(sealed) = &entry.payload {
+                    events::applied(&self.state, sealed.command(), &answer);
                 }
                 answers.push((responder, answer));
             }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::command::{Applied, Command};
+use crate::domain::command::Applied;
 use crate::domain::ids::{ClusterName, NodeId, NodeName, RegionName};
+use crate::domain::sealed::Sealed;
 
 use super::state_machine::StateMachine;
 
@@ -39,7 +40,7 @@ pub struct Identity {
 openraft::declare_raft_types!(
     /// One leader a term; commands and answers of `domain`.
     pub TypeConfig:
-        D = Command,
+        D = Sealed,
         R = Applied,
         NodeId = NodeId,
         Node = Node,
@@ -63,7 +64,7 @@ pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, 
 /// The membership with the entry it stands in.
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 
-/// The largest command that is proposed, as JSON.
+/// The largest command that is proposed, as it is written to the log.
 pub const MAX_COMMAND_BYTES: usize = 256 << 10;
 /// The most log entries' bytes sent in one append. It must get through within three quarters of a heartbeat, or the
 /// follower never catches up: 256 KiB in 187 ms is 11 Mbit/s.

@@ -1,5 +1,8 @@
-//! One entry of the audit, and the chain that binds each entry to the one before it: a SHA-256 over what the entry says and
-//! its predecessor's hash. What is removed, altered, moved or put in later shows.
+//! One entry of the audit, and the chain that binds each entry to the one before it: a SHA-256 over which command it was, as
+//! the log holds it, what came of it, and the predecessor's hash. What is removed, altered, moved or put in later shows.
+//!
+//! The words that people read are not in it: each version of the program may word a command in its own way, and all of them
+//! keep one chain. In a node's files the words have a hash of their own ([`AuditEntry::said`], `audit_line`).
 
 use std::fmt;
 
@@ -10,7 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::ids::{GroupName, NodeId, Principal, UnixMs};
 
 /// Before everything that is hashed: bytes of another kind, or of another version of the encoding, give another hash.
-const ENCODING: &[u8] = b"watchdog audit entry 1\n";
+const ENCODING: &[u8] = b"watchdog audit entry 2\n";
+/// The same before an entry's words.
+const WORDS_ENCODING: &[u8] = b"watchdog audit words 1\n";
+/// And where words are bound to the words before them.
+const BOUND_ENCODING: &[u8] = b"watchdog audit bound words 1\n";
 
 /// SHA-256, written in hexadecimal.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +26,22 @@ pub struct AuditHash([u8; 32]);
 impl AuditHash {
     /// No entry's: what the first follows, and what entries have that are older than the chain.
     pub const NONE: Self = Self([0; 32]);
+
+    /// The SHA-256 of bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hash = Self::NONE;
+        hash.0.copy_from_slice(digest(&SHA256, bytes).as_ref());
+        hash
+    }
+
+    /// The hash of an entry's words in a file, which follow words with this hash there.
+    pub fn bind_words(&self, entry: &AuditEntry) -> Self {
+        let mut bytes = BOUND_ENCODING.to_vec();
+        for hash in [self, &entry.hash, &entry.said()] {
+            bytes.extend_from_slice(&hash.0);
+        }
+        Self::of(&bytes)
+    }
 
     /// From 64 hexadecimal digits.
     ///
@@ -97,7 +120,16 @@ pub struct AuditEntry {
     pub from: String,
     /// The group.
     pub group: Option<GroupName>,
-    /// The change, with what matters of it.
+    /// The change's name, which stays.
+    #[serde(default)]
+    pub change: String,
+    /// SHA-256 of the command's bytes in the log: of the one that caused the entry, where the entry is about something else.
+    #[serde(default)]
+    pub command: AuditHash,
+    /// What came of it, in a word that stays: `done`, `done:TOKEN`, `noted`, or a rejection's.
+    #[serde(default)]
+    pub code: String,
+    /// The change, with what matters of it, in words. These and all words below are made by the node that applied it.
     pub what: String,
     /// Why.
     pub reason: String,
@@ -106,7 +138,7 @@ pub struct AuditEntry {
     pub evidence: Vec<String>,
     /// `done`, or why it was rejected.
     pub outcome: String,
-    /// Over all of the above and the hash of the entry before.
+    /// Over all of the above but the words, and the hash of the entry before.
     #[serde(default)]
     pub hash: AuditHash,
 }
@@ -114,9 +146,32 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// The hash that it must have, where the entry before has hash `prev`.
     pub fn hash_after(&self, prev: &AuditHash) -> AuditHash {
-        let mut hash = AuditHash::NONE;
-        hash.0.copy_from_slice(digest(&SHA256, &self.encoded(prev)).as_ref());
-        hash
+        let mut bytes = ENCODING.to_vec();
+        bytes.extend_from_slice(&prev.0);
+        for value in [self.seq, self.index, self.at.0, self.node.0] {
+            number(&mut bytes, value);
+        }
+        text(&mut bytes, self.by.as_str());
+        text(&mut bytes, &self.from);
+        number(&mut bytes, u64::from(self.group.is_some()));
+        text(&mut bytes, self.group.as_ref().map_or("", GroupName::as_str));
+        text(&mut bytes, &self.change);
+        bytes.extend_from_slice(&self.command.0);
+        text(&mut bytes, &self.code);
+        AuditHash::of(&bytes)
+    }
+
+    /// The hash of its words alone.
+    pub fn said(&self) -> AuditHash {
+        let mut bytes = WORDS_ENCODING.to_vec();
+        text(&mut bytes, &self.what);
+        text(&mut bytes, &self.reason);
+        number(&mut bytes, self.evidence.len() as u64);
+        for line in &self.evidence {
+            text(&mut bytes, line);
+        }
+        text(&mut bytes, &self.outcome);
+        AuditHash::of(&bytes)
     }
 
     /// The next entry after `head`: numbered and hashed.
@@ -130,35 +185,16 @@ impl AuditEntry {
     pub fn link(&self) -> Link {
         Link { seq: self.seq, hash: self.hash }
     }
+}
 
-    /// Numbers have eight bytes and texts their length before them, so that no two entries are encoded alike.
-    fn encoded(&self, prev: &AuditHash) -> Vec<u8> {
-        let texts = [&self.by.0, &self.from, &self.what, &self.reason, &self.outcome];
-        let length = texts.iter().map(|text| text.len()).chain(self.evidence.iter().map(String::len)).sum::<usize>();
-        let mut bytes = Vec::with_capacity(length + 256);
-        let number = |bytes: &mut Vec<u8>, number: u64| bytes.extend_from_slice(&number.to_be_bytes());
-        let text = |bytes: &mut Vec<u8>, text: &str| {
-            number(bytes, text.len() as u64);
-            bytes.extend_from_slice(text.as_bytes());
-        };
-        bytes.extend_from_slice(ENCODING);
-        bytes.extend_from_slice(&prev.0);
-        for value in [self.seq, self.index, self.at.0, self.node.0] {
-            number(&mut bytes, value);
-        }
-        text(&mut bytes, self.by.as_str());
-        text(&mut bytes, &self.from);
-        number(&mut bytes, u64::from(self.group.is_some()));
-        text(&mut bytes, self.group.as_ref().map_or("", GroupName::as_str));
-        text(&mut bytes, &self.what);
-        text(&mut bytes, &self.reason);
-        number(&mut bytes, self.evidence.len() as u64);
-        for line in &self.evidence {
-            text(&mut bytes, line);
-        }
-        text(&mut bytes, &self.outcome);
-        bytes
-    }
+/// Numbers have eight bytes, and texts their length before them, so that no two entries are encoded alike.
+fn number(bytes: &mut Vec<u8>, number: u64) {
+    bytes.extend_from_slice(&number.to_be_bytes());
+}
+
+fn text(bytes: &mut Vec<u8>, text: &str) {
+    number(bytes, text.len() as u64);
+    bytes.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]
@@ -174,6 +210,9 @@ mod tests {
             by: "user:linh".into(),
             from: "10.1.0.7:52114".to_owned(),
             group: Some("aicamera".into()),
+            change: "Pause".to_owned(),
+            command: AuditHash::of(b"the command"),
+            code: "done".to_owned(),
             what: "pause".to_owned(),
             reason: "planned work".to_owned(),
             evidence: vec!["a".to_owned(), "b".to_owned()],
@@ -187,10 +226,10 @@ mod tests {
     fn the_encoding_does_not_change() {
         let first = entry().chained(&Link::default());
         assert_eq!(first.seq, 1);
-        assert_eq!(first.hash.to_string(), "33611236186c6b379e99cb38dabf69285cd2484564c5e1ca580dc41565b268fb");
+        assert_eq!(first.hash.to_string(), "96df8fd126175b039a28efdefbeb9dbf9b8c40a89aed9d5f3850ed6e7d1c1534");
         let second = AuditEntry { group: None, from: String::new(), evidence: Vec::new(), ..entry() };
         let second = second.chained(&first.link());
-        assert_eq!(second.hash.to_string(), "0f7d3db8047cb07c8fe7363a79c28ec270be543e9a5f17e339cee6ab31272605");
+        assert_eq!(second.hash.to_string(), "6d4c202bb15602c41d7b2ff8f61b971a69fcc602623a0c777306ac9388a695d5");
     }
 
     /// No field can be changed, and nothing can be moved from one to the next, without another hash.
@@ -211,6 +250,19 @@ mod tests {
             other(|e| e.from.clear()),
             other(|e| e.group = None),
             other(|e| e.group = Some("".into())),
+            other(|e| e.change = "Resume".to_owned()),
+            other(|e| e.command = AuditHash::of(b"another command")),
+            other(|e| e.code = "stale".to_owned()),
+            other(|e| {
+                e.by = "user:linh1".into();
+                e.from = "0.1.0.7:52114".to_owned();
+            }),
+        ];
+        let mut hashes: Vec<_> = changed.iter().map(|entry| entry.hash_after(&AuditHash::NONE)).collect();
+        hashes.push(whole.hash);
+        hashes.push(whole.hash_after(&whole.hash));
+        assert_all_differ(hashes);
+        let worded = [
             other(|e| e.what.push(' ')),
             other(|e| e.reason.clear()),
             other(|e| e.evidence = vec!["ab".to_owned()]),
@@ -221,9 +273,18 @@ mod tests {
                 e.reason = "anned work".to_owned();
             }),
         ];
-        let mut hashes: Vec<_> = changed.iter().map(|entry| entry.hash_after(&AuditHash::NONE)).collect();
-        hashes.push(whole.hash);
-        hashes.push(whole.hash_after(&whole.hash));
+        assert!(
+            worded.iter().all(|entry| entry.hash_after(&AuditHash::NONE) == whole.hash),
+            "words are not the chain's"
+        );
+        let mut said: Vec<_> = worded.iter().map(|entry| AuditHash::NONE.bind_words(entry)).collect();
+        said.push(AuditHash::NONE.bind_words(&whole));
+        said.push(whole.hash.bind_words(&whole));
+        said.push(AuditHash::NONE.bind_words(&other(|e| e.hash = AuditHash::NONE)));
+        assert_all_differ(said);
+    }
+
+    fn assert_all_differ(mut hashes: Vec<AuditHash>) {
         let count = hashes.len();
         hashes.sort_unstable();
         hashes.dedup();

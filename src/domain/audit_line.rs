@@ -1,5 +1,8 @@
 //! A line of a node's audit file: an entry with the hash of the one before it, or a gap where entries went by while the
 //! node was away. The names of the fields are what programs of other people read: none is ever renamed.
+//!
+//! A line's words are bound to the words of the line before it in the same node's files, over gaps too. Words belong to the
+//! node that made them, so that this chain is the files' own: another node's may word the same entry in another way.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +15,7 @@ pub const LINE_BYTES_MAX: usize = 2 << 20;
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one line lives at a time")]
 pub enum Line {
     /// An entry.
     Entry(EntryLine),
@@ -37,18 +41,28 @@ pub struct EntryLine {
     pub from: String,
     /// The group, or nothing.
     pub group: Option<String>,
-    /// What.
+    /// The change's name.
+    pub change: String,
+    /// SHA-256 of the command's bytes in the log.
+    pub command: AuditHash,
+    /// What came of it, in a word that stays.
+    pub code: String,
+    /// Of the entry before.
+    pub prev: AuditHash,
+    /// Of this one: all of the above.
+    pub hash: AuditHash,
+    /// What, in words.
     pub what: String,
     /// Why.
     pub reason: String,
     /// On what evidence.
     pub evidence: Vec<String>,
-    /// What came of it.
+    /// What came of it, in words.
     pub outcome: String,
-    /// Of the entry before.
-    pub prev: AuditHash,
-    /// Of this one.
-    pub hash: AuditHash,
+    /// The words' hash of the entry before it in the same node's files.
+    pub words_prev: AuditHash,
+    /// Of this one's words, its own hash and the one before.
+    pub words: AuditHash,
 }
 
 /// A gap, with what is known of the entries on both sides of it.
@@ -66,8 +80,8 @@ pub struct GapLine {
 }
 
 impl EntryLine {
-    /// The entry, which follows one with hash `prev`.
-    pub fn of(entry: &AuditEntry, prev: AuditHash) -> Self {
+    /// The entry, which follows one with hash `prev`, in files whose last words have hash `words_prev`.
+    pub fn of(entry: &AuditEntry, prev: AuditHash, words_prev: AuditHash) -> Self {
         Self {
             seq: entry.seq,
             at_ms: entry.at.0,
@@ -76,12 +90,17 @@ impl EntryLine {
             by: entry.by.0.clone(),
             from: entry.from.clone(),
             group: entry.group.as_ref().map(|group| group.0.clone()),
+            change: entry.change.clone(),
+            command: entry.command,
+            code: entry.code.clone(),
+            prev,
+            hash: entry.hash,
             what: entry.what.clone(),
             reason: entry.reason.clone(),
             evidence: entry.evidence.clone(),
             outcome: entry.outcome.clone(),
-            prev,
-            hash: entry.hash,
+            words_prev,
+            words: words_prev.bind_words(entry),
         }
     }
 
@@ -95,6 +114,9 @@ impl EntryLine {
             by: Principal(self.by.clone()),
             from: self.from.clone(),
             group: self.group.clone().map(GroupName),
+            change: self.change.clone(),
+            command: self.command,
+            code: self.code.clone(),
             what: self.what.clone(),
             reason: self.reason.clone(),
             evidence: self.evidence.clone(),
@@ -106,11 +128,6 @@ impl EntryLine {
     /// Its place in the chain.
     pub fn link(&self) -> Link {
         Link { seq: self.seq, hash: self.hash }
-    }
-
-    /// Its hash is that of what it says.
-    pub fn is_sound(&self) -> bool {
-        self.seq > 0 && self.entry().hash_after(&self.prev) == self.hash
     }
 }
 
@@ -163,6 +180,9 @@ mod tests {
             by: "user:linh".into(),
             from: "10.1.0.7:52114".to_owned(),
             group: Some("aicamera".into()),
+            change: "Pause".to_owned(),
+            command: AuditHash::of(b"the command"),
+            code: "done".to_owned(),
             what: "pause".to_owned(),
             reason: "việc \"định kỳ\"\n".to_owned(),
             evidence: vec!["a".to_owned()],
@@ -170,22 +190,24 @@ mod tests {
             hash: AuditHash::NONE,
         };
         let first = entry.chained(&Link::default());
-        let line = Line::Entry(EntryLine::of(&first, AuditHash::NONE));
+        let line = Line::Entry(EntryLine::of(&first, AuditHash::NONE, AuditHash::NONE));
         let text = line.to_text().unwrap();
-        let (zero, hash) = (AuditHash::NONE, first.hash);
+        let (zero, hash, command) = (AuditHash::NONE, first.hash, first.command);
+        let words = zero.bind_words(&first);
         assert_eq!(
             text,
             format!(
                 "{{\"line\":\"entry\",\"seq\":1,\"at_ms\":1795231050123,\"index\":7,\"node\":3,\"by\":\"user:linh\",\
-                 \"from\":\"10.1.0.7:52114\",\"group\":\"aicamera\",\"what\":\"pause\",\
-                 \"reason\":\"việc \\\"định kỳ\\\"\\n\",\"evidence\":[\"a\"],\"outcome\":\"done\",\
-                 \"prev\":\"{zero}\",\"hash\":\"{hash}\"}}\n"
+                 \"from\":\"10.1.0.7:52114\",\"group\":\"aicamera\",\"change\":\"Pause\",\
+                 \"command\":\"{command}\",\"code\":\"done\",\"prev\":\"{zero}\",\"hash\":\"{hash}\",\
+                 \"what\":\"pause\",\"reason\":\"việc \\\"định kỳ\\\"\\n\",\"evidence\":[\"a\"],\
+                 \"outcome\":\"done\",\"words_prev\":\"{zero}\",\"words\":\"{words}\"}}\n"
             )
         );
         let read = Line::parse(text.trim_end().as_bytes()).unwrap();
         assert_eq!(read, line);
         let Line::Entry(read) = read else { panic!("an entry") };
-        assert!(read.is_sound() && read.entry() == first);
+        assert_eq!(read.entry(), first);
         let gap = Line::Gap(GapLine { after_seq: 4, after_hash: hash, next_seq: 9, next_prev: zero });
         let text = gap.to_text().unwrap();
         assert_eq!(
@@ -203,7 +225,9 @@ mod tests {
             let zero = AuditHash::NONE;
             format!(
                 "{{\"line\":\"entry\",\"at_ms\":1,\"index\":7,\"node\":3,\"by\":\"b\",\"from\":\"\",\"group\":null,\
-                 \"what\":\"\",\"reason\":\"\",\"evidence\":[],\"outcome\":\"\",\"prev\":\"{zero}\",\"hash\":\"{zero}\"{rest}}}"
+                 \"change\":\"\",\"command\":\"{zero}\",\"code\":\"\",\"prev\":\"{zero}\",\"hash\":\"{zero}\",\
+                 \"what\":\"\",\"reason\":\"\",\"evidence\":[],\"outcome\":\"\",\"words_prev\":\"{zero}\",\
+                 \"words\":\"{zero}\"{rest}}}"
             )
         };
         assert!(Line::parse(entry(",\"seq\":1").as_bytes()).is_ok());

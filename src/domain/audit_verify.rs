@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::audit::{AuditHash, Link};
+use super::audit::{AuditEntry, AuditHash, Link};
 use super::audit_line::{GapLine, Line};
 
 /// So many findings are told; further ones are counted.
@@ -88,6 +88,19 @@ struct Seen {
     hash: AuditHash,
     is_sound: bool,
     place: Place,
+    /// None where it is not a line of a file: what a node keeps in memory binds no words.
+    words: Option<Words>,
+}
+
+/// The words of a line.
+#[derive(Debug, Clone, Copy)]
+struct Words {
+    /// Their hash in the line before.
+    prev: AuditHash,
+    hash: AuditHash,
+    /// Of themselves alone.
+    said: AuditHash,
+    is_sound: bool,
 }
 
 struct File {
@@ -120,26 +133,33 @@ impl Verifier {
         self.files.push(File { name: name.to_owned(), book, last_seq: 0 });
     }
 
-    /// A line of the file, without its end; `number` counts from 1, and 0 is no line of a file.
+    /// A line of the file, without its end; `number` counts from 1.
     pub fn line(&mut self, number: usize, bytes: &[u8]) {
+        let place = self.place(number);
         match Line::parse(bytes) {
-            Ok(line) => self.read(number, line),
+            Ok(Line::Gap(gap)) => self.gaps.push((place, gap)),
+            Ok(Line::Entry(line)) => {
+                let entry = line.entry();
+                let is_sound = line.words_prev.bind_words(&entry) == line.words;
+                let words = Words { prev: line.words_prev, hash: line.words, said: entry.said(), is_sound };
+                self.see(place, &entry, line.prev, Some(words));
+            }
             Err(why) => {
-                let place = self.shown(self.place(number));
+                let place = self.shown(place);
                 let text = format!("{place} is no line of an audit ({why})");
                 self.fault(Kind::Unreadable, (0, 0), vec![place], text);
             }
         }
     }
 
-    /// As [`line`](Self::line), of one that was read before.
-    pub fn read(&mut self, number: usize, line: Line) {
-        let place = self.place(number);
-        let entry = match line {
-            Line::Gap(gap) => return self.gaps.push((place, gap)),
-            Line::Entry(entry) => entry,
-        };
-        let seen = Seen { seq: entry.seq, prev: entry.prev, hash: entry.hash, is_sound: entry.is_sound(), place };
+    /// An entry that is in no file, which follows one with hash `prev`: its words are not judged.
+    pub fn kept(&mut self, entry: &AuditEntry, prev: AuditHash) {
+        self.see(self.place(0), entry, prev, None);
+    }
+
+    fn see(&mut self, place: Place, entry: &AuditEntry, prev: AuditHash, words: Option<Words>) {
+        let is_sound = entry.seq > 0 && entry.hash_after(&prev) == entry.hash;
+        let seen = Seen { seq: entry.seq, prev, hash: entry.hash, is_sound, place, words };
         let shown = self.shown(place);
         let last = self.files.get(place.file).map_or(0, |file| file.last_seq);
         if seen.seq <= last {
@@ -154,6 +174,9 @@ impl Verifier {
         }
         if !seen.is_sound {
             let text = format!("entry {} at {shown} was changed: its hash is not that of what it says", seen.seq);
+            self.fault(Kind::Changed, (seen.seq, seen.seq), vec![shown], text);
+        } else if words.is_some_and(|words| !words.is_sound) {
+            let text = format!("the words of entry {} at {shown} were changed: their hash is another", seen.seq);
             self.fault(Kind::Changed, (seen.seq, seen.seq), vec![shown], text);
         }
         self.seen.push(seen);
@@ -191,6 +214,7 @@ impl Verifier {
     pub fn finish(mut self) -> Findings {
         let chain = self.walk();
         self.judge_books(&chain);
+        self.judge_words();
         self.judge_gaps(&chain);
         self.judge_ends(&chain);
         let link = |seen: &Seen| Link { seq: seen.seq, hash: seen.hash };
@@ -304,6 +328,57 @@ impl Verifier {
                     }
                 }
             }
+        }
+    }
+
+    /// Words that one node wrote hang together; those of several nodes may differ, which is told.
+    fn judge_words(&mut self) {
+        for book in 0..self.books.len() {
+            let mut own: Vec<Seen> =
+                self.seen.iter().filter(|seen| self.book_of(seen.place) == book).copied().collect();
+            own.sort_by_key(|seen| (seen.seq, seen.place));
+            for pair in own.windows(2) {
+                let [before, after] = pair else { continue };
+                let (Some(words), Some(next)) = (before.words, after.words) else { continue };
+                // What is missing without a word of it, or was changed by itself, was told.
+                let is_next = before.seq.saturating_add(1) == after.seq && after.prev == before.hash
+                    || self.gaps.iter().any(|(place, gap)| {
+                        self.book_of(*place) == book && gap.after_seq == before.seq && gap.next_seq == after.seq
+                    });
+                let is_own = [before, after].iter().all(|seen| seen.is_sound) && words.is_sound && next.is_sound;
+                if is_next && is_own && next.prev != words.hash {
+                    let places = vec![self.shown(before.place), self.shown(after.place)];
+                    let text = format!(
+                        "the words of entry {} at {} do not follow those of entry {} at {}: words were changed up to \
+                         there, or entries in between were taken out",
+                        after.seq, places[1], before.seq, places[0]
+                    );
+                    self.fault(Kind::Changed, (before.seq, after.seq), places, text);
+                }
+            }
+        }
+        self.note_other_words();
+    }
+
+    /// The same entry in other words: of another version of the program, or rewritten with all that follows in its file.
+    fn note_other_words(&mut self) {
+        let mut known: BTreeMap<u64, (Place, AuditHash)> = BTreeMap::new();
+        let (mut first, mut count) = (None, 0_u64);
+        for seen in self.seen.iter().filter(|seen| seen.is_sound) {
+            let Some(words) = seen.words.filter(|words| words.is_sound) else { continue };
+            let (place, said) = *known.entry(seen.seq).or_insert((seen.place, words.said));
+            if said != words.said {
+                count += 1;
+                first = first.or(Some((seen.seq, place, seen.place)));
+            }
+        }
+        if let Some((seq, one, other)) = first {
+            let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+            let (one, other) = (self.shown(one), self.shown(other));
+            self.note(format!(
+                "entry {seq} is worded in one way at {one} and in another at {other}{more}: the nodes ran other versions \
+                 then, or one of the files was rewritten from there on"
+            ));
         }
     }
 

@@ -7,7 +7,7 @@ use crate::domain::ids::{NodeId, UnixMs};
 
 fn chain(count: u64) -> Vec<EntryLine> {
     let mut head = Link::default();
-    let mut lines = Vec::new();
+    let mut lines: Vec<EntryLine> = Vec::new();
     for n in 1..=count {
         let entry = AuditEntry {
             seq: 0,
@@ -17,6 +17,9 @@ fn chain(count: u64) -> Vec<EntryLine> {
             by: "user:linh".into(),
             from: String::new(),
             group: None,
+            change: "Note".to_owned(),
+            command: AuditHash::of(format!("note {n}").as_bytes()),
+            code: "noted".to_owned(),
             what: format!("note {n}"),
             reason: String::new(),
             evidence: Vec::new(),
@@ -24,7 +27,8 @@ fn chain(count: u64) -> Vec<EntryLine> {
             hash: AuditHash::NONE,
         };
         let entry = entry.chained(&head);
-        lines.push(EntryLine::of(&entry, head.hash));
+        let words_prev = lines.last().map(|line| line.words).unwrap_or_default();
+        lines.push(EntryLine::of(&entry, head.hash, words_prev));
         head = entry.link();
     }
     lines
@@ -65,9 +69,24 @@ fn told(findings: &Findings) -> Vec<(Kind, u64, u64, Vec<&str>)> {
 
 /// The entry as somebody would leave it who knows how hashes are made.
 fn rewritten(line: &EntryLine) -> EntryLine {
-    let mut line = EntryLine { by: "user:somebody".to_owned(), ..line.clone() };
+    hashed(EntryLine { by: "user:somebody".to_owned(), ..line.clone() })
+}
+
+fn hashed(mut line: EntryLine) -> EntryLine {
     line.hash = line.entry().hash_after(&line.prev);
+    line.words = line.words_prev.bind_words(&line.entry());
     line
+}
+
+/// In other words, and all that follows in the file bound to them.
+fn reworded(lines: &[EntryLine], from: usize) -> Vec<EntryLine> {
+    let mut lines = lines.to_vec();
+    lines[from].reason = "nothing happened".to_owned();
+    for at in from..lines.len() {
+        lines[at].words_prev = at.checked_sub(1).map_or(AuditHash::NONE, |before| lines[before].words);
+        lines[at] = hashed(lines[at].clone());
+    }
+    lines
 }
 
 #[test]
@@ -94,7 +113,13 @@ fn p10_whatever_is_done_to_a_file_is_named_with_its_place() {
     };
     let place = |text: &str| text.to_owned();
     assert_eq!(edit(&|lines| drop(lines.drain(3..5))), [(Kind::Missing, 4, 5, place("a/a.jsonl:3 a/a.jsonl:4"))]);
-    let altered = |line: &EntryLine| Line::Entry(EntryLine { outcome: "rejected".to_owned(), ..line.clone() });
+    let altered = |line: &EntryLine| Line::Entry(EntryLine { code: "stale".to_owned(), ..line.clone() });
+    let altered_word = |line: &EntryLine| Line::Entry(EntryLine { outcome: "rejected".to_owned(), ..line.clone() });
+    let altered_command =
+        |line: &EntryLine| Line::Entry(EntryLine { command: AuditHash::of(b"another"), ..line.clone() });
+    for altered in [altered_word, altered_command] {
+        assert_eq!(edit(&|lines| lines[3] = altered(&whole[3])), [(Kind::Changed, 4, 4, place("a/a.jsonl:4"))]);
+    }
     assert_eq!(edit(&|lines| lines[3] = altered(&whole[3])), [(Kind::Changed, 4, 4, place("a/a.jsonl:4"))]);
     assert_eq!(
         edit(&|lines| lines[3] = Line::Entry(rewritten(&whole[3]))),
@@ -104,9 +129,9 @@ fn p10_whatever_is_done_to_a_file_is_named_with_its_place() {
     assert_eq!(edit(&|lines| lines.insert(4, lines[3].clone())), [(Kind::Inserted, 4, 4, place("a/a.jsonl:5"))]);
     // One put in under the next number, with the right hash for its place.
     let put_in = {
-        let mut line = EntryLine { seq: 5, prev: whole[3].hash, what: "never happened".to_owned(), ..whole[3].clone() };
-        line.hash = line.entry().hash_after(&line.prev);
-        Line::Entry(line)
+        let (prev, words_prev) = (whole[3].hash, whole[3].words);
+        let command = AuditHash::of(b"never happened");
+        Line::Entry(hashed(EntryLine { seq: 5, prev, words_prev, command, ..whole[3].clone() }))
     };
     assert_eq!(
         edit(&|lines| lines.insert(4, put_in.clone())),
@@ -114,9 +139,7 @@ fn p10_whatever_is_done_to_a_file_is_named_with_its_place() {
     );
     assert_eq!(
         edit(&|lines| {
-            let first = EntryLine { prev: whole[4].hash, ..whole[0].clone() };
-            let hash = first.entry().hash_after(&first.prev);
-            lines[0] = Line::Entry(EntryLine { hash, ..first });
+            lines[0] = Line::Entry(hashed(EntryLine { prev: whole[4].hash, ..whole[0].clone() }));
             lines.truncate(1);
         }),
         [(Kind::Changed, 1, 1, place("a/a.jsonl:1"))]
@@ -136,11 +159,49 @@ fn p10_what_another_node_has_shows_what_was_done() {
     other[3] = rewritten(&other[3]);
     for at in 4..9 {
         other[at].prev = other[at - 1].hash;
-        other[at].hash = other[at].entry().hash_after(&other[at].prev);
+        other[at].words_prev = other[at - 1].words;
+        other[at] = hashed(other[at].clone());
     }
     let findings = judged(&[("a", all(&other)), ("b", all(&whole)), ("c", all(&whole))]);
     assert!(!findings.ok);
     assert_eq!(findings.faults[0].first_seq, 4, "{findings:?}");
+}
+
+/// Words are their node's own: they are bound to one another in its files, and nodes of several versions may differ.
+#[test]
+fn p10_words_are_bound_within_a_nodes_files_and_compared_with_others() {
+    let whole = chain(9);
+    // One line's words, with the right hash for them.
+    let mut one = whole.clone();
+    one[3] = hashed(EntryLine { what: "another thing".to_owned(), ..whole[3].clone() });
+    assert_eq!(
+        told(&judged(&[("a", all(&one))])),
+        [(Kind::Changed, 4, 5, vec!["a/a.jsonl:4", "a/a.jsonl:5"])],
+        "the next line's are bound to the old ones"
+    );
+    // With all that follows: by itself it is whole, beside another node's it is told.
+    let other = reworded(&whole, 3);
+    assert!(judged(&[("a", all(&other))]).notes.is_empty());
+    let findings = judged(&[("a", all(&whole)), ("b", all(&other))]);
+    assert!(findings.ok, "{findings:?}");
+    assert_eq!(findings.notes.len(), 1, "{findings:?}");
+    assert!(
+        findings.notes[0].starts_with("entry 4 is worded in one way at a/a.jsonl:4 and in another at b/a.jsonl:4: the"),
+        "{findings:?}"
+    );
+    assert_eq!(findings.head, whole[8].link(), "one chain");
+    // A gap that was put where entries were taken out.
+    let mut hidden = all(&whole);
+    hidden.splice(3..5, [gap(&whole, 3, 6)]);
+    let findings = judged(&[("a", hidden), ("b", all(&whole))]);
+    assert_eq!(told(&findings), [(Kind::Changed, 3, 6, vec!["a/a.jsonl:3", "a/a.jsonl:5"])]);
+    // What is in memory has no words to judge.
+    let mut verifier = Verifier::default();
+    verifier.begin_file("node", "node");
+    for line in &other {
+        verifier.kept(&line.entry(), line.prev);
+    }
+    assert!(verifier.finish().ok);
 }
 
 #[test]
@@ -149,7 +210,14 @@ fn p10_a_gap_is_filled_by_another_or_told() {
     let away = || {
         let mut lines = all(&whole[..3]);
         lines.push(gap(&whole, 3, 7));
-        lines.extend(all(&whole[6..]));
+        // As that node writes them: bound to the last that it wrote.
+        let mut after = whole[6..].to_vec();
+        after[0].words_prev = whole[2].words;
+        for at in 0..after.len() {
+            after[at].words_prev = if at == 0 { whole[2].words } else { after[at - 1].words };
+            after[at] = hashed(after[at].clone());
+        }
+        lines.extend(all(&after));
         lines
     };
     let filled = judged(&[("a", away()), ("b", all(&whole))]);

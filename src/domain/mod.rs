@@ -31,6 +31,7 @@ pub mod policy;
 pub mod quorum;
 pub mod readiness;
 pub mod run;
+pub mod sealed;
 pub mod state;
 pub mod stuck;
 pub mod text;

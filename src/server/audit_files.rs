@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::domain::audit::Link;
+use crate::domain::audit::{AuditHash, Link};
 use crate::domain::audit_line::{EntryLine, GapLine, LINE_BYTES_MAX, Line};
 use crate::domain::ids::UnixMs;
 use crate::domain::state::ClusterState;
@@ -97,6 +97,8 @@ impl Month {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Last {
     link: Link,
+    /// Of its words: the next line's are bound to them.
+    words: AuditHash,
     index: u64,
     month: Month,
 }
@@ -153,6 +155,7 @@ impl AuditFiles {
             }
         }
         let mut lines = Vec::new();
+        let mut words_prev = self.last.map(|last| last.words).unwrap_or_default();
         for (prev, entry) in state.audit_chain() {
             if entry.seq <= before.seq {
                 match self.last {
@@ -167,9 +170,12 @@ impl AuditFiles {
                 let gap = GapLine { after_seq, after_hash, next_seq: entry.seq, next_prev: prev };
                 text = Line::Gap(gap).to_text().map_err(json)?;
             }
-            text += &Line::Entry(EntryLine::of(entry, prev)).to_text().map_err(json)?;
+            let line = EntryLine::of(entry, prev, words_prev);
+            words_prev = line.words;
+            text += &Line::Entry(line).to_text().map_err(json)?;
             let month = Month::of(entry.at);
-            lines.push(Written { month, text, last: Last { link: entry.link(), index: entry.index, month } });
+            let last = Last { link: entry.link(), words: words_prev, index: entry.index, month };
+            lines.push(Written { month, text, last });
             before = entry.link();
         }
         Ok(lines)
@@ -292,7 +298,7 @@ fn judge_end(tail: &[u8], month: Month) -> (usize, Option<Last>) {
         whole = tail[..zero].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     }
     let entries = tail[..whole].split(|byte| *byte == b'\n').rev().filter_map(|line| match Line::parse(line) {
-        Ok(Line::Entry(entry)) => Some(Last { link: entry.link(), index: entry.index, month }),
+        Ok(Line::Entry(entry)) => Some(Last { link: entry.link(), words: entry.words, index: entry.index, month }),
         _ => None,
     });
     (whole, entries.into_iter().next())

@@ -276,7 +276,7 @@ fn every_rejection_has_its_code() {
         ("invalid", Code::InvalidArgument),
     ];
     assert_eq!(REJECTION_CODES.len(), wanted.len());
-    for ((code, _, _), (word, grpc)) in REJECTION_CODES.iter().zip(wanted) {
+    for ((code, _), (word, grpc)) in REJECTION_CODES.iter().zip(wanted) {
         let status = rejected(&Rejection { code: *code, message: "why".to_owned() });
         assert_eq!((status.code(), status.message()), (grpc, "why"));
         assert_eq!(status.metadata().get(REJECTION).unwrap(), word);

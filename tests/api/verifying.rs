@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use watchdog::domain::audit::AuditHash;
 use watchdog::domain::audit_line::{EntryLine, Line};
 use watchdog::domain::command::Change;
 
@@ -12,7 +13,12 @@ use crate::standin::{Log, StandInNode, leader, serve};
 fn write(path: &Path, log: &Log) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let state = log.state();
-    let lines = state.audit_chain().map(|(prev, entry)| Line::Entry(EntryLine::of(entry, prev)).to_text().unwrap());
+    let mut words = AuditHash::NONE;
+    let lines = state.audit_chain().map(|(prev, entry)| {
+        let line = EntryLine::of(entry, prev, words);
+        words = line.words;
+        Line::Entry(line).to_text().unwrap()
+    });
     fs::write(path, lines.collect::<String>()).unwrap();
 }
 

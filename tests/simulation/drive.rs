@@ -278,10 +278,10 @@ impl Simulation {
         let entries = entries.expect("the log is in memory").expect("the log is whole");
         for entry in entries {
             let index = openraft::entry::RaftEntry::index(&entry);
-            let EntryPayload::Normal(command) = &entry.payload else { continue };
+            let EntryPayload::Normal(sealed) = &entry.payload else { continue };
             let line = {
                 let mut world = self.kit.shared.lock();
-                promises::committed(&mut world, index, command);
+                promises::committed(&mut world, index, sealed.command());
                 world.trace.last().map(|(_, line)| line.clone()).unwrap_or_default()
             };
             self.see_landmark(index, &line);

@@ -12,6 +12,7 @@ use openraft::{LogId, RaftLogReader, Vote};
 use tempfile::TempDir;
 use watchdog::consensus::{MARK_FILE, STORE_FILE, StateMachine, Store, StoreError, TypeConfig};
 use watchdog::domain::ids::NodeId;
+use watchdog::domain::sealed::Sealed;
 use watchdog::domain::state::ClusterState;
 
 use crate::support::{identity, note};
@@ -27,7 +28,8 @@ pub fn log_id(term: u64, index: u64) -> LogIdOf<TypeConfig> {
 }
 
 pub fn entry(index: u64) -> Entry {
-    Entry::new_normal(log_id(2, index), note(&format!("entry {index}, with some words to fill its page")))
+    let note = note(&format!("entry {index}, with some words to fill its page"));
+    Entry::new_normal(log_id(2, index), Sealed::new(note).expect("a note is JSON"))
 }
 
 pub fn vote(term: u64) -> VoteOf<TypeConfig> {

@@ -18,6 +18,7 @@ use crate::consensus::types::{Identity, MAX_MESSAGE_BYTES, Raft, Snapshot};
 use crate::domain::identity::Caller;
 use crate::domain::ids::{NodeId, NodeName};
 use crate::domain::observation::Report;
+use crate::domain::sealed::Sealed;
 use crate::proto::peer_server::{Peer, PeerServer};
 use crate::proto::{Header, Known, PeerReply, PeerRequest, PingReply, SnapshotChunk};
 
@@ -213,6 +214,7 @@ impl Peer for PeerService {
     async fn note(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
         let (from, message) = self.check(request).await?;
         for note in wire::read_notes(from, &message.payload)? {
+            let note = Sealed::new(note).map_err(|error| Status::internal(format!("not entered: {error}")))?;
             match timeout(NOTE_TIMEOUT, self.raft.client_write(note)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(Status::unavailable(format!("not entered: {error}"))),

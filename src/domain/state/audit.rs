@@ -10,6 +10,10 @@ use crate::domain::mutation::{Mutation, is_out};
 /// What an entry says, besides who, when and where.
 pub(super) struct Words {
     pub(super) group: Option<GroupName>,
+    /// The change's name: never another for the same thing.
+    pub(super) change: &'static str,
+    /// The outcome's word: as above.
+    pub(super) code: String,
     pub(super) what: String,
     pub(super) reason: String,
     pub(super) evidence: Vec<String>,
@@ -52,12 +56,20 @@ impl ClusterState {
             (_, Applied::Done { .. } | Applied::Nothing) => "done".to_owned(),
             (_, Applied::Rejected(rejection)) => format!("rejected: {}", rejection.message),
         };
+        let code = match (change, applied) {
+            (_, Applied::Rejected(rejection)) => rejection.code.word().to_owned(),
+            (Change::Note { .. }, _) => "noted".to_owned(),
+            (_, Applied::Done { token: Some(token), .. }) => format!("done:{token}"),
+            (_, Applied::Done { .. } | Applied::Nothing) => "done".to_owned(),
+        };
         let mut evidence = evidence_of(change);
         if let (true, Change::Restore { .. }, Some(before)) = (done, change, &self.audit_before) {
             evidence.push(format!("the backup's audit ends with entry {}, {}", before.seq, before.hash));
         }
         let words = Words {
             group: change.group().cloned(),
+            change: change.name(),
+            code,
             what: describe(change),
             reason: reason_of(change),
             evidence,
@@ -68,7 +80,7 @@ impl ClusterState {
 
     /// Adds an entry, bound to the one before.
     pub(super) fn enter(&mut self, entry: Entry<'_>, words: Words) {
-        let Words { group, what, reason, evidence, outcome } = words;
+        let Words { group, change, code, what, reason, evidence, outcome } = words;
         let entry = AuditEntry {
             seq: 0,
             index: entry.index,
@@ -77,6 +89,9 @@ impl ClusterState {
             by: entry.by.clone(),
             from: entry.from.unwrap_or_default().to_owned(),
             group,
+            change: change.to_owned(),
+            command: entry.command,
+            code,
             what,
             reason,
             evidence,
@@ -242,7 +257,7 @@ mod tests {
             ("removed", |state| drop(state.audit.remove(3))),
             ("altered", |state| state.audit[3].by = "user:somebody".into()),
             ("altered, and hashed anew", |state| {
-                state.audit[3].reason.push('!');
+                state.audit[3].code.push('!');
                 state.audit[3].hash = state.audit[3].hash_after(&state.audit[2].hash);
             }),
             ("moved", |state| state.audit.swap(3, 4)),
@@ -257,6 +272,39 @@ mod tests {
             edit(&mut edited);
             assert!(!is_whole(&edited), "{what}");
         }
+    }
+
+    /// Two versions of the program, one of which words everything in another way, keep one chain: what is hashed is the
+    /// command as the log holds it, and a word for the outcome that stays.
+    #[test]
+    fn p10_versions_that_word_things_differently_keep_one_chain() {
+        let mut world = World::new();
+        let begun = world.state.clone();
+        let pause = |reason: &str| Change::Pause { group: group(), reason: reason.to_owned(), until: None };
+        world.must(pause("maintenance"));
+        world.rejected(Change::Resume { group: "nobody".into(), reason: String::new(), expired: None });
+        world.must(Change::Resume { group: group(), reason: "done".to_owned(), expired: None });
+        let (whole, count) = (world.state.clone(), begun.audit.len());
+        let mut other = begun.clone();
+        for entry in whole.audit.iter().skip(count) {
+            let worded = AuditEntry {
+                what: format!("{} (in the words of another version)", entry.what),
+                reason: String::new(),
+                evidence: vec!["something".to_owned()],
+                outcome: "went well, or not".to_owned(),
+                ..entry.clone()
+            };
+            other.audit.push_back(worded.chained(&other.audit_head()));
+        }
+        assert_eq!(other.audit_head(), whole.audit_head());
+        assert!(is_whole(&other));
+        let codes: Vec<_> = whole.audit.iter().skip(count).map(|entry| (&*entry.change, &*entry.code)).collect();
+        assert_eq!(codes, [("Pause", "done"), ("Resume", "not_found"), ("Resume", "done")]);
+        // Another command under the same words is another entry.
+        let mut third = World::new();
+        third.must(pause("maintenance "));
+        assert_ne!(third.state.audit[count].command, whole.audit[count].command);
+        assert_ne!(third.state.audit[count].hash, whole.audit[count].hash);
     }
 
     /// A state of before there was a chain begins one with its next entry.

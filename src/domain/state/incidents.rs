@@ -87,7 +87,8 @@ impl ClusterState {
     fn note_dropped(&mut self, entry: Entry<'_>, key: &str, reason: String) {
         let group = self.incidents.get(key).and_then(|incident| incident.group().cloned());
         let (what, outcome) = (format!("forget incident {key}"), "done".to_owned());
-        self.enter(entry, Words { group, what, reason, evidence: Vec::new(), outcome });
+        let (change, code) = ("ForgetIncident", "done".to_owned());
+        self.enter(entry, Words { group, change, code, what, reason, evidence: Vec::new(), outcome });
     }
 
     /// Every receiver in force.

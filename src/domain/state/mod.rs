@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::audit::{AuditEntry, Link};
+use super::audit::{AuditEntry, AuditHash, Link};
 use super::command::{Applied, Change, Command, Rejection, RejectionCode, RunOrder};
 use super::ids::{
     ClusterName, ConfigDigest, GroupName, NodeId, Principal, ReceiverName, RegionName, RequestId, ResourceName, RunId,
@@ -35,6 +35,7 @@ use super::page::OutboxEntry;
 use super::policy::Fencing;
 use super::readiness::mark::Mark;
 use super::run::Run;
+use super::sealed::{Sealed, digest_of};
 
 pub use nodes::{NODES_MAX, NodePhase, NodeRecord, NodeRecords, NodeSpec, NodeStep};
 pub use restore::{BackupOrigin, BackupPart, GroupRestored, PARTS_MAX, Restoring, parts};
@@ -233,6 +234,8 @@ struct Entry<'a> {
     at: UnixMs,
     by: &'a Principal,
     from: Option<&'a str>,
+    /// Of the command's bytes.
+    command: AuditHash,
 }
 
 fn reject<T>(code: RejectionCode, message: impl Into<String>) -> Result<T, Rejection> {
@@ -247,10 +250,20 @@ fn bound<T>(queue: &mut VecDeque<T>, max: usize) {
 }
 
 impl ClusterState {
-    /// Applies one committed command. Deterministic and total: what is stale or illegal is a recorded rejection.
+    /// Applies a command of the log. Deterministic and total: what is stale or illegal is a recorded rejection.
+    pub fn apply_sealed(&mut self, index: u64, sealed: &Sealed) -> Applied {
+        self.apply_as(index, sealed.command(), sealed.digest())
+    }
+
+    /// As [`apply_sealed`](Self::apply_sealed), of a command that is in no log: it is taken for the bytes that it would have.
     pub fn apply(&mut self, index: u64, command: &Command) -> Applied {
+        self.apply_as(index, command, digest_of(command))
+    }
+
+    fn apply_as(&mut self, index: u64, command: &Command, digest: AuditHash) -> Applied {
         self.applied_index = index;
-        let entry = Entry { index, node: command.node, at: command.at, by: &command.by, from: command.from.as_deref() };
+        let from = command.from.as_deref();
+        let entry = Entry { index, node: command.node, at: command.at, by: &command.by, from, command: digest };
         let fingerprint = fingerprint(&command.change);
         if let Some(id) = &command.request_id
             && let Some(answered) = self.answered.iter().find(|answered| &answered.id == id)

@@ -88,6 +88,8 @@ impl ClusterState {
             let Some(dropped) = self.outbox.remove(oldest) else { return };
             let words = Words {
                 group: dropped.page.group.clone(),
+                change: "DropPage",
+                code: "done".to_owned(),
                 what: format!("drop page {} ({})", dropped.page.event, dropped.page.key),
                 reason: format!("the outbox holds {OUTBOX_MAX} pages that some receiver does not take"),
                 evidence: Vec::new(),
