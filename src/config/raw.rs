@@ -268,6 +268,8 @@ tables! {
         observation_ttl_ms: u64,
         /// A fence without proof for so long makes the run stuck.
         fence_patience_s: u64,
+        /// Everything of it is there for drills: its faults may be simulated.
+        drill_resources: bool,
         /// The TXT record that keeps the token.
         token_record: String,
         /// Kinds of step, side by side within a stage.
@@ -398,6 +400,74 @@ tables! {
         server: String,
     }
 
+    /// `[[group.drill]]`
+    RawDrill {
+        /// Name.
+        name: String,
+        /// `tabletop`, `simulated` or `live`.
+        kind: String,
+        /// When.
+        cron: String,
+        /// Whose hours.
+        time_zone: String,
+        /// When not.
+        blackouts: Vec<RawBlackout>,
+        /// Told so long before.
+        announce_before_s: u64,
+        /// Begun so much later it is skipped.
+        late_max_s: u64,
+        /// Whose objectives.
+        level: u8,
+        /// Objective: it serves again within.
+        rto_objective_s: u64,
+        /// Objective: at most so much is lost.
+        rpo_objective_s: u64,
+        /// It is brought home after so long.
+        limit_s: u64,
+        /// Which `[[group.drill_check]]`s; left out: all.
+        checks: Vec<String>,
+        /// Down, these end it.
+        abort_targets: Vec<String>,
+        /// Told, these end it.
+        abort_events: Vec<String>,
+    }
+
+    /// `blackouts = [{ … }]`
+    RawBlackout {
+        /// First day.
+        from: String,
+        /// Last day.
+        to: String,
+    }
+
+    /// `[[group.drill_check]]`
+    RawDrillCheck {
+        /// Name.
+        name: String,
+        /// Looked at while this region serves.
+        region: String,
+        /// `http` or `sql`.
+        kind: String,
+        /// http: what to get.
+        url: String,
+        /// http: the status wanted.
+        expect_status: u16,
+        /// http: connect there instead of resolving.
+        connect_to: String,
+        /// http: resolve at this name server.
+        resolve_at: String,
+        /// sql: where.
+        conninfo: String,
+        /// sql: file with the password.
+        password_file: String,
+        /// sql: PEM file of the authority to trust.
+        tls_ca_file: String,
+        /// sql: what is asked.
+        query: String,
+        /// sql: the answer wanted.
+        expect: String,
+    }
+
     /// `[[group.step]]`
     RawStep {
         /// A kind of step, or one step's id.
@@ -444,6 +514,10 @@ pub struct RawGroupTables {
     pub verify: Vec<Item<RawVerify>>,
     /// `[[group.step]]`
     pub steps: Vec<Item<RawStep>>,
+    /// `[[group.drill]]`
+    pub drills: Vec<Item<RawDrill>>,
+    /// `[[group.drill_check]]`
+    pub drill_checks: Vec<Item<RawDrillCheck>>,
 }
 
 /// The whole file.

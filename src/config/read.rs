@@ -128,6 +128,8 @@ impl<'t> Reader<'t> {
                 traffic_records: self.many(&mut table, &path, "traffic_record"),
                 verify: self.many(&mut table, &path, "verify"),
                 steps: self.many(&mut table, &path, "step"),
+                drills: self.many(&mut table, &path, "drill"),
+                drill_checks: self.many(&mut table, &path, "drill_check"),
                 group: self.item(path, offset, table),
             });
         }

@@ -191,6 +191,12 @@ impl Coordinator {
         View { watched_ms: u64::try_from(led_since.elapsed().as_millis()).unwrap_or(u64::MAX), ..view }
     }
 
+    /// What this node knows now, for those who judge beside the loop; leases are none of theirs.
+    pub fn view_now(&self) -> View {
+        let voters = self.journal.leadership().borrow().voters.clone();
+        self.sightings.view(self.node, voters, Instant::now(), unix_now())
+    }
+
     async fn carry_out(&self, decision: Decision) {
         let change = match decision {
             Decision::AdoptConfig { groups } => Change::AdoptConfig {
@@ -247,7 +253,7 @@ impl Coordinator {
 
     /// Proposes in this node's name. Answers the applied result, or `None` where it was rejected, refused or is unknown:
     /// the state tells, at the next look.
-    async fn propose(&self, change: Change) -> Option<Applied> {
+    pub async fn propose(&self, change: Change) -> Option<Applied> {
         let what = change.name();
         match self.answer(change).await {
             Ok(Applied::Rejected(_)) => None,
@@ -316,7 +322,7 @@ fn is_urgent(explanation: &Explanation) -> bool {
 }
 
 /// Returns when leadership of `term` is over.
-async fn lost(leadership: &mut watch::Receiver<Leadership>, term: u64) {
+pub async fn lost(leadership: &mut watch::Receiver<Leadership>, term: u64) {
     loop {
         {
             let now = leadership.borrow_and_update();

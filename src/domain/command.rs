@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Outcome;
+use super::drill::DrillChange;
 use super::ids::{
     ClusterName, ConfigDigest, GroupName, NodeId, Principal, ReceiverName, RegionName, RequestId, ResourceName, RunId,
     StepId, TargetName, Token, UnixMs,
@@ -60,7 +61,6 @@ pub struct GroupSpec {
 /// Every change there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "change")]
-#[expect(clippy::large_enum_variant, reason = "commands are few and short-lived; boxes would only clutter the matches")]
 pub enum Change {
     /// Take a configuration into force: proposed by a leader that runs under it when a majority of voters do too.
     AdoptConfig {
@@ -360,6 +360,13 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// About a group's drills.
+    Drill {
+        /// The group.
+        group: GroupName,
+        /// What.
+        about: DrillChange,
+    },
     /// A line of audit with no other effect (a refused admin call, a failed attempt to reach a resource).
     Note {
         /// The group, where it concerns one.
@@ -401,6 +408,7 @@ impl Change {
             Change::ChangeNode { .. } => "ChangeNode",
             Change::RestorePart { .. } => "RestorePart",
             Change::Restore { .. } => "Restore",
+            Change::Drill { .. } => "Drill",
             Change::Note { .. } => "Note",
         }
     }
@@ -418,6 +426,7 @@ impl Change {
             | Change::CloseRun { group, .. }
             | Change::Settle { group, .. }
             | Change::Order { group, .. }
+            | Change::Drill { group, .. }
             | Change::BindLease { group, .. }
             | Change::UnbindLease { group, .. }
             | Change::LeaseLapsed { group, .. }

@@ -79,6 +79,7 @@ pub fn policy() -> ClusterPolicy {
         traffic_plans: Vec::new(),
         rto_objective_ms: Some(3_600_000),
         drill_max_age_ms: 35 * 86_400_000,
+        drills: Default::default(),
     };
     let member = |name: &str, of: &str| Member { name: name.into(), region: region(of) };
     ClusterPolicy {

@@ -58,6 +58,10 @@ names! {
     RunId,
     /// A step's name within its plan.
     StepId,
+    /// A drill's schedule in the configuration, unique in its group.
+    DrillName,
+    /// A drill: UUIDv7, unique in the world.
+    DrillId,
     /// Chosen by the caller of an admin call: the same id twice gives the first answer again.
     RequestId,
     /// SHA-256 of the configuration that all nodes must share, in hexadecimal.

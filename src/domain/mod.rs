@@ -3,7 +3,7 @@
 //! Reading order: [`ids`], [`observation`], [`verdict`], [`plan`], [`run`], [`attempt`], [`policy`], [`page`], [`on_call`],
 //! [`incident`], [`command`], [`audit`] with [`audit_line`] and [`audit_verify`], [`state`]; then what is decided from them: [`view`], [`quorum`], [`loss`], [`lease`],
 //! [`decide`], [`alarms`], [`advance`],
-//! [`stuck`], [`readiness`]; and of the cluster itself: [`layout`], [`leading`], [`membership`]. [`text`] tidies words from outside.
+//! [`stuck`], [`readiness`], [`drill`]; and of the cluster itself: [`layout`], [`leading`], [`membership`]. [`text`] tidies words from outside.
 
 pub mod advance;
 pub mod alarms;
@@ -13,6 +13,7 @@ pub mod audit_line;
 pub mod audit_verify;
 pub mod command;
 pub mod decide;
+pub mod drill;
 pub mod identity;
 pub mod ids;
 pub mod incident;
@@ -40,6 +41,8 @@ pub mod view;
 
 #[cfg(test)]
 mod decide_tests;
+#[cfg(test)]
+mod drill_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]

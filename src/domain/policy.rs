@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::drill::DrillRules;
 use super::ids::{ClusterName, ConfigDigest, GroupName, NodeId, NodeName, ReceiverName, RegionName, TargetName};
 use super::layout::{self, Loss};
 use super::on_call::OnCall;
@@ -110,6 +111,9 @@ pub struct GroupPolicy {
     pub rto_objective_ms: Option<u64>,
     /// Readiness is weak when the last drill that succeeded is older, milliseconds.
     pub drill_max_age_ms: u64,
+    /// What is rehearsed when. Left out of the digest where nothing is configured.
+    #[serde(default, skip_serializing_if = "DrillRules::is_empty")]
+    pub drills: DrillRules,
 }
 
 impl GroupPolicy {

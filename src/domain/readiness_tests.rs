@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::domain::command::Change;
+use crate::domain::drill::{Drill, DrillChange, DrillKind, DrillOpening, DrillOutcome, DrillPhase, DrillSettings};
 use crate::domain::fixtures::{World, digest, group, plan, policy};
-use crate::domain::ids::Token;
+use crate::domain::ids::{DrillId, Token};
 use crate::domain::lease::LeaseBinding;
 use crate::domain::policy::Member;
 use crate::domain::run::{Run, RunKind, RunOutcome, RunPhase};
@@ -74,6 +75,7 @@ impl Scene {
         ]);
         let zones = BTreeMap::from([("dns".into(), ZoneSeen::Readable { token: Some(Token { epoch: 1, n: 4 }) })]);
         past(&mut world, "drill", |run| run.drill = true, 20_000, NOW.0 - 12 * DAY_MS);
+        rehearsed(&mut world, UnixMs(NOW.0 - 12 * DAY_MS));
         let all: BTreeSet<NodeId> = [1, 2, 3].map(NodeId).into();
         Self {
             world,
@@ -167,6 +169,26 @@ fn past(world: &mut World, id: &str, change: impl Fn(&mut Run), took_ms: u64, at
     run.phase = RunPhase::Closed { outcome: RunOutcome::Succeeded, at: UnixMs(at_ms) };
     change(&mut run);
     state.history.push_back(run);
+}
+
+/// A live drill that passed then.
+fn rehearsed(world: &mut World, at: UnixMs) {
+    let id = DrillId::from("d");
+    let opening = DrillOpening {
+        id: id.clone(),
+        kind: DrillKind::Live,
+        schedule: None,
+        due_at: at,
+        to: "hanoi".into(),
+        settings: DrillSettings::default(),
+        reason: "rehearsal".to_owned(),
+    };
+    world.must(Change::Drill { group: group(), about: DrillChange::Open(opening) });
+    let (from, outcome) = (DrillPhase::Checking, DrillOutcome::Passed);
+    let closing = DrillChange::Close { id, from, outcome, why: String::new() };
+    world.must(Change::Drill { group: group(), about: closing });
+    let drills = &mut world.state.groups.get_mut(&group()).expect("the group").drills;
+    drills.past[0].closing.as_mut().expect("just closed").at = at;
 }
 
 #[test]
@@ -397,15 +419,15 @@ fn each_thing_that_is_wrong_is_named() {
             "knows no action start-services: configure it there",
             "knows no action start-services",
         ),
-        (|s| s.history().clear(), "drill", Weak, "rehearse it", "no drill has succeeded yet"),
+        (|s| s.drills().clear(), "drill", Weak, "rehearse it", "no drill has succeeded yet"),
         (
-            |s| s.history()[0].phase = RunPhase::Closed { outcome: RunOutcome::Succeeded, at: UnixMs(64 * DAY_MS) },
+            |s| s.drills()[0].closing.as_mut().unwrap().at = UnixMs(64 * DAY_MS),
             "drill",
             Weak,
             "36 days ago",
             "no drill has succeeded in 35 days",
         ),
-        (|s| s.history()[0].drill = false, "drill", Weak, "rehearse it", "no drill has succeeded yet"),
+        (|s| s.drills()[0].kind = DrillKind::Tabletop, "drill", Weak, "rehearse it", "no drill has succeeded yet"),
     ];
     for (wrong, name, holds, words, reason) in table {
         let mut scene = Scene::new();
@@ -427,8 +449,8 @@ impl Scene {
         self.world.must(change);
     }
 
-    fn history(&mut self) -> &mut std::collections::VecDeque<Run> {
-        &mut self.world.state.groups.get_mut(&group()).expect("the group").history
+    fn drills(&mut self) -> &mut std::collections::VecDeque<Drill> {
+        &mut self.world.state.groups.get_mut(&group()).expect("the group").drills.past
     }
 
     fn silent(&mut self, step: &str) {

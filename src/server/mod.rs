@@ -5,6 +5,7 @@ mod actuators;
 mod audit;
 mod audit_files;
 mod backend;
+mod drills;
 mod dry_run;
 mod http;
 pub mod journal;
@@ -39,6 +40,7 @@ use crate::coordinator::{Coordinator, Journal as _, Leases, ReadinessWatch, Sigh
 use crate::domain::ids::{NodeId, Principal, ReceiverName};
 use crate::domain::observation::Report;
 use crate::domain::verdict::WindowParameters;
+use crate::drill::DrillDriver;
 use crate::metrics::events;
 use crate::notify::{Dispatcher, NotifyError};
 use crate::probe::{Observer, Peer, PingProbe, Serving, TargetError};
@@ -221,6 +223,7 @@ async fn serve(
     tasks.spawn(push(consensus.clone(), own.id, observer.reports(), sightings));
     let every = config.timing.readiness_interval;
     tasks.spawn(ReadinessWatch::new(coordinator.clone(), backend.clone(), every).run(stopping.clone()));
+    tasks.spawn(DrillDriver::new(coordinator.clone(), backend.clone()).run(stopping.clone()));
     tasks.spawn(coordinator.run(stopping));
     tasks.spawn(actuators::keep_warm(actuators, policy, journal.leadership()));
     tasks.spawn(pager::deliver(dispatcher.clone(), consensus.clone(), journal, own.id, name));

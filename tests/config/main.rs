@@ -1,6 +1,7 @@
 //! The configuration: every sample loads and its plans are as written down; every kind of fault is told precisely.
 
 mod certificates;
+mod drills;
 mod faults;
 mod judging;
 mod layouts;

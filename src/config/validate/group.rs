@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::check::{Item, Place};
 use crate::config::raw::{RawGroup, RawGroupRegion, RawGroupTables, RawNeed, RawTrigger};
 use crate::config::types::{DatabaseRole, GroupConfig, TargetConfig, TargetKind, Timing};
+use crate::domain::drill::DrillRules;
 use crate::domain::ids::{GroupName, HostName, RegionName, TargetName};
 use crate::domain::policy::{Fencing, GroupPolicy, LagAction, Need, Trigger};
 
@@ -71,6 +72,7 @@ impl Judge<'_> {
             steps: &tables.steps,
         };
         (policy.failover_plans, policy.traffic_plans) = self.plans(&recipe);
+        policy.drills = self.drills(name, tables, &regions, &names);
         GroupConfig { name: name.clone(), policy, targets }
     }
 
@@ -204,6 +206,7 @@ impl Judge<'_> {
             traffic_plans: Vec::new(),
             rto_objective_ms: rto_objective_s.map(|s| s * 1000),
             drill_max_age_ms: drill_days * DAY_S * 1000,
+            drills: DrillRules::default(),
         }
     }
 

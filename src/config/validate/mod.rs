@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::ids::{ClusterName, ConfigDigest, GroupName, HostName, ProviderName, RegionName};
+use crate::domain::on_call::OnCall;
 use crate::domain::plan::DnsProvider;
 
 use super::check::{Item, Report};
@@ -10,6 +11,7 @@ use super::raw::RawConfig;
 use super::types::{Config, GroupConfig, HostConfig, NamedFile, RegionConfig, Schedule};
 
 mod cluster;
+mod drill;
 mod fields;
 mod group;
 mod layout;
@@ -35,6 +37,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let references = judge.references(&raw.references);
     let receivers = judge.receivers(&raw.receivers);
     let on_call = judge.on_call(raw);
+    judge.on_call.clone_from(&on_call);
     judge.hosts = judge.hosts(&raw.hosts);
     judge.dns = judge.providers(&raw.dns);
     let roles = judge.roles(&raw.roles, tls.as_ref());
@@ -74,6 +77,7 @@ struct Judge<'r> {
     regions: BTreeMap<RegionName, RegionConfig>,
     hosts: BTreeMap<HostName, HostConfig>,
     dns: BTreeMap<ProviderName, DnsProvider>,
+    on_call: OnCall,
     /// The zone of a provider, where the file tells it.
     zones: BTreeMap<ProviderName, String>,
     /// Names of targets and references so far, with the line of each.
@@ -113,6 +117,7 @@ impl<'r> Judge<'r> {
             regions: BTreeMap::new(),
             hosts: BTreeMap::new(),
             dns: BTreeMap::new(),
+            on_call: OnCall::default(),
             zones: BTreeMap::new(),
             target_names: BTreeMap::new(),
             records_are_whole: true,

@@ -1,8 +1,9 @@
 //! What the group's own past says: how long its failovers took, and when the last one was rehearsed.
 
 use super::{Facts, Item, weak, yes};
+use crate::domain::drill::Drill;
 use crate::domain::policy::GroupPolicy;
-use crate::domain::run::{Run, RunKind, RunOutcome, RunPhase};
+use crate::domain::run::{Run, RunKind};
 use crate::domain::state::GroupState;
 
 /// A day, milliseconds.
@@ -29,14 +30,10 @@ pub(super) fn past(group: &GroupState) -> Option<Past> {
     Some(Past { runs: u32::try_from(took_ms.len()).unwrap_or(u32::MAX), median_ms, worst_ms })
 }
 
-/// When this was last rehearsed with success.
+/// When this was last rehearsed with success. A tabletop drill is none: nothing is done in it.
 pub(super) fn drill(facts: &Facts<'_>, rules: &GroupPolicy) -> Item {
-    let ended = |run: &Run| match run.phase {
-        RunPhase::Closed { outcome: RunOutcome::Succeeded, at } if run.drill => Some(at),
-        _ => None,
-    };
     let days = rules.drill_max_age_ms / DAY_MS;
-    let Some(last) = facts.group.history.iter().filter_map(ended).max() else {
+    let Some(last) = facts.group.drills.past.iter().filter_map(Drill::rehearsed_at).max() else {
         return weak("drill", "no drill has succeeded yet", "no drill of those remembered has succeeded: rehearse it");
     };
     let age_ms = facts.now.since(last);

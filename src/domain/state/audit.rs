@@ -167,6 +167,7 @@ fn describe(change: &Change) -> String {
             let (at_s, by) = (origin.at.0 / 1000, &origin.by);
             format!("restore the backup made by {by} at unix time {at_s} s, serving {}", serving.join(", "))
         }
+        Change::Drill { about, .. } => about.describe(),
         Change::Note { what, .. } => what.clone(),
     }
 }
@@ -189,6 +190,7 @@ fn reason_of(change: &Change) -> String {
         | Change::TestPage { reason, .. }
         | Change::Resume { reason, .. } => reason.clone(),
         Change::Readiness { judgement, .. } => judgement.why(),
+        Change::Drill { about, .. } => about.reason(),
         Change::Tell { page } => page.summary.clone(),
         Change::Told { refused: Some(reason), .. } => reason.clone(),
         _ => String::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{ClusterState, Effect, Entry, GroupState, Pause, Serving, reject};
+use super::{ClusterState, Effect, Entry, GroupDrills, GroupState, Pause, Serving, reject};
 use crate::domain::command::{GroupSpec, Rejection, RejectionCode};
 use crate::domain::ids::{ClusterName, ConfigDigest, GroupName, ReceiverName, ResourceName, TargetName, Token, UnixMs};
 use crate::domain::on_call::OnCall;
@@ -141,6 +141,7 @@ fn new_group(spec: &GroupSpec, epoch: u64) -> GroupState {
         last_failover: None,
         seen_up: BTreeSet::new(),
         readiness: None,
+        drills: GroupDrills::default(),
         unsettled: BTreeMap::new(),
     }
 }

@@ -4,6 +4,7 @@
 //! run, `outbox` the pages, `audit` who did what.
 
 mod audit;
+mod drills;
 mod groups;
 mod incidents;
 mod lease;
@@ -37,6 +38,7 @@ use super::readiness::mark::Mark;
 use super::run::Run;
 use super::sealed::{Sealed, digest_of};
 
+pub use drills::{DRILLS_KEPT, GroupDrills};
 pub use nodes::{NODES_MAX, NodePhase, NodeRecord, NodeRecords, NodeSpec, NodeStep};
 pub use restore::{BackupOrigin, BackupPart, GroupRestored, PARTS_MAX, Restoring, parts};
 
@@ -129,6 +131,9 @@ pub struct GroupState {
     /// What the leaders judged its readiness to be, last that it changed.
     #[serde(default)]
     pub readiness: Option<Mark>,
+    /// Its drills.
+    #[serde(default, skip_serializing_if = "GroupDrills::is_empty")]
+    pub drills: GroupDrills,
     /// Resources to settle before anything else is done to them.
     #[serde(default)]
     pub unsettled: BTreeMap<ResourceName, Unsettled>,
@@ -352,6 +357,7 @@ impl ClusterState {
             Change::ChangeNode { node, spec, step, reason } => self.change_node(entry, *node, spec, step, reason),
             Change::RestorePart { backup, part, content } => self.restore_part(backup, *part, content),
             Change::Restore { origin, parts, serving, reason } => self.restore(entry, origin, *parts, serving, reason),
+            Change::Drill { group, about } => self.change_drill(entry, group, about),
             Change::Note { .. } => Ok(None),
         }
     }
@@ -387,6 +393,7 @@ fn fingerprint(change: &Change) -> String {
         }
         Change::ResolvePage { page, .. } => format!("ResolvePage {}", page.key),
         Change::TestPage { receivers, .. } => format!("TestPage {receivers:?}"),
+        Change::Drill { about, .. } => format!("Drill {group} {}", about.fingerprint()),
         other => format!("{} {group}", other.name()),
     }
 }

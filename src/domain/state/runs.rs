@@ -101,6 +101,9 @@ impl ClusterState {
             let message = format!("the plan was made under configuration {digest}, which is not the one in force");
             return reject(RejectionCode::OtherConfig, message);
         }
+        if *drill {
+            self.run_fits_drill(name, *kind)?;
+        }
         let group = self.group_mut(name)?;
         may_open(group, name, *kind, plan, *expected_token, *expected_serving_epoch)?;
         if group.history.iter().any(|run| &run.id == id) {
@@ -133,6 +136,7 @@ impl ClusterState {
         };
         note(&mut run, entry, None, format!("opened by {}: {}", cause.by, cause.reason));
         group.open_run = Some(run.clone());
+        self.drill_run_opened(entry, &run);
         self.page_opened(entry, &run);
         Ok(None)
     }
@@ -362,6 +366,7 @@ impl ClusterState {
         if was_stuck {
             self.page_unstuck(entry, &run, "the run is over");
         }
+        self.drill_run_closed(entry, &run);
         self.page_closed(entry, &run, *outcome, reason);
         Ok(None)
     }
