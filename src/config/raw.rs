@@ -72,6 +72,20 @@ tables! {
         retention_days: u32,
     }
 
+    /// `[heartbeat]`
+    RawHeartbeat {
+        /// Where to.
+        url: String,
+        /// Instead: file whose first line is the address, where that is a secret.
+        url_file: String,
+        /// `post` or `get`.
+        method: String,
+        /// Between two beats.
+        interval_s: u64,
+        /// File with a bearer token.
+        token_file: String,
+    }
+
     /// `[probe_defaults]`
     RawProbe {
         /// Between two probes.
@@ -533,6 +547,8 @@ pub struct RawConfig {
     pub timing: Item<RawTiming>,
     /// `[audit]`
     pub audit: Item<RawAudit>,
+    /// `[heartbeat]`
+    pub heartbeat: Item<RawHeartbeat>,
     /// `[probe_defaults]`
     pub probe_defaults: Item<RawProbe>,
     /// `[[region]]`

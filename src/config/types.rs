@@ -40,6 +40,9 @@ pub struct Config {
     /// Months of audit files that ended longer ago are deleted. No part of the digest.
     #[serde(skip)]
     pub audit_retention: Duration,
+    /// Who hears that the cluster lives, and misses it when it does not. No part of the digest: no run depends on it.
+    #[serde(skip)]
+    pub heartbeat: Option<HeartbeatConfig>,
     /// Regions and witness sites.
     pub regions: BTreeMap<RegionName, RegionConfig>,
     /// Nodes, all of them voters.
@@ -246,6 +249,29 @@ pub struct ReceiverConfig {
     /// How.
     #[serde(flatten)]
     pub kind: ReceiverKind,
+}
+
+/// An address that is given as it is, or in a file because it is a secret itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Address {
+    /// Absolute, http or https.
+    Url(String),
+    /// The first line of this file.
+    File(String),
+}
+
+/// The dead-man heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeartbeatConfig {
+    /// Where to.
+    pub to: Address,
+    /// By `GET`, without a body.
+    pub by_get: bool,
+    /// Between two beats.
+    pub interval: Duration,
+    /// File whose first line is a bearer token.
+    pub token_file: Option<String>,
 }
 
 /// How a receiver is paged.

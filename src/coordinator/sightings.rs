@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::domain::ids::{NodeId, UnixMs};
 use crate::domain::observation::Report;
-use crate::domain::view::{Sight, View, agrees};
+use crate::domain::view::{Heartbeat, Sight, View, agrees};
 
 /// A process that has not reported for so long may have been followed by one with an earlier clock.
 const INCARNATION_SILENCE: Duration = Duration::from_secs(5);
@@ -21,6 +21,7 @@ const NODES_MAX: usize = 64;
 pub struct Sightings {
     newest: Mutex<BTreeMap<NodeId, (Instant, Report)>>,
     changed: Notify,
+    heartbeat: Mutex<Heartbeat>,
 }
 
 impl Sightings {
@@ -69,7 +70,16 @@ impl Sightings {
             .filter(|(_, sight)| agrees(sight.clock(), clock))
             .count();
         let clock_agrees = agreeing > voters.len() / 2;
-        View { self_id, voters, sights, watched_ms: 0, clock_agrees }
+        View { self_id, voters, sights, watched_ms: 0, clock_agrees, heartbeat: self.heartbeat() }
+    }
+
+    /// Whether the outside receiver hears this node's heartbeat, from now on.
+    pub fn beaten(&self, heartbeat: Heartbeat) {
+        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) = heartbeat;
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Instant, Report)>> {

@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Rejection;
 use super::decide::{Explanation, Standing, ballot_lines};
-use super::ids::{GroupName, NodeId, NodeName, UnixMs};
+use super::ids::{GroupName, NodeId, NodeName, ReceiverName, UnixMs};
 use super::loss::Loss;
 use super::observation::{FailureKind, Verdict};
-use super::page::{Page, PageAction, Severity};
+use super::page::{Delivery, Page, PageAction, Severity};
 use super::policy::{ClusterPolicy, GroupPolicy, LagAction};
 use super::readiness::Holds;
 use super::state::{ClusterState, GroupState, Pause};
-use super::view::View;
+use super::view::{Heartbeat, View};
 
 /// Reports older than this leave a node out, milliseconds.
 const REPORT_TTL_MS: u64 = 5000;
 
 /// A voter that has not reported for so long is told of, milliseconds.
 const SILENT_AFTER_MS: u64 = 30_000;
+
+/// A page that a receiver has not taken for so long is told of through the others, milliseconds.
+const UNDELIVERED_AFTER_MS: u64 = 120_000;
 
 /// Conditions by key.
 pub type Wanted = BTreeMap<String, Page>;
@@ -43,7 +46,7 @@ fn condition(
 }
 
 /// Conditions of the cluster as such.
-pub fn of_cluster(state: &ClusterState, policy: &ClusterPolicy, view: &View) -> Wanted {
+pub fn of_cluster(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: UnixMs) -> Wanted {
     let mut wanted = Wanted::new();
     let Some(digest) = &state.digest else { return wanted };
     let cluster = &policy.cluster;
@@ -67,7 +70,51 @@ pub fn of_cluster(state: &ClusterState, policy: &ClusterPolicy, view: &View) -> 
         }
     }
     wanted.extend(silent_voters(policy, view));
+    wanted.extend(unheard(policy, view));
+    wanted.extend(deaf_receivers(state, policy, view, now));
     wanted
+}
+
+fn heartbeat_key(policy: &ClusterPolicy) -> String {
+    format!("{}/heartbeat", policy.cluster)
+}
+
+/// The outside receiver misses beats: were the cluster to fall silent now, nobody could tell.
+fn unheard(policy: &ClusterPolicy, view: &View) -> Option<(String, Page)> {
+    let Heartbeat::Unheard { why } = &view.heartbeat else { return None };
+    let summary = format!("the watchdog's heartbeat does not get through to its outside receiver: {why}");
+    let (key, mut page) = condition(heartbeat_key(policy), "HEARTBEAT_UNHEARD", Severity::Error, None, summary);
+    page.details.insert("next".to_owned(), "look at [heartbeat] in the configuration, and at the receiver".to_owned());
+    Some((key, page))
+}
+
+/// Receivers of pages that refuse them, or have not taken one for a while: told through the others. The page about a
+/// receiver goes to that one, too, and so shows by itself when it takes pages again.
+fn deaf_receivers(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: UnixMs) -> Wanted {
+    let of = |receiver: &ReceiverName| {
+        let given = || state.outbox.iter().filter_map(|entry| Some((entry, entry.deliveries.get(receiver)?)));
+        let oldest = given().find(|(_, delivery)| matches!(delivery, Delivery::Pending));
+        let waited_ms = oldest.map_or(0, |(entry, _)| now.since(entry.at));
+        let last = given().rfind(|(_, delivery)| !matches!(delivery, Delivery::Pending));
+        let refused = last.and_then(|(_, delivery)| match delivery {
+            Delivery::Refused { reason, .. } => Some(reason),
+            _ => None,
+        });
+        let summary = match refused {
+            Some(_) => format!("receiver {receiver} refuses pages for good: it is told nothing"),
+            None if view.clock_agrees && waited_ms >= UNDELIVERED_AFTER_MS => {
+                let s = UNDELIVERED_AFTER_MS / 1000;
+                format!("receiver {receiver} has not taken a page for more than {s} s; it is tried again and again")
+            }
+            None => return None,
+        };
+        let key = format!("{}/receiver/{receiver}", policy.cluster);
+        let (key, mut page) = condition(key, "RECEIVER_FAILING", Severity::Error, None, summary);
+        page.details.extend(refused.map(|reason| ("answer".to_owned(), reason.clone())));
+        page.details.insert("next".to_owned(), format!("mend it, then: watchdogctl page test --receiver {receiver}"));
+        Some((key, page))
+    };
+    state.receivers.iter().filter_map(of).collect()
 }
 
 /// Voters that nobody hears: one more lost may cost the quorum. A leader judges by what it has watched itself: a report
@@ -223,7 +270,9 @@ pub fn changes(state: &ClusterState, policy: &ClusterPolicy, wanted: Wanted, vie
     let mut pages = Vec::new();
     if view.is_settled(REPORT_TTL_MS) {
         for (key, alarm) in &state.alarms {
-            if !wanted.contains_key(key) && !is_of_a_missing_node(policy, key, view) {
+            // A new leader's first beats may still be under way.
+            let is_unsure = view.heartbeat == Heartbeat::Unknown && *key == heartbeat_key(policy);
+            if !wanted.contains_key(key) && !is_unsure && !is_of_a_missing_node(policy, key, view) {
                 pages.push(Page {
                     key: key.clone(),
                     event: alarm.event.clone(),

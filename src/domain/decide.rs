@@ -124,7 +124,7 @@ pub fn decide(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: Un
             }
         }
     }
-    let mut wanted = alarms::of_cluster(state, policy, view);
+    let mut wanted = alarms::of_cluster(state, policy, view, now);
     for (name, rules) in &policy.groups {
         let Some(group) = state.groups.get(name) else { continue };
         if !ours {

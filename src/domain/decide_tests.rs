@@ -5,7 +5,9 @@ use super::decide::{Decision, Decisions, Holds, Standing, decide, trigger_holds}
 use super::fixtures::{Says, UP, World, down_for, group, policy, region, view};
 use super::ids::{NodeId, UnixMs};
 use super::observation::Verdict;
+use super::page::{Delivery, OutboxEntry, Page, PageAction, Severity};
 use super::policy::LagAction;
+use super::view::{Heartbeat, View};
 
 fn look(world: &World, says: &[Option<Says>]) -> Decisions {
     decide(&world.state, &policy(), &view(says), world.now)
@@ -327,4 +329,79 @@ fn a_trigger_that_few_report_on_neither_holds_nor_is_gone() {
     assert_eq!(ask(&[None, Some(down_for(1)), Some(down_for(1))]), Holds::Yes);
     assert_eq!(ask(&[Some(UP), Some(UP), Some(down_for(1))]), Holds::No);
     assert_eq!(ask(&[None, None, Some(UP)]), Holds::Unknown);
+}
+
+#[test]
+fn a_heartbeat_that_is_not_heard_is_paged_until_a_leader_is_heard() {
+    let mut world = World::new();
+    let tell = |world: &mut World, heartbeat: Heartbeat| {
+        let view = View { heartbeat, ..view(&[Some(UP), Some(UP), Some(UP)]) };
+        let told = pages(&decide(&world.state, &policy(), &view, UnixMs(0)));
+        for decision in decide(&world.state, &policy(), &view, UnixMs(0)).propose {
+            if let Decision::Tell(page) = decision {
+                world.must(Change::Tell { page });
+            }
+        }
+        told
+    };
+    assert_eq!(tell(&mut world, Heartbeat::Unknown), Vec::<String>::new());
+    let unheard = || Heartbeat::Unheard { why: "answered 503".to_owned() };
+    assert_eq!(tell(&mut world, unheard()), ["HEARTBEAT_UNHEARD"]);
+    assert_eq!(tell(&mut world, unheard()), Vec::<String>::new(), "told once");
+    assert_eq!(tell(&mut world, Heartbeat::Unknown), Vec::<String>::new(), "a new leader has not tried yet");
+    assert_eq!(world.state.alarms.len(), 1);
+    tell(&mut world, Heartbeat::Heard);
+    assert!(world.state.alarms.is_empty(), "{:?}", world.state.alarms);
+}
+
+#[test]
+fn a_receiver_that_takes_nothing_is_told_of_through_the_others_until_it_does() {
+    let mut world = World::new();
+    let receiver = world.state.receivers[0].clone();
+    let tell = |world: &mut World, at: u64| {
+        let view = view(&[Some(UP), Some(UP), Some(UP)]);
+        let told = pages(&decide(&world.state, &policy(), &view, UnixMs(at)));
+        for decision in decide(&world.state, &policy(), &view, UnixMs(at)).propose {
+            if let Decision::Tell(page) = decision {
+                world.must(Change::Tell { page });
+            }
+        }
+        told
+    };
+    let answer = |world: &mut World, refused: Option<&str>| {
+        let pending = |it: &&OutboxEntry| it.deliveries.get(&receiver) == Some(&Delivery::Pending);
+        let waiting: Vec<u64> = world.state.outbox.iter().filter(pending).map(|it| it.seq).collect();
+        for seq in waiting {
+            let refused = refused.map(str::to_owned);
+            world.must(Change::Told { seq, receiver: receiver.clone(), refused });
+        }
+    };
+    let lags = Page {
+        key: "test/shop/blocked".to_owned(),
+        event: "TEST".to_owned(),
+        action: PageAction::Trigger,
+        severity: Severity::Info,
+        summary: "a page".to_owned(),
+        group: None,
+        run: None,
+        details: Default::default(),
+    };
+    world.must(Change::Tell { page: lags });
+    let at = world.state.outbox[0].at.0;
+    answer(&mut world, Some("400 Bad Request"));
+    assert!(tell(&mut world, at + 1).contains(&"RECEIVER_FAILING".to_owned()), "refused");
+    assert!(!tell(&mut world, at + 2).contains(&"RECEIVER_FAILING".to_owned()), "told once");
+    answer(&mut world, Some("400 Bad Request"));
+    tell(&mut world, at + 3);
+    assert!(world.state.alarms.values().any(|alarm| alarm.event == "RECEIVER_FAILING"), "still refused");
+    let again = Page { key: "test/again".to_owned(), ..world.state.outbox[0].page.clone() };
+    world.must(Change::Tell { page: again });
+    answer(&mut world, None);
+    tell(&mut world, at + 4);
+    assert!(!world.state.alarms.values().any(|alarm| alarm.event == "RECEIVER_FAILING"), "{:?}", world.state.alarms);
+
+    // Nothing but silence: told of after a while, by a clock that agrees.
+    let newest = world.state.outbox.iter().map(|it| it.at.0).max().unwrap_or_default();
+    assert!(!tell(&mut world, newest + 100_000).contains(&"RECEIVER_FAILING".to_owned()));
+    assert!(tell(&mut world, newest + 130_000).contains(&"RECEIVER_FAILING".to_owned()), "pending for long");
 }

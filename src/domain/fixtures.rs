@@ -10,7 +10,7 @@ use super::plan::{Action, DnsProvider, GuardEndpoint, Plan, Retry, Stage, Step};
 use super::policy::{ClusterPolicy, Fencing, GroupPolicy, LagAction, Member, Need, Trigger};
 use super::run::{Cause, RunKind};
 use super::state::ClusterState;
-use super::view::{Sight, View};
+use super::view::{Heartbeat, Sight, View};
 
 pub fn group() -> GroupName {
     GroupName::from("shop")
@@ -295,5 +295,5 @@ pub fn view(says: &[Option<Says>]) -> View {
         sights.insert(node, Sight { age_ms: 0, report });
     }
     let voters: BTreeSet<_> = (1..=says.len() as u64).map(NodeId).collect();
-    View { self_id: NodeId(3), voters, sights, watched_ms: 0, clock_agrees: true }
+    View { self_id: NodeId(3), voters, sights, watched_ms: 0, clock_agrees: true, heartbeat: Heartbeat::Off }
 }

@@ -28,6 +28,25 @@ pub struct View {
     pub watched_ms: u64,
     /// The leader's wall clock agrees within 5 s with a majority's: only then does it let things expire.
     pub clock_agrees: bool,
+    /// The outside receiver of the leader's heartbeat.
+    pub heartbeat: Heartbeat,
+}
+
+/// Whether the outside receiver of heartbeats hears this leader.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// None is configured.
+    #[default]
+    Off,
+    /// This leader has not tried often enough to say.
+    Unknown,
+    /// It heard the last beat.
+    Heard,
+    /// It has missed several in a row.
+    Unheard {
+        /// What it answered, or why it was not reached.
+        why: String,
+    },
 }
 
 /// Who reported within this is present, milliseconds: a majority of those is *not* what counts.

@@ -32,6 +32,7 @@ struct Events {
     token_refusals: IntCounterVec,
     pages: IntCounterVec,
     calls: IntCounterVec,
+    heartbeats: IntCounterVec,
 }
 
 static EVENTS: LazyLock<Events> = LazyLock::new(Events::new);
@@ -108,6 +109,11 @@ impl Events {
                 "watchdog_calls_refused_total",
                 "gRPC calls that the table of roles refused here, by code.",
                 &["code"],
+            ),
+            heartbeats: counter(
+                "watchdog_heartbeats_total",
+                "Heartbeats that this node sent while it led, by what the outside receiver answered: delivered, refused or retried.",
+                &["result"],
             ),
             registry,
         }
@@ -187,6 +193,11 @@ pub fn paged(receiver: &str, result: &'static str) {
     EVENTS.pages.with_label_values(&[receiver, result]).inc();
 }
 
+/// The outside receiver answered a heartbeat, or did not: `delivered`, `refused` or `retried`.
+pub fn beaten(result: &'static str) {
+    EVENTS.heartbeats.with_label_values(&[result]).inc();
+}
+
 /// The table of roles refused a call.
 pub fn call_refused(code: &str) {
     EVENTS.calls.with_label_values(&[code]).inc();
@@ -210,6 +221,7 @@ pub fn names() -> Vec<String> {
         &events.token_refusals,
         &events.pages,
         &events.calls,
+        &events.heartbeats,
     ];
     let histograms = [&events.probe_duration, &events.step_duration, &events.run_duration];
     let of_counters = counters.into_iter().flat_map(|it| it.desc()).map(|desc| desc.fq_name.clone());

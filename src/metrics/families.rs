@@ -140,6 +140,11 @@ families! {
     OUTBOX_REFUSED = "watchdog_outbox_pages_refused" ["receiver"]
         "Pages among those kept that the receiver will never take.";
 
+    HEARTBEAT_LAST = "watchdog_heartbeat_last_success_timestamp_seconds" []
+        "When the outside receiver last took a heartbeat of this node, unix time; absent where it never did.";
+    HEARTBEAT_INTERVAL = "watchdog_heartbeat_interval_seconds" []
+        "Seconds between two heartbeats of the leader; absent where none are configured.";
+
     PROCESS_CPU = "process_cpu_seconds_total" []
         "User and system time of this process.";
     PROCESS_RESIDENT = "process_resident_memory_bytes" []

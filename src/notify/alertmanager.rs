@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::HeaderMap;
 use serde::Serialize;
 use url::Url;
 
-use super::http::{NotifyError, Poster, read_secret, shown_address};
+use super::http::{NotifyError, Poster, bearer, shown_address};
 use super::rfc3339::rfc3339;
 use super::{Notifier, Parcel, Sent};
 use crate::clock;
@@ -66,18 +66,10 @@ impl Alertmanager {
         let mut headers = HeaderMap::new();
         let mut secret = None;
         if let Some(path) = &self.token_file {
-            let token = match read_secret("token_file", path).await {
-                Ok(token) => token,
-                Err(error) => return Sent::Retry { reason: error.to_string(), after: None },
-            };
-            match HeaderValue::from_str(&format!("Bearer {token}")) {
-                Ok(value) => headers.insert(AUTHORIZATION, value),
-                Err(_) => {
-                    let reason = format!("the first line of token_file {} is no token", path.display());
-                    return Sent::Retry { reason, after: None };
-                }
-            };
-            secret = Some(token);
+            match bearer(path).await {
+                Ok((header, token)) => (headers, secret) = (header, Some(token)),
+                Err(reason) => return Sent::Retry { reason, after: None },
+            }
         }
         self.poster.post(body, headers, secret.as_deref()).await
     }

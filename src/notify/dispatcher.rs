@@ -271,12 +271,7 @@ impl Dispatcher {
     async fn send(&self, name: &ReceiverName, notifier: &dyn Notifier, parcel: Parcel<'_>) -> Sent {
         let sent = tokio::time::timeout(self.send_timeout, notifier.send(parcel)).await;
         let sent = sent.unwrap_or_else(|_| self.late());
-        let result = match &sent {
-            Sent::Delivered => "delivered",
-            Sent::Refused { .. } => "refused",
-            Sent::Retry { .. } => "retried",
-        };
-        events::paged(name.as_str(), result);
+        events::paged(name.as_str(), sent.word());
         sent
     }
 }

@@ -1,6 +1,7 @@
 //! What the receivers have in common: one bounded `POST`, its answer classified, its secrets kept out of every text.
 
 use std::error::Error as _;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -77,16 +78,68 @@ pub fn shown_address(url: &Url) -> String {
     }
 }
 
-/// Posts JSON to one address.
+/// Where to: an address, or a file whose first line is one, where the address itself is a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Address {
+    /// As it is.
+    Fixed(Url),
+    /// In a file. Read at every send, so that it can be exchanged.
+    File(PathBuf),
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Fixed(url) => f.write_str(&shown_address(url)),
+            Address::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl From<Url> for Address {
+    fn from(url: Url) -> Self {
+        Address::Fixed(url)
+    }
+}
+
+impl Address {
+    fn shown(&self) -> String {
+        match self {
+            Address::Fixed(url) => shown_address(url),
+            Address::File(path) => format!("the address in {}", path.display()),
+        }
+    }
+
+    async fn read(&self) -> Result<Url, String> {
+        let path = match self {
+            Address::Fixed(url) => return Ok(url.clone()),
+            Address::File(path) => path,
+        };
+        let text = read_secret("url_file", path).await.map_err(|error| error.to_string())?;
+        let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        url.ok_or_else(|| format!("the first line of url_file {} is no http or https address", path.display()))
+    }
+}
+
+/// The header for the bearer token in a file, and the token, so that it can be kept out of every text.
+pub(super) async fn bearer(path: &Path) -> Result<(HeaderMap, String), String> {
+    let token = read_secret("token_file", path).await.map_err(|error| error.to_string())?;
+    let value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| format!("the first line of token_file {} is no token", path.display()))?;
+    Ok((HeaderMap::from_iter([(reqwest::header::AUTHORIZATION, value)]), token))
+}
+
+/// Speaks to one address.
 #[derive(Debug, Clone)]
 pub(super) struct Poster {
     client: Client,
-    url: Url,
+    to: Address,
     timeout: Duration,
 }
 
 impl Poster {
-    pub(super) fn new(url: Url, timeout: Duration) -> Result<Self, NotifyError> {
+    pub(super) fn new(to: impl Into<Address>, timeout: Duration) -> Result<Self, NotifyError> {
+        let to = to.into();
         // Redirects would carry the page, and a signature made for this address, to another one.
         let client = Client::builder()
             .redirect(redirect::Policy::none())
@@ -95,28 +148,34 @@ impl Poster {
             .pool_max_idle_per_host(1)
             .user_agent(concat!("failover-watchdog/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|e| NotifyError::Client { address: shown_address(&url), reason: innermost(&e.without_url()) })?;
-        Ok(Self { client, url, timeout })
+            .map_err(|e| NotifyError::Client { address: to.shown(), reason: innermost(&e.without_url()) })?;
+        Ok(Self { client, to, timeout })
     }
 
-    pub(super) fn address(&self) -> String {
-        shown_address(&self.url)
-    }
-
-    fn timed_out(&self) -> Sent {
-        let reason = format!("{} did not answer within {} ms", self.address(), self.timeout.as_millis());
-        Sent::Retry { reason, after: None }
-    }
-
-    /// One attempt, the reading of the answer included in the time-out. `secret` is taken out of whatever is shown.
+    /// One attempt with a JSON body. `secret` is taken out of whatever is shown.
     pub(super) async fn post(&self, body: Vec<u8>, headers: HeaderMap, secret: Option<&str>) -> Sent {
+        self.send(Some(body), headers, secret).await
+    }
+
+    /// One attempt, the reading of the answer included in the time-out: `GET` where there is no body.
+    pub(super) async fn send(&self, body: Option<Vec<u8>>, headers: HeaderMap, secret: Option<&str>) -> Sent {
+        let url = match self.to.read().await {
+            Ok(url) => url,
+            Err(reason) => return Sent::Retry { reason, after: None },
+        };
+        let address = shown_address(&url);
         let json = HeaderValue::from_static("application/json");
-        let request = self.client.post(self.url.clone()).headers(headers).header(reqwest::header::CONTENT_TYPE, json);
-        let response = match request.body(body).send().await {
+        let request = match body {
+            Some(body) => self.client.post(url.clone()).header(reqwest::header::CONTENT_TYPE, json).body(body),
+            None => self.client.get(url.clone()),
+        };
+        let response = match request.headers(headers).send().await {
             Ok(response) => response,
-            Err(e) if e.is_timeout() => return self.timed_out(),
             Err(e) => {
-                let reason = format!("cannot reach {}: {}", self.address(), innermost(&e.without_url()));
+                let reason = match e.is_timeout() {
+                    true => format!("{address} did not answer within {} ms", self.timeout.as_millis()),
+                    false => format!("cannot reach {address}: {}", innermost(&e.without_url())),
+                };
                 return Sent::Retry { reason, after: None };
             }
         };
@@ -126,11 +185,11 @@ impl Poster {
         }
         let after = retry_after(response.headers());
         // A 404 page likes to repeat the path it did not find.
-        let path = Some(self.url.path()).filter(|path| path.len() > 1);
+        let path = Some(url.path()).filter(|path| path.len() > 1);
         // "…/hook?" has an empty query, which is found between any two characters.
-        let hidden = [secret, path, self.url.query().filter(|query| !query.is_empty())];
+        let hidden = [secret, path, url.query().filter(|query| !query.is_empty())];
         let answer = shown_body(response, &hidden).await;
-        classify(&self.address(), status, after, &answer)
+        classify(&address, status, after, &answer)
     }
 }
 

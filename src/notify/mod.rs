@@ -5,6 +5,7 @@
 
 mod alertmanager;
 mod dispatcher;
+mod heartbeat;
 mod http;
 mod pagerduty;
 mod rfc3339;
@@ -23,7 +24,8 @@ use crate::domain::page::{Notice, Page, PageAction, Severity};
 
 pub use alertmanager::Alertmanager;
 pub use dispatcher::{Backoff, Dispatcher, Settle, Told};
-pub use http::{NotifyError, shown_address};
+pub use heartbeat::{Heartbeat, HeartbeatConfig};
+pub use http::{Address, NotifyError, shown_address};
 pub use pagerduty::PagerDuty;
 pub use webhook::{SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhook, sign};
 
@@ -138,6 +140,17 @@ pub enum Sent {
         /// What the receiver answered and what to look at.
         reason: String,
     },
+}
+
+impl Sent {
+    /// In a word, as the metrics tell it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Sent::Delivered => "delivered",
+            Sent::Retry { .. } => "retried",
+            Sent::Refused { .. } => "refused",
+        }
+    }
 }
 
 /// Sends pages to one receiver. One call is one attempt: nothing is retried underneath.

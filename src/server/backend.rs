@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::actuators::ActuatorSet;
 use super::audit::AuditTrouble;
 use super::dry_run::{opened_before, refused, same_wish, settled_gates, standing_gates, token_as_seen};
+use super::heartbeat::Beats;
 use super::journal::{CONFIRM_TIMEOUT, PROPOSE_TIMEOUT};
 use super::leases::AskedBook;
 use super::readiness::Notices;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub tls: Option<Arc<Material>>,
     pub audit_trouble: Arc<AuditTrouble>,
     pub warnings: Vec<String>,
+    /// The outside receiver's, where one is configured.
+    pub beats: Option<Arc<Beats>>,
 }
 
 /// This node.

@@ -36,6 +36,7 @@ pub fn sheet(backend: &Backend) -> Sheet {
     process::fill(&mut sheet);
     node(&mut sheet, backend, &state);
     raft(&mut sheet, backend, &state);
+    heartbeat(&mut sheet, backend);
     seen(&mut sheet, backend);
     let sight = backend.sight();
     for (name, group) in &state.groups {
@@ -60,6 +61,16 @@ fn node(sheet: &mut Sheet, backend: &Backend, state: &ClusterState) {
     sheet.flag(&f::CONFIG_IN_FORCE, &[], state.digest.as_ref() == Some(&policy.digest));
     if let Some(tls) = &backend.parts.tls {
         sheet.set(&f::CERTIFICATE_EXPIRY, &[], unix_seconds(tls.current().not_after));
+    }
+}
+
+fn heartbeat(sheet: &mut Sheet, backend: &Backend) {
+    let Some(beats) = &backend.parts.beats else { return };
+    if let Some(ms) = beats.interval_ms() {
+        sheet.set(&f::HEARTBEAT_INTERVAL, &[], seconds(ms));
+    }
+    if let Some(at) = beats.last() {
+        sheet.set(&f::HEARTBEAT_LAST, &[], unix_seconds(at));
     }
 }
 

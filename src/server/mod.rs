@@ -7,6 +7,7 @@ mod audit_files;
 mod backend;
 mod drills;
 mod dry_run;
+mod heartbeat;
 mod http;
 pub mod journal;
 pub mod leases;
@@ -200,6 +201,7 @@ async fn serve(
     let dispatcher = Dispatcher::new(&config.cluster, &receivers)
         .map_err(|(receiver, source)| ServerError::Receiver { receiver, source })?;
     let dispatcher = Arc::new(dispatcher);
+    let heart = heartbeat::Heart::new(config, own)?;
     let (stop, stopping) = watch::channel(false);
     let audit_trouble = Arc::new(audit::AuditTrouble::default());
     let backend = Arc::new(backend::Backend::new(backend::Parts {
@@ -215,11 +217,15 @@ async fn serve(
         notices: readiness::notices(config),
         tls: tls.clone(),
         audit_trouble: audit_trouble.clone(),
+        beats: heart.as_ref().map(|heart| heart.beats.clone()),
         warnings: config.warnings.iter().map(|fault| format!("{}: {}", fault.path, fault.what)).collect(),
     }));
     // Everything below is dropped, and so ends, when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(take_in(received, sightings.clone()));
+    if let Some(heart) = heart {
+        tasks.spawn(heart.keep_beating(consensus.clone(), sightings.clone()));
+    }
     tasks.spawn(push(consensus.clone(), own.id, observer.reports(), sightings));
     let every = config.timing.readiness_interval;
     tasks.spawn(ReadinessWatch::new(coordinator.clone(), backend.clone(), every).run(stopping.clone()));

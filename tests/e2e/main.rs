@@ -4,6 +4,7 @@
 mod lab;
 
 mod failover;
+mod heartbeat;
 mod ladder;
 mod lease;
 mod metrics;

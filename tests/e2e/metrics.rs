@@ -116,6 +116,8 @@ async fn a_failover_is_counted_once(lab: &mut Lab) -> Result<()> {
         "watchdog_group_readiness",
         "watchdog_group_readiness_since_timestamp_seconds",
         "watchdog_group_expected_loss_seconds",
+        "watchdog_heartbeat_last_success_timestamp_seconds",
+        "watchdog_heartbeat_interval_seconds",
     ]
     .into();
     let mut told = String::new();

@@ -14,6 +14,7 @@ mod cluster;
 mod drill;
 mod fields;
 mod group;
+mod heartbeat;
 mod layout;
 mod lease;
 mod on_call;
@@ -30,6 +31,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let (cluster, epoch) = judge.cluster(&raw.cluster);
     let timing = judge.timing(&raw.timing);
     let audit_retention = judge.audit(&raw.audit);
+    let heartbeat = judge.heartbeat(&raw.heartbeat, &raw.nodes);
     let tls = judge.tls(&raw.tls, &raw.nodes);
     judge.defaults = judge.schedule_defaults(&raw.probe_defaults);
     judge.regions = judge.regions(&raw.regions);
@@ -55,6 +57,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
         roles,
         timing,
         audit_retention,
+        heartbeat,
         regions: judge.regions,
         nodes,
         references,
