@@ -330,7 +330,7 @@ tables! {
         name: String,
         /// Where it stands.
         region: String,
-        /// `http`, `tcp`, `postgres`, `replication` or `dns`.
+        /// `http`, `tcp`, `postgres`, `replication`, `backup` or `dns`.
         kind: String,
         /// Between two probes.
         interval_ms: u64,
@@ -368,6 +368,14 @@ tables! {
         primary: String,
         /// replication: conninfo of the standby.
         standby: String,
+        /// backup: instead of `url`, a file on the node's machine.
+        file: String,
+        /// backup: pgBackRest's stanza; left out: the time of change counts.
+        stanza: String,
+        /// backup: older is late.
+        max_age_h: u64,
+        /// backup: which nodes look.
+        nodes: Vec<String>,
         /// dns: the name server asked.
         server: String,
         /// dns: the name asked for.

@@ -203,6 +203,19 @@ pub enum TargetKind {
         /// To.
         standby: DatabaseEndpoint,
     },
+    /// When the last good backup was made. Never part of a trigger.
+    Backup {
+        /// Where that is written.
+        source: BackupSource,
+        /// pgBackRest's stanza; without it the source's time of change counts.
+        stanza: Option<String>,
+        /// Older than this the last good backup is late.
+        max_age: Duration,
+        /// PEM file of the authority to trust instead of the public ones.
+        ca_file: Option<String>,
+        /// Nodes that look; all where empty.
+        nodes: BTreeSet<NodeName>,
+    },
     /// A name resolves to the serving region's value.
     Dns {
         /// `address:port` of the name server asked.
@@ -224,9 +237,20 @@ impl TargetKind {
             TargetKind::Tcp { .. } => "tcp",
             TargetKind::Postgres { .. } => "postgres",
             TargetKind::Replication { .. } => "replication",
+            TargetKind::Backup { .. } => "backup",
             TargetKind::Dns { .. } => "dns",
         }
     }
+}
+
+/// Where it is written when the last backup was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupSource {
+    /// A file on the node's machine.
+    File(String),
+    /// By HTTP.
+    Url(String),
 }
 
 /// The role a PostgreSQL server shall have.

@@ -77,6 +77,21 @@ pub struct ReplicationMeasure {
     pub replay_age_ms: Option<u64>,
 }
 
+/// What is known of a database's backups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupMeasure {
+    /// When the newest good one was finished; `None` where there is none.
+    pub last_success: Option<UnixMs>,
+    /// The backup tool has no complaint.
+    pub is_ok: bool,
+    /// How long the newest good one took, milliseconds, where that is said.
+    pub took_ms: Option<u64>,
+    /// How large its database is, bytes, where that is said.
+    pub size_bytes: Option<u64>,
+    /// The tool's complaint.
+    pub note: String,
+}
+
 /// Numbers that some kinds of probe bring home besides the verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -97,6 +112,8 @@ pub enum Measure {
     },
     /// Replication.
     Replication(ReplicationMeasure),
+    /// Backups.
+    Backup(BackupMeasure),
     /// What a name resolved to.
     Dns {
         /// Addresses or names, sorted.

@@ -73,6 +73,19 @@ families! {
     REPLICATION_STREAMING = "pg_replication_is_streaming" ["group", "region", "target"]
         "1 where the standby's receiver is connected and streaming.";
 
+    BACKUP_LAST_SUCCESS = "backup_last_success_timestamp" ["group", "region", "target"]
+        "When the newest good backup was finished, unix time; absent where there is none, or nothing is known.";
+    BACKUP_MAX_AGE = "backup_max_age_seconds" ["group", "region", "target"]
+        "Older than this the newest good backup is late, by the configuration.";
+    BACKUP_KNOWN = "backup_is_known" ["group", "region", "target"]
+        "1 where this node could read at its last look what there is of backups.";
+    BACKUP_OK = "backup_is_ok" ["group", "region", "target"]
+        "1 where the backup tool had no complaint when it was last read; absent before.";
+    BACKUP_DURATION = "backup_last_duration_seconds" ["group", "region", "target"]
+        "How long the newest good backup took, where that is said.";
+    BACKUP_SIZE = "backup_last_size_bytes" ["group", "region", "target"]
+        "How large the database of the newest good backup is, where that is said.";
+
     GROUP_INFO = "watchdog_group_info" ["group", "home", "fencing", "mode"]
         "Always 1; home region, fencing mode in force, and automatic, shadow or paused.";
     GROUP_SERVING = "watchdog_group_serving" ["group", "region"]

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 
 use super::{
     Endpoint, Observer, ObserverOptions, Peer, Probe, ProbeBuilder, ProbeError, ProbeSpec, ProbeSurroundings,
-    Reference, Role, Target,
+    Reference, Role, Target, backup,
 };
-use crate::config::{Config, DatabaseRole, NodeConfig, Schedule, TargetConfig, TargetKind};
+use crate::config::{BackupSource, Config, DatabaseRole, NodeConfig, Schedule, TargetConfig, TargetKind};
 use crate::domain::ids::{GroupName, RegionName, TargetName, UnixMs};
 use crate::domain::observation::{Failure, FailureKind, Measure};
 use crate::domain::plan::DatabaseEndpoint;
@@ -41,7 +41,7 @@ impl Observer {
     ) -> Result<Self, TargetError> {
         let mut builder = ProbeBuilder::default();
         let (mut targets, mut references) = (Vec::new(), Vec::new());
-        for target in config.targets() {
+        for target in config.targets().filter(|target| is_for(target, node)) {
             let around = surroundings(target, node, serving);
             let probe = spec_of(target)
                 .and_then(|spec| builder.build(&spec, around))
@@ -63,6 +63,14 @@ impl Observer {
             references,
             peers,
         }))
+    }
+}
+
+/// What lies on one machine only is looked at there only.
+fn is_for(target: &TargetConfig, node: &NodeConfig) -> bool {
+    match &target.kind {
+        TargetKind::Backup { nodes, .. } => nodes.is_empty() || nodes.contains(&node.name),
+        _ => true,
     }
 }
 
@@ -98,7 +106,7 @@ fn surroundings(target: &TargetConfig, node: &NodeConfig, serving: &Serving) -> 
 fn spec_of(target: &TargetConfig) -> Result<ProbeSpec, ProbeError> {
     Ok(match target.kind.clone() {
         TargetKind::Http { url, expect_status, body_contains, ca_file, follow_redirects } => ProbeSpec::Http {
-            url: url::Url::parse(&url).map_err(|e| ProbeError::Url { url: url.clone(), detail: e.to_string() })?,
+            url: parsed(&url)?,
             expect_status,
             body_contains,
             ca_file: ca_file.map(Into::into),
@@ -117,10 +125,25 @@ fn spec_of(target: &TargetConfig) -> Result<ProbeSpec, ProbeError> {
         TargetKind::Replication { primary, standby } => {
             ProbeSpec::Replication { primary: endpoint_of(primary), standby: endpoint_of(standby) }
         }
+        TargetKind::Backup { source, stanza, ca_file, .. } => ProbeSpec::Backup {
+            source: match source {
+                BackupSource::File(path) => backup::BackupSource::File(path.into()),
+                BackupSource::Url(url) => backup::BackupSource::Url(parsed(&url)?),
+            },
+            format: match stanza {
+                Some(stanza) => backup::BackupFormat::PgBackRest { stanza },
+                None => backup::BackupFormat::Modified,
+            },
+            ca_file: ca_file.map(Into::into),
+        },
         TargetKind::Dns { server, record_name, record_type, .. } => {
             ProbeSpec::Dns { server, record_name, question: record_type.into() }
         }
     })
+}
+
+fn parsed(url: &str) -> Result<url::Url, ProbeError> {
+    url::Url::parse(url).map_err(|e| ProbeError::Url { url: url.to_owned(), detail: e.to_string() })
 }
 
 fn endpoint_of(endpoint: DatabaseEndpoint) -> Endpoint {

@@ -30,7 +30,7 @@ pub struct HttpClients {
 }
 
 impl HttpClients {
-    fn client(
+    pub(super) fn client(
         &mut self,
         url: &Url,
         ca_file: Option<&Path>,
@@ -104,13 +104,13 @@ impl HttpProbe {
     }
 
     async fn look(&self) -> Result<u16, Failure> {
-        let mut response = self.client.get(self.url.clone()).send().await.map_err(|e| self.failed(e))?;
+        let mut response = self.client.get(self.url.clone()).send().await.map_err(|e| failed(&self.place, e))?;
         let status = response.status().as_u16();
         let location = response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
         // The body is read even where nobody looks into it, or the connection could not be used again.
         let mut body = Vec::new();
         while body.len() < MAX_BODY_BYTES {
-            match response.chunk().await.map_err(|e| self.failed(e))? {
+            match response.chunk().await.map_err(|e| failed(&self.place, e))? {
                 Some(chunk) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY_BYTES - body.len())]),
                 None => break,
             }
@@ -137,19 +137,20 @@ impl HttpProbe {
             _ => FailureKind::WrongAnswer,
         }
     }
+}
 
-    fn failed(&self, error: reqwest::Error) -> Failure {
-        // The URL, which may hold a secret, is not printed with the error.
-        let error = error.without_url();
-        let kind = if error.is_timeout() {
-            FailureKind::TimedOut
-        } else if error.is_dns() || error.is_builder() {
-            FailureKind::OurFault
-        } else {
-            failure::kind_of(&error)
-        };
-        failure::failure(kind, format!("{}: {}", self.place, failure::words(&error)))
-    }
+/// The failure that an error of the client means for a probe of `place`.
+pub(super) fn failed(place: &str, error: reqwest::Error) -> Failure {
+    // The URL, which may hold a secret, is not printed with the error.
+    let error = error.without_url();
+    let kind = if error.is_timeout() {
+        FailureKind::TimedOut
+    } else if error.is_dns() || error.is_builder() {
+        FailureKind::OurFault
+    } else {
+        failure::kind_of(&error)
+    };
+    failure::failure(kind, format!("{place}: {}", failure::words(&error)))
 }
 
 #[async_trait]
@@ -162,7 +163,7 @@ impl Probe for HttpProbe {
 }
 
 /// Scheme, host, port and path: no user, no password, no query.
-fn without_secrets(url: &Url) -> String {
+pub(super) fn without_secrets(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or(""), url.path())
 }

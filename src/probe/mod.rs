@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::domain::observation::{Failure, Measure};
 
+pub mod backup;
 pub mod coverage;
 pub mod dns;
 mod failure;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::Probe;
+use super::backup::{BackupFormat, BackupProbe, BackupSource};
 use super::dns::DnsProbe;
 use super::http::{HttpClients, HttpProbe};
 use super::postgres::PostgresProbe;
@@ -75,6 +76,15 @@ pub enum ProbeSpec {
         primary: Endpoint,
         /// Into.
         standby: Endpoint,
+    },
+    /// Reads when the last good backup was made.
+    Backup {
+        /// Where that is written.
+        source: BackupSource,
+        /// What it says.
+        format: BackupFormat,
+        /// PEM file with the certificates to trust instead of the system's.
+        ca_file: Option<PathBuf>,
     },
     /// Asks a name server.
     Dns {
@@ -158,6 +168,9 @@ impl ProbeBuilder {
             }
             ProbeSpec::Replication { primary, standby } => {
                 Arc::new(ReplicationProbe::new(&primary, &standby, timeout_ms)?)
+            }
+            ProbeSpec::Backup { source, format, ca_file } => {
+                Arc::new(BackupProbe::new(&mut self.http, source, format, ca_file.as_deref())?)
             }
             ProbeSpec::Dns { server, record_name, question } => {
                 // Shorter than the supervised time, so that the failure can say what came instead of an answer.

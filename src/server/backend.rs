@@ -28,7 +28,7 @@ use crate::coordinator::{Leases, Sightings};
 use crate::domain::attempt::{Prospect, ReadBack, Warrant};
 use crate::domain::command::{Applied, Change, Command, Rejection, RejectionCode};
 use crate::domain::decide::{Decisions, loss_obstacle};
-use crate::domain::ids::{GroupName, NodeId, RegionName, RunId, StepId, Token};
+use crate::domain::ids::{GroupName, NodeId, RegionName, RunId, StepId, TargetName, Token};
 use crate::domain::loss::{self, Loss};
 use crate::domain::observation::{Measure, Verdict};
 use crate::domain::plan::{Action, Plan};
@@ -62,6 +62,8 @@ pub struct Parts {
     pub tls: Option<Arc<Material>>,
     pub audit_trouble: Arc<AuditTrouble>,
     pub warnings: Vec<String>,
+    /// Targets of kind `backup`: their region, and when one is late, milliseconds.
+    pub backups: BTreeMap<(GroupName, TargetName), (RegionName, u64)>,
     /// The outside receiver's, where one is configured.
     pub beats: Option<Arc<Beats>>,
 }

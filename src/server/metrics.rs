@@ -14,6 +14,7 @@ use crate::domain::policy::{Fencing, GroupPolicy};
 use crate::domain::readiness::Holds;
 use crate::domain::run::{RunPhase, StepPhase};
 use crate::domain::state::{ClusterState, GroupState};
+use crate::domain::verdict::Standing as Looked;
 use crate::metrics::events::seconds;
 use crate::metrics::{Sheet, families as f, process};
 use crate::probe::SightKind;
@@ -102,7 +103,9 @@ fn seen(sheet: &mut Sheet, backend: &Backend) {
             }
             SightKind::Reference { name } => sheet.flag(&f::REFERENCE_UP, &[name], is_up),
             SightKind::Target { group, name } => {
-                let region = regions.get(&(group, name)).map_or("", |region| region.as_str());
+                let backup = backend.parts.backups.get(&(group.clone(), name.clone()));
+                let region = regions.get(&(group, name)).copied().or(backup.map(|(region, _)| region));
+                let region = region.map_or("", |region| region.as_str());
                 let labels = [group.as_str(), name.as_str(), region];
                 for verdict in VERDICTS {
                     let [group, target, region] = labels;
@@ -111,12 +114,31 @@ fn seen(sheet: &mut Sheet, backend: &Backend) {
                 }
                 let age_ms = boot_ms().saturating_sub(sight.standing.since_ms);
                 sheet.set(&f::TARGET_VERDICT_SINCE, &labels, seconds(age_ms));
+                if let Some((_, late_ms)) = backup {
+                    backup_gauges(sheet, &[group.as_str(), region, name.as_str()], &sight.standing, *late_ms);
+                }
                 if let Some(region) = replication.get(&(group, name)) {
                     let labels = [group.as_str(), region.as_str(), name.as_str()];
                     replication_gauges(sheet, &labels, sight.standing.measure.as_ref());
                 }
             }
         }
+    }
+}
+
+fn backup_gauges(sheet: &mut Sheet, labels: &[&str], standing: &Looked, late_ms: u64) {
+    sheet.set(&f::BACKUP_MAX_AGE, labels, seconds(late_ms));
+    sheet.flag(&f::BACKUP_KNOWN, labels, standing.verdict == Verdict::Up);
+    let Some(Measure::Backup(measure)) = &standing.measure else { return };
+    sheet.flag(&f::BACKUP_OK, labels, measure.is_ok);
+    if let Some(at) = measure.last_success {
+        sheet.set(&f::BACKUP_LAST_SUCCESS, labels, unix_seconds(at));
+    }
+    if let Some(ms) = measure.took_ms {
+        sheet.set(&f::BACKUP_DURATION, labels, seconds(ms));
+    }
+    if let Some(bytes) = measure.size_bytes {
+        sheet.count(&f::BACKUP_SIZE, labels, bytes);
     }
 }
 

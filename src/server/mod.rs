@@ -35,10 +35,10 @@ use crate::api::access::AccessLayer;
 use crate::api::lease::LeaseService;
 use crate::api::refusals::Refusals;
 use crate::clock::unix_now;
-use crate::config::{Config, ConfigError, NodeConfig};
+use crate::config::{Config, ConfigError, NodeConfig, TargetConfig, TargetKind};
 use crate::consensus::{self, Consensus};
 use crate::coordinator::{Coordinator, Journal as _, Leases, ReadinessWatch, Sightings};
-use crate::domain::ids::{NodeId, Principal, ReceiverName};
+use crate::domain::ids::{GroupName, NodeId, Principal, ReceiverName, RegionName, TargetName};
 use crate::domain::observation::Report;
 use crate::domain::verdict::WindowParameters;
 use crate::drill::DrillDriver;
@@ -217,6 +217,7 @@ async fn serve(
         notices: readiness::notices(config),
         tls: tls.clone(),
         audit_trouble: audit_trouble.clone(),
+        backups: backups(config),
         beats: heart.as_ref().map(|heart| heart.beats.clone()),
         warnings: config.warnings.iter().map(|fault| format!("{}: {}", fault.path, fault.what)).collect(),
     }));
@@ -273,6 +274,17 @@ async fn serve(
     };
     let _ = stop.send(true);
     ended
+}
+
+fn backups(config: &Config) -> BTreeMap<(GroupName, TargetName), (RegionName, u64)> {
+    let of = |target: &TargetConfig| match &target.kind {
+        TargetKind::Backup { max_age, .. } => {
+            let late_ms = u64::try_from(max_age.as_millis()).unwrap_or(u64::MAX);
+            Some(((target.group.clone()?, target.name.clone()), (target.region.clone()?, late_ms)))
+        }
+        _ => None,
+    };
+    config.targets().filter_map(of).collect()
 }
 
 /// Peers are asked this often; a ping is small, and Raft's own heartbeats are not counted.

@@ -35,6 +35,21 @@ fn assert_warning(text: &str, path: &str, phrase: &str) {
     assert_eq!(config.warnings, report.warnings);
 }
 
+#[test]
+fn a_backup_never_triggers_anything() {
+    let backup = "[[group.target]]\nname = \"dump\"\nregion = \"hanoi\"\nkind = \"backup\"\n\
+                  url = \"https://backup.example.vn/info.json\"\nstanza = \"main\"\n[[group.target]]\nname = \"hanoi-rep\"";
+    let with = ("[[group.target]]\nname = \"hanoi-rep\"", backup);
+    let (config, _) = sound(&changed(&[with]));
+    let target = config.targets().find(|target| target.name.as_str() == "dump").expect("it is probed");
+    assert_eq!((target.kind.word(), target.schedule.interval.as_secs()), ("backup", 60));
+    let text = changed(&[with, ("targets = [\"hanoi-db\"]", "targets = [\"dump\"]")]);
+    assert_error(&text, "group[g].region[hanoi].trigger.targets", "a late backup is no evidence");
+    let text =
+        changed(&[with, ("replication = \"hanoi-rep\"", "load_balancer = \"dump\"\nreplication = \"hanoi-rep\"")]);
+    assert_error(&text, "group[g].region[hanoi].load_balancer", "is of kind backup");
+}
+
 /// A second group that stands on its own beside the base's.
 const OTHER: &str = r#"
 [[host]]

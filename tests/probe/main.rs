@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on shall stop
 
+mod backup;
 mod dns;
 mod from_config;
 mod http;

@@ -307,6 +307,10 @@ impl Judge<'_> {
                 "expects a standby: once its region serves it would count as down",
                 "expect_role = \"any\" or \"primary\"",
             )),
+            TargetKind::Backup { .. } => Some((
+                "looks at backups: a late backup is no evidence that a region is lost",
+                "name targets of kind postgres, http or tcp; alerts tell of backups",
+            )),
             TargetKind::Dns { .. } => Some((
                 "looks at a name: that is no evidence that a region is lost",
                 "name targets of kind postgres, http or tcp",
@@ -347,7 +351,7 @@ impl Judge<'_> {
             self.report.error(&item.place, key, what, format!("name a target with region = \"{region}\""));
         }
         let measures = matches!(target.kind, TargetKind::Replication { .. });
-        if measures != (key == "replication") {
+        if measures != (key == "replication") || matches!(target.kind, TargetKind::Backup { .. }) {
             let what = format!("target {name} is of kind {}", target.kind.word());
             let todo = if measures { "name a target of kind http or tcp" } else { "name a target of kind replication" };
             self.report.error(&item.place, key, what, todo);

@@ -10,6 +10,7 @@ use super::check::{Item, Report};
 use super::raw::RawConfig;
 use super::types::{Config, GroupConfig, HostConfig, NamedFile, RegionConfig, Schedule};
 
+mod backup;
 mod cluster;
 mod drill;
 mod fields;

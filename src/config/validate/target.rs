@@ -9,9 +9,11 @@ use crate::domain::ids::{GroupName, RegionName, TargetName};
 use crate::domain::plan::DatabaseEndpoint;
 
 use super::Judge;
+use super::cluster::schedule;
 use super::record::{KINDS, Record};
 
-const COMMON: &[&str] = &["name", "region", "kind", "interval_ms", "fastinter_ms", "timeout_ms", "fall", "rise"];
+pub(super) const COMMON: &[&str] =
+    &["name", "region", "kind", "interval_ms", "fastinter_ms", "timeout_ms", "fall", "rise"];
 
 impl Judge<'_> {
     pub(super) fn references(&mut self, items: &[Item<RawTarget>]) -> BTreeMap<TargetName, TargetConfig> {
@@ -22,7 +24,7 @@ impl Judge<'_> {
                 self.report.error(place, "region", "a reference belongs to no region", "remove it");
             }
             if let Some(kind) = item.value.kind.as_deref()
-                && ["postgres", "replication", "dns"].contains(&kind)
+                && ["postgres", "replication", "backup", "dns"].contains(&kind)
             {
                 let what = format!("a reference cannot be of kind {kind:?}");
                 self.report.error(place, "kind", what, "choose \"tcp\" or \"http\", at something that is never down");
@@ -69,14 +71,18 @@ impl Judge<'_> {
             fall: value.fall,
             rise: value.rise,
         };
-        let defaults = self.defaults.clone();
+        // Nobody makes a backup every half second.
+        let defaults = match kind {
+            Some(TargetKind::Backup { .. }) => schedule(60_000, 10_000, 10_000, 3, 1),
+            _ => self.defaults.clone(),
+        };
         let schedule = self.schedule(place, &probe, &defaults);
         Some(TargetConfig { name: TargetName(name?), group: group.cloned(), region, kind: kind?, schedule })
     }
 
     fn target_kind(&mut self, item: &Item<RawTarget>, records: &[Record]) -> Option<TargetKind> {
         let Item { place, value } = item;
-        let kinds = ["http", "tcp", "postgres", "replication", "dns"].map(|word| (word, word));
+        let kinds = ["http", "tcp", "postgres", "replication", "backup", "dns"].map(|word| (word, word));
         match self.choice(place, "kind", &value.kind, None, &kinds)? {
             "http" => {
                 let own = ["url", "expect_status", "body_contains", "ca_file", "follow_redirects"];
@@ -122,6 +128,7 @@ impl Judge<'_> {
                 }
                 Some(TargetKind::Replication { primary, standby })
             }
+            "backup" => self.backup_target(item),
             _ => self.dns_target(item, records),
         }
     }

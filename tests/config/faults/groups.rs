@@ -51,6 +51,13 @@ pub const GROUPS: &[Case] = &[
         "no evidence that a region is lost",
     ),
     case(
+        "[[group.target]]\nname = \"hanoi-rep\"",
+        "[[group.target]]\nname = \"dump\"\nregion = \"hanoi\"\nkind = \"backup\"\nfile = \"/var/info.json\"\n[[group.target]]\nname = \"hanoi-rep\"",
+        "group[g].target[dump].nodes",
+        "[[group.target]]\nname = \"dump\"",
+        "not said whose",
+    ),
+    case(
         "targets = [\"hanoi-db\"]",
         "targets = []",
         "group[g].region[hanoi].trigger",
