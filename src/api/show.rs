@@ -96,10 +96,12 @@ fn run_phase(phase: &RunPhase) -> proto::RunPhase {
     match phase {
         RunPhase::Open => proto::RunPhase::Open,
         RunPhase::Stuck { .. } => proto::RunPhase::Stuck,
+        RunPhase::Reverting => proto::RunPhase::Reverting,
         RunPhase::Aborting { .. } => proto::RunPhase::Aborting,
         RunPhase::Closed { outcome: RunOutcome::Succeeded, .. } => proto::RunPhase::Succeeded,
         RunPhase::Closed { outcome: RunOutcome::Withdrawn, .. } => proto::RunPhase::Withdrawn,
         RunPhase::Closed { outcome: RunOutcome::Aborted, .. } => proto::RunPhase::Aborted,
+        RunPhase::Closed { outcome: RunOutcome::Reverted, .. } => proto::RunPhase::Reverted,
     }
 }
 
@@ -124,6 +126,11 @@ pub fn summary(run: &Run) -> proto::RunSummary {
         RunPhase::Closed { at, .. } => Some(*at),
         _ => None,
     };
+    // What counts is the way it goes.
+    let leg = || match run.turned_back {
+        None => run.plan.steps().map(|(_, step)| step).collect::<Vec<_>>().into_iter(),
+        Some(_) => run.plan.undo_steps().map(|(_, step)| step).collect::<Vec<_>>().into_iter(),
+    };
     proto::RunSummary {
         id: run.id.0.clone(),
         group: run.group.0.clone(),
@@ -138,8 +145,8 @@ pub fn summary(run: &Run) -> proto::RunSummary {
         automatic: run.cause.automatic,
         reason: run.cause.reason.clone(),
         token: token_text(run.token()),
-        steps_settled: count(run.steps.values().filter(|step| step.phase.is_settled()).count()),
-        steps_total: count(run.steps.len()),
+        steps_settled: count(leg().filter(|step| run.phase_of(&step.id).is_settled()).count()),
+        steps_total: count(leg().count()),
         recovery_time_ms: run.recovery_time_ms(),
     }
 }
@@ -181,6 +188,10 @@ pub fn run(run: &Run, policy: &ClusterPolicy) -> proto::Run {
         expected_loss_ms: run.cause.expected_loss_ms,
         stuck,
         abort,
+        turned_back: run
+            .turned_back
+            .as_ref()
+            .map(|back| proto::TurnedBack { reason: back.reason.clone(), at_ms: ms(back.at) }),
         fence_assertion: run.fence_assertion.as_ref().map(assertion),
         loss_acceptance: run.loss_acceptance.as_ref().map(assertion),
         claims: claims.collect(),
@@ -191,11 +202,13 @@ pub fn run(run: &Run, policy: &ClusterPolicy) -> proto::Run {
 }
 
 fn steps(run: &Run) -> Vec<proto::StepStatus> {
-    let one = |(stage, step): (usize, &crate::domain::plan::Step)| {
+    let forward = run.plan.stages.len();
+    let one = |(stage, step): (usize, &crate::domain::plan::Step), undo: bool| {
         let record = run.steps.get(&step.id).cloned().unwrap_or_default();
         proto::StepStatus {
             id: step.id.0.clone(),
-            stage: count(stage + 1),
+            stage: count(if undo { forward + stage + 1 } else { stage + 1 }),
+            undo,
             action: step.action.verb().to_owned(),
             resource: resource(&step.action),
             phase: step_phase(record.phase).into(),
@@ -207,7 +220,9 @@ fn steps(run: &Run) -> Vec<proto::StepStatus> {
             detail: record.detail,
         }
     };
-    run.plan.steps().map(one).collect()
+    // The way back is nobody's business before it is taken.
+    let back = run.plan.undo_steps().filter(|_| run.turned_back.is_some());
+    run.plan.steps().map(|step| one(step, false)).chain(back.map(|step| one(step, true))).collect()
 }
 
 fn resource(action: &Action) -> String {

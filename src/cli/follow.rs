@@ -162,7 +162,7 @@ impl View {
 fn exit_of(summary: &RunSummary) -> Option<Exit> {
     match summary.phase() {
         RunPhase::Succeeded => Some(Exit::Ok),
-        RunPhase::Withdrawn | RunPhase::Aborted => Some(Exit::Failure),
+        RunPhase::Withdrawn | RunPhase::Aborted | RunPhase::Reverted => Some(Exit::Failure),
         _ => None,
     }
 }
@@ -174,6 +174,11 @@ fn standing_words(message: &FollowRunResponse, run: &Run) -> String {
         return format!("{} has no leader or no quorum: the run waits for one", standing.node);
     }
     match &run.stuck {
+        // Why it goes back is in the timeline as well; here it stays in sight.
+        None if run.turned_back.is_some() => {
+            let reason = run.turned_back.as_ref().map(|back| back.reason.as_str()).unwrap_or_default();
+            format!("turning back, writing goes back to the old primary: {reason}")
+        }
         Some(stuck) => format!("stuck at {}: {} (watchdogctl run show says how to go on)", stuck.step, stuck.reason),
         None => String::new(),
     }

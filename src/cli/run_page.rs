@@ -22,7 +22,7 @@ pub fn page(answer: &GetRunResponse) -> Page {
     page.line([dim("  "), phase(&summary), Span::from(format!("   {}", what(&summary)))]);
     page.gap();
     page.table(2, facts(run, &summary, now_ms));
-    if run.stuck.is_some() || run.abort.is_some() {
+    if run.stuck.is_some() || run.abort.is_some() || run.turned_back.is_some() {
         page.gap();
     }
     trouble(&mut page, run, now_ms);
@@ -99,6 +99,10 @@ fn trouble(page: &mut Page, run: &Run, now_ms: i64) {
             lines.push(Span::from(format!("    {}", way.command)));
         }
         labelled(page, "stuck", lines);
+    }
+    if let Some(back) = &run.turned_back {
+        let text = format!("{}: {}", ago(back.at_ms, now_ms), back.reason);
+        labelled(page, "turned back", vec![warn(text)]);
     }
     if let Some(abort) = &run.abort {
         let text = format!("ordered by {} {}: {}", abort.by, ago(abort.at_ms, now_ms), abort.reason);

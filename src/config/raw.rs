@@ -284,6 +284,10 @@ tables! {
         fence_patience_s: u64,
         /// Everything of it is there for drills: its faults may be simulated.
         drill_resources: bool,
+        /// A planned move begins only while the standby lags no more.
+        switchover_max_lag_ms: u64,
+        /// A planned move that has stopped the writing for so long without promoting turns back.
+        switchover_timeout_s: u64,
         /// The TXT record that keeps the token.
         token_record: String,
         /// Kinds of step, side by side within a stage.
@@ -322,6 +326,8 @@ tables! {
         replication: String,
         /// The load balancer's target.
         load_balancer: String,
+        /// What the other regions' guards call this region's primary: their `[postgres.upstream.NAME]`.
+        upstream: String,
     }
 
     /// `[[group.target]]` and `[[reference]]`

@@ -3,9 +3,9 @@
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::steps::{Executor, LOOK_DEADLINE, RECHECK, Rest};
+use super::steps::{Executor, GRACE, LOOK_DEADLINE, RECHECK, Rest};
 use crate::clock::unix_now;
-use crate::domain::attempt::{Prospect, ReadBack};
+use crate::domain::attempt::{Outcome, Prospect, ReadBack};
 use crate::domain::command::FenceProof;
 use crate::domain::decide::{Holds, loss_obstacle, trigger_holds};
 use crate::domain::ids::{HostName, StepId, Token, UnixMs};
@@ -51,7 +51,7 @@ impl Executor {
     /// P4 and P5, judged just before `StepStarted`.
     async fn may_promote(&self) -> Result<(Option<FenceProof>, LossGate), Shut> {
         let gate = self.loss_gate().map_err(Shut::Now)?;
-        if matches!(self.run.fencing, Fencing::None { .. }) {
+        if matches!(self.run.fencing, Fencing::None { .. }) && !self.run.is_planned() {
             return Ok((Some(FenceProof::Standing), gate));
         }
         let mut missing = "the plan has no fence step".to_owned();
@@ -78,6 +78,8 @@ impl Executor {
             let warrant = self.warrant(&step.id, self.run.record(&step.id).map_or(0, |record| record.attempts));
             match self.look(&warrant, &step.action).await {
                 ReadBack::Done { evidence } => {
+                    let caught_up = self.caught_up().await?;
+                    let evidence = format!("{evidence}{caught_up}");
                     return Ok((Some(FenceProof::Guard { token: self.token, evidence }), gate));
                 }
                 ReadBack::Refused { held } => return Err(Shut::Higher(Box::new(step.clone()), held)),
@@ -96,6 +98,51 @@ impl Executor {
             return Ok((None, gate));
         }
         Err(Shut::Soon(format!("{NO_FENCE_PROOF}: {missing}")))
+    }
+
+    /// Looks once more whether the standby has all that was acknowledged, behind the fence that was just read back. Answers
+    /// what was seen; nothing where the plan does not ask.
+    async fn caught_up(&self) -> Result<String, Shut> {
+        let mut seen = String::new();
+        for (_, step) in self.run.plan.steps() {
+            if !matches!(step.action, Action::CatchUp { .. }) {
+                continue;
+            }
+            let warrant = self.warrant(&step.id, self.run.record(&step.id).map_or(1, |record| record.attempts.max(1)));
+            let deadline = Instant::now() + LOOK_DEADLINE;
+            let looking = self.coordinator.actuator.execute(&warrant, &step.action, deadline);
+            match tokio::time::timeout_at(deadline + GRACE, looking).await {
+                Ok(Outcome::Done { evidence }) => seen = format!("{seen}; {evidence}"),
+                Ok(Outcome::Failed { retryable: false, reason }) => return Err(Shut::Now(reason)),
+                Ok(Outcome::Failed { reason, .. } | Outcome::Unknown { reason }) => return Err(Shut::Soon(reason)),
+                Ok(Outcome::Refused { held }) => return Err(Shut::Higher(Box::new(step.clone()), held)),
+                Err(_) => return Err(Shut::Soon(format!("{}: no answer in time", step.action.verb()))),
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Before the old primary takes writes again: a promotion that was tried is seen not to have happened, under our token.
+    async fn may_release(&self) -> Result<(), Shut> {
+        for step in self.run.promote_steps() {
+            let attempts = self.run.record(&step.id).map_or(0, |record| record.attempts);
+            if attempts == 0 {
+                continue;
+            }
+            match self.look(&self.warrant(&step.id, attempts), &step.action).await {
+                ReadBack::NotDone { .. } | ReadBack::Untouched { .. } => {}
+                ReadBack::Refused { held } => return Err(Shut::Higher(Box::new(step.clone()), held)),
+                ReadBack::Done { evidence } => {
+                    let to = self.run.to();
+                    let what = format!("{to} is promoted after all ({evidence}): the old primary must not take writes");
+                    return Err(Shut::Now(format!("{what}; `run abort`, then `watchdogctl failover --to {to}`")));
+                }
+                ReadBack::InFlight { evidence: reason } | ReadBack::Unknown { reason } => {
+                    return Err(Shut::Soon(format!("whether {} was promoted is not known: {reason}", self.run.to())));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the old primary has fallen silent by itself (docs/adr/0008): its bound lease had no renewal for its TTL and
@@ -182,7 +229,7 @@ impl Executor {
 
     /// Enough nodes have reported for P5 to be judged, or a person has taken the loss upon themselves.
     pub(super) fn can_judge_loss(&self) -> bool {
-        self.run.loss_acceptance.is_some() || self.view.is_settled(LOOK_MS)
+        self.run.loss_acceptance.is_some() || self.run.is_planned() || self.view.is_settled(LOOK_MS)
     }
 
     /// What must hold right before `StepStarted`: there is a standby to promote; for a promotion P4 and P5 besides.
@@ -190,6 +237,7 @@ impl Executor {
         let proving = async {
             match step.action {
                 Action::Promote { .. } => self.may_promote().await,
+                Action::Release { .. } => self.may_release().await.map(|()| (None, LossGate::default())),
                 _ => Ok((None, LossGate::default())),
             }
         };
@@ -222,7 +270,7 @@ impl Executor {
             Action::UpsertDns { .. } | Action::Guarded { .. } => !self.run.went_past_fence(),
             Action::CatchUp { .. } | Action::Release { .. } | Action::Verify { .. } => false,
         };
-        if !asks {
+        if !asks || self.run.turned_back.is_some() {
             return Ok(());
         }
         for (_, promote) in self.run.plan.steps() {
@@ -246,7 +294,10 @@ impl Executor {
 
     /// A gate is shut: what may open by itself is looked at again for a while, then a person is called.
     pub(super) async fn refused_gate(&self, id: &StepId, shut: Shut) -> Rest {
-        let opened_ms = unix_now().since(self.run.opened_at);
+        // A planned move has shown before that its gates were open: each of its legs is given the same patience.
+        let began_at = self.run.turned_back.as_ref().map(|back| back.at).or(self.run.writing_stopped_at);
+        let began_at = began_at.filter(|_| self.run.is_planned()).unwrap_or(self.run.opened_at);
+        let opened_ms = unix_now().since(began_at);
         let patience_ms =
             self.coordinator.policy.groups.get(&self.run.group).map_or(0, |rules| rules.fence_patience_ms);
         match shut {

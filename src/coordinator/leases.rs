@@ -42,6 +42,13 @@ impl Leases {
         }
     }
 
+    /// As [`allow`](Self::allow), for one region while the run that has turned back to it is still open.
+    pub fn allow_in(&self, group: &GroupName, region: &RegionName) {
+        if let Some(slot) = self.slots().get_mut(&(group.clone(), region.clone())) {
+            slot.is_stopped = false;
+        }
+    }
+
     /// Granting was stopped.
     pub fn is_stopped(&self, group: &GroupName, region: &RegionName) -> bool {
         self.slots().get(&(group.clone(), region.clone())).is_some_and(|slot| slot.is_stopped)

@@ -95,7 +95,13 @@ impl Runs {
         }
         for (name, group) in &state.groups {
             match &group.open_run {
-                Some(run) => self.advance(name, group, run, view),
+                Some(run) => {
+                    // The way back has begun to give the right to write to the old primary: no fence of this run follows.
+                    if run.turned_back.is_some() && group.serving.region.as_ref() == Some(run.from()) {
+                        self.coordinator.leases.allow_in(name, run.from());
+                    }
+                    self.advance(name, group, run, view);
+                }
                 None => {
                     self.coordinator.leases.allow(name);
                     self.held.remove(name);
@@ -160,18 +166,25 @@ impl Runs {
         // What was skipped is not waited for: its request is kept out by a new claim (`advance`).
         held.busy.retain(|step, task| {
             let is_skipped = run.phase_of(step) == StepPhase::Skipped;
-            if is_skipped {
+            // Nor is a look that nobody needs any more.
+            let is_needless = run.turned_back.is_some()
+                && run.plan.steps().any(|(_, planned)| &planned.id == step && planned.action.is_repeatable());
+            if is_skipped || is_needless {
                 task.abort();
             }
-            !is_skipped
+            !is_skipped && !is_needless
         });
         let hand = Hand {
             token: held.token.filter(|token| held.floor.is_none_or(|floor| floor < *token)),
             busy: held.busy.keys().cloned().collect(),
             resting: held.resting.keys().cloned().collect(),
         };
-        let fence_ms = self.coordinator.policy.groups.get(name).map_or(10_000, |rules| rules.fence_patience_ms);
-        let patience = Patience { fence_ms, unknown_ms: UNKNOWN_PATIENCE_MS };
+        let rules = self.coordinator.policy.groups.get(name);
+        let patience = Patience {
+            fence_ms: rules.map_or(10_000, |rules| rules.fence_patience_ms),
+            unknown_ms: UNKNOWN_PATIENCE_MS,
+            stopped_ms: rules.map_or(60_000, |rules| rules.switchover_timeout_ms),
+        };
         for due in advance(group, run, &hand, patience, unix_now()) {
             self.begin(name, group, run, view, due);
         }
@@ -181,7 +194,7 @@ impl Runs {
         let Some(held) = self.held.get_mut(name) else { return };
         let step = match &due {
             Move::Claim => claim_step(),
-            Move::Abort | Move::Close { .. } => run_step(),
+            Move::TurnBack { .. } | Move::Abort | Move::Close { .. } => run_step(),
             Move::Lapse { .. } => lapse_step(),
             Move::Start { step, .. } | Move::Settle { step, .. } | Move::Watch { step } | Move::GiveUp { step, .. } => {
                 step.clone()

@@ -87,7 +87,14 @@ impl Executor {
         let (step, rest) = match due {
             Move::Claim => return self.claim().await,
             Move::Abort => return self.abort().await,
-            Move::Close { outcome } => return self.close(outcome, "").await,
+            Move::Close { outcome } => {
+                let reason = self.run.turned_back.as_ref().map_or_else(String::new, |back| back.reason.clone());
+                return self.close(outcome, &reason).await;
+            }
+            Move::TurnBack { reason } => {
+                self.turn_back(reason).await;
+                return Over::Run { group };
+            }
             Move::Start { step, attempt } => (step.clone(), self.start(&step, attempt).await),
             Move::Settle { step, attempt } => (step.clone(), self.settle(&step, attempt).await),
             Move::Lapse { step } => (lapse_step(), self.lapse(&step).await),
@@ -160,6 +167,7 @@ impl Executor {
             Action::Promote { .. } if !self.can_judge_loss() => return Rest::of(RECHECK),
             _ => {}
         }
+        let is_forward = self.run.turned_back.is_none();
         if !is_out(Mutation::StartWithoutConfirming)
             && !self.coordinator.confirm_for(&self.run.id, id, "not started").await
         {
@@ -171,7 +179,7 @@ impl Executor {
             Err(shut) => return self.refused_gate(id, shut).await,
         };
         let fenced_host = self.fenced_host(proof.as_ref());
-        if !matches!(step.action, Action::Verify { .. }) && self.run.moves_serving() {
+        if !step.action.is_repeatable() && self.run.moves_serving() && is_forward {
             // Before the proposal, whatever becomes of it: it may be committed although this node never hears so.
             self.coordinator.leases.stop(&self.run.group, self.run.from());
         }
@@ -274,7 +282,7 @@ impl Executor {
                 "`run retry` then claims above it"
             },
         );
-        self.give_up(&step.id, reason).await;
+        self.call_a_person(&step.id, reason).await;
         // Above a token of a later epoch nothing can be claimed before the epoch is raised: the next attempt meets it again.
         let floor = (held.epoch <= self.token.epoch && held.n < u64::MAX).then_some(held);
         Rest { rest: RECHECK, floor, silent: None }
@@ -370,8 +378,8 @@ impl Executor {
                     let reason = format!("found not done: {evidence}");
                     self.report(id, record.attempts, Outcome::Failed { retryable: true, reason }).await;
                 }
-                let is_fence = matches!(step.action, Action::Fence { .. });
-                if is_fence
+                let is_at_old_primary = matches!(step.action, Action::Fence { .. } | Action::Release { .. });
+                if is_at_old_primary
                     && (self.was_silent || record.phase.is_open_question() || self.is_time_again(record.attempts))
                     && self.target_stands(&step).await.is_ok()
                 {
@@ -425,7 +433,22 @@ impl Executor {
         self.propose(Change::Unstick { group, run, token: self.token, reason: reason.to_owned() }).await;
     }
 
+    /// A planned move that promoted nothing goes back by itself; anything else waits for a person.
     pub(super) async fn give_up(&self, id: &StepId, reason: String) -> Rest {
+        if self.run.turns_back_by_itself() {
+            self.turn_back(format!("{id}: {reason}")).await;
+            return Rest::of(RECHECK);
+        }
+        self.call_a_person(id, reason).await
+    }
+
+    async fn turn_back(&self, reason: String) {
+        tracing::warn!(run = %self.run.id, token = %self.token, "turning back: {reason}");
+        let (group, run) = (self.run.group.clone(), self.run.id.clone());
+        self.propose(Change::TurnBack { group, run, token: self.token, reason }).await;
+    }
+
+    async fn call_a_person(&self, id: &StepId, reason: String) -> Rest {
         tracing::error!(run = %self.run.id, step = %id, "stuck: {reason}");
         let (group, run) = (self.run.group.clone(), self.run.id.clone());
         let marked = self.propose(Change::MarkStuck { group, run, token: self.token, step: id.clone(), reason }).await;
@@ -441,7 +464,7 @@ impl Executor {
     async fn abort(self) -> Over {
         let mut settled = Vec::new();
         let mut untouched = true;
-        for (_, step) in self.run.plan.steps() {
+        for step in self.run.plan.all_steps() {
             let Some(record) = self.run.record(&step.id) else { continue };
             let is_fence = matches!(step.action, Action::Fence { .. });
             if record.attempts == 0 || !(record.phase.is_open_question() || is_fence) {

@@ -46,6 +46,11 @@ pub enum Move {
         /// Why, and what the operator may do.
         reason: String,
     },
+    /// A planned move cannot go on: go back.
+    TurnBack {
+        /// What keeps it.
+        reason: String,
+    },
     /// Raise the token wherever a step is an open question, then close as aborted.
     Abort,
     /// Close.
@@ -73,6 +78,8 @@ pub struct Patience {
     pub fence_ms: u64,
     /// For the rest, milliseconds, besides the step's own deadline.
     pub unknown_ms: u64,
+    /// So long may a planned move keep writing stopped without promoting, milliseconds: then it turns back.
+    pub stopped_ms: u64,
 }
 
 /// The next moves of the open run. None means: wait for what is under way.
@@ -87,6 +94,10 @@ pub fn advance(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, n
     if hand.busy.is_empty() && has_loose_end(group, run) {
         return vec![Move::Claim];
     }
+    let is_paused = group.pause.is_some() && !is_out(Mutation::NoPauseGate);
+    if !is_paused && let Some(reason) = stopped_too_long(run, patience, now) {
+        return vec![Move::TurnBack { reason }];
+    }
     match &run.phase {
         RunPhase::Closed { .. } => Vec::new(),
         RunPhase::Aborting { .. } if hand.busy.is_empty() => vec![Move::Abort],
@@ -99,7 +110,8 @@ pub fn advance(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, n
             }
             moves
         }
-        RunPhase::Open if group.pause.is_some() && !is_out(Mutation::NoPauseGate) => open_questions(run, hand, None),
+        RunPhase::Open | RunPhase::Reverting if is_paused => open_questions(run, hand, None),
+        RunPhase::Reverting => way_back(group, run, hand, patience, now),
         RunPhase::Open => {
             let mut moves = open_moves(group, run, hand, patience, now);
             moves.extend(lapse(group, run, hand));
@@ -117,7 +129,7 @@ pub fn lapse_step() -> StepId {
 fn lapse(group: &GroupState, run: &Run, hand: &Hand) -> Option<Move> {
     let is_bound =
         group.lease.as_ref().is_some_and(|lease| &lease.region == run.from()) || is_out(Mutation::SilenceUnbound);
-    if !is_bound || group.pause.is_some() || !matches!(run.fencing, Fencing::Lease { .. }) {
+    if !is_bound || group.pause.is_some() || !matches!(run.fencing, Fencing::Lease { .. }) || run.is_planned() {
         return None;
     }
     let is_wanting =
@@ -130,7 +142,7 @@ fn lapse(group: &GroupState, run: &Run, hand: &Hand) -> Option<Move> {
 fn has_loose_end(group: &GroupState, run: &Run) -> bool {
     let is_left = group.unsettled.values().any(|left| left.run == run.id && !may_be_called_off(run, Some(left.token)));
     is_left
-        || run.plan.steps().filter(|(_, step)| !step.action.is_repeatable()).any(|(_, step)| {
+        || run.plan.all_steps().filter(|step| !step.action.is_repeatable()).any(|step| {
             let record = run.steps.get(&step.id);
             record.is_some_and(|record| record.phase.is_open_question() && !may_be_called_off(run, record.token))
         })
@@ -155,23 +167,75 @@ fn open_questions(run: &Run, hand: &Hand, except: Option<&StepId>) -> Vec<Move> 
 }
 
 fn open_moves(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, now: UnixMs) -> Vec<Move> {
-    if run.steps.values().all(|record| record.phase.is_settled()) {
+    if run.plan.steps().all(|(_, step)| run.phase_of(&step.id).is_settled()) {
         // A step that was skipped may still be under way here: what becomes of it is this run's business.
         let close = Move::Close { outcome: RunOutcome::Succeeded };
         return if hand.busy.is_empty() { vec![close] } else { Vec::new() };
     }
+    let due = run.plan.steps().filter(|(stage, _)| run.stage_is_due(*stage)).map(|(_, step)| step);
+    moves_of(due, group, run, hand, patience, now)
+}
+
+/// What the way forward may have done is known first; then what is to be undone, stage by stage.
+fn way_back(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, now: UnixMs) -> Vec<Move> {
+    // A promotion that failed is kept out for good by a later token than its own.
+    let is_kept_out = |step: &Step| run.record(&step.id).is_none_or(|record| may_be_called_off(run, record.token));
+    if !run.promote_steps().all(is_kept_out) {
+        return if hand.busy.is_empty() { vec![Move::Claim] } else { Vec::new() };
+    }
+    if !run.was_begun() || run.plan.undo_steps().all(|(_, step)| run.phase_of(&step.id).is_settled()) {
+        let outcome = if run.was_begun() { RunOutcome::Reverted } else { RunOutcome::Withdrawn };
+        return if hand.busy.is_empty() { vec![Move::Close { outcome }] } else { Vec::new() };
+    }
+    if run.forward_questions().next().is_some() {
+        let questions: Vec<_> = run.forward_questions().filter(|step| !hand.busy.contains(&step.id)).collect();
+        return moves_of(questions.into_iter(), group, run, hand, patience, now);
+    }
+    if run.plan.steps().any(|(_, step)| hand.busy.contains(&step.id)) {
+        return Vec::new();
+    }
+    let due = run.plan.undo_steps().filter(|(stage, _)| run.undo_is_due(*stage)).map(|(_, step)| step);
+    moves_of(due, group, run, hand, patience, now)
+}
+
+/// Why a planned move that has stopped the writing goes back: it does not leave its group without a primary for long.
+fn stopped_too_long(run: &Run, patience: Patience, now: UnixMs) -> Option<String> {
+    let stopped_ms = now.since(run.writing_stopped_at?);
+    if !run.turns_back_by_itself() || stopped_ms < patience.stopped_ms {
+        return None;
+    }
+    let next = run.plan.steps().map(|(_, step)| step).find(|step| !run.phase_of(&step.id).is_settled());
+    let waited = next.map_or_else(String::new, |step| {
+        let detail = run.record(&step.id).map(|record| record.detail.as_str()).filter(|detail| !detail.is_empty());
+        format!("; {}: {}", step.action.verb(), detail.unwrap_or("not done yet"))
+    });
+    let (stopped_s, limit_s) = (stopped_ms as f64 / 1000.0, patience.stopped_ms as f64 / 1000.0);
+    Some(format!("writing was stopped for {stopped_s:.1} s, {limit_s:.1} s is the limit before promoting{waited}"))
+}
+
+fn moves_of<'a>(
+    due: impl Iterator<Item = &'a Step>,
+    group: &GroupState,
+    run: &Run,
+    hand: &Hand,
+    patience: Patience,
+    now: UnixMs,
+) -> Vec<Move> {
     // Patience runs while this holder could act: not before its claim, and not while paused.
     let claimed_at = run.claims.last().map(|claim| claim.at);
     let since = claimed_at.max(group.resumed_at).unwrap_or_default();
     let mut moves = Vec::new();
-    for (stage, step) in run.plan.steps() {
+    for step in due {
         let Some(record) = run.steps.get(&step.id) else { continue };
-        if !run.stage_is_due(stage) || hand.busy.contains(&step.id) || record.phase.is_settled() {
+        if hand.busy.contains(&step.id) || record.phase.is_settled() {
             continue;
         }
         if let Some(reason) = hopeless(step, record, patience, since, now)
             && (step.blocking || is_last_hope(run, hand, step))
         {
+            if run.turns_back_by_itself() {
+                return vec![Move::TurnBack { reason }];
+            }
             moves.push(Move::GiveUp { step: step.id.clone(), reason });
             continue;
         }
@@ -188,12 +252,20 @@ fn open_moves(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, no
 
 /// Why a step will not succeed by itself, in words that say what the operator may do.
 fn hopeless(step: &Step, record: &StepRecord, patience: Patience, since: UnixMs, now: UnixMs) -> Option<String> {
+    // Both act on the old primary's host, which may come back any moment.
     let is_fence = matches!(step.action, Action::Fence { .. });
+    let by_time = is_fence || matches!(step.action, Action::Release { .. });
     let waited_ms = record.first_started_at.map_or(0, |first| now.since(first.max(since)));
-    let allowed_ms = if is_fence { patience.fence_ms } else { patience.unknown_ms.saturating_add(step.deadline_ms) };
+    let allowed_ms = if is_fence {
+        patience.fence_ms
+    } else if by_time {
+        patience.fence_ms.saturating_add(step.deadline_ms)
+    } else {
+        patience.unknown_ms.saturating_add(step.deadline_ms)
+    };
     let is_spent = match record.phase {
         StepPhase::Failed if record.is_permanent => true,
-        StepPhase::Failed if is_fence => waited_ms >= allowed_ms,
+        StepPhase::Failed if by_time => waited_ms >= allowed_ms,
         StepPhase::Failed => record.attempts_since_retry >= step.retry.max_attempts,
         StepPhase::Started | StepPhase::Unknown => waited_ms >= allowed_ms,
         _ => false,
@@ -235,7 +307,7 @@ mod tests {
     fn next(world: &World, token: Token, busy: &[&str]) -> Vec<Move> {
         let busy = busy.iter().map(|step| StepId::from(*step)).collect();
         let hand = Hand { token: Some(token), busy, resting: BTreeSet::new() };
-        let patience = Patience { fence_ms: u64::MAX, unknown_ms: u64::MAX };
+        let patience = Patience { fence_ms: u64::MAX, unknown_ms: u64::MAX, stopped_ms: u64::MAX };
         advance(world.group(), world.run(), &hand, patience, world.now)
     }
 

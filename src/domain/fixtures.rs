@@ -58,6 +58,27 @@ pub fn plan(from: &str, to: &str) -> Plan {
     }
 }
 
+/// The plan of a planned move.
+pub fn planned(from: &str, to: &str) -> Plan {
+    let one = |step| Stage { steps: vec![step] };
+    let fence = step("fence", Action::Fence { guard: guard(from) }, true);
+    let catch_up = step("catch-up", Action::CatchUp { from: guard(from), to: guard(to) }, true);
+    let promote = step("promote", Action::Promote { guard: guard(to) }, true);
+    let params = BTreeMap::from([("upstream".to_owned(), to.to_owned())]);
+    let rejoin = step("rejoin", Action::Guarded { guard: guard(from), name: "rejoin".to_owned(), params }, false);
+    let mut stages = plan(from, to).stages;
+    let last = stages.split_off(2);
+    let dns = stages.remove(1).steps.remove(0);
+    let ahead = [fence, catch_up, promote, dns, rejoin].map(one);
+    let release = step("release", Action::Release { guard: guard(from) }, true);
+    Plan {
+        from: region(from),
+        to: region(to),
+        stages: ahead.into_iter().chain(last).collect(),
+        undo: vec![one(release)],
+    }
+}
+
 pub fn policy() -> ClusterPolicy {
     let trigger = |target: &str| Trigger { targets: vec![target.into()], need: Need::All };
     let rules = GroupPolicy {
@@ -75,6 +96,10 @@ pub fn policy() -> ClusterPolicy {
         lag_limit_ms: 300_000,
         load_balancers: BTreeMap::from([(region("hcmc"), "hcmc-lb".into())]),
         fence_patience_ms: 10_000,
+        switchover_max_lag_ms: 5000,
+        switchover_timeout_ms: 60_000,
+        switchover_plans: vec![planned("hcmc", "hanoi"), planned("hanoi", "hcmc")],
+        rejoin_plans: Vec::new(),
         failover_plans: vec![plan("hcmc", "hanoi"), plan("hanoi", "hcmc")],
         traffic_plans: Vec::new(),
         rto_objective_ms: Some(3_600_000),
@@ -188,6 +213,47 @@ impl World {
             loss_acceptance: None,
             fence_assertion: None,
         }
+    }
+
+    /// As [`open_change`](Self::open_change), for a switchover.
+    pub fn open_planned(&self, run: &str) -> Change {
+        let here = self.group().serving.last.as_str();
+        let to = if here == "hcmc" { "hanoi" } else { "hcmc" };
+        match self.open_change(run) {
+            Change::OpenRun {
+                run,
+                group,
+                drill,
+                digest,
+                expected_token,
+                expected_serving_epoch,
+                cause,
+                loss_acceptance,
+                fence_assertion,
+                ..
+            } => Change::OpenRun {
+                run,
+                group,
+                kind: RunKind::Switchover,
+                drill,
+                plan: planned(here, to),
+                digest,
+                expected_token,
+                expected_serving_epoch,
+                cause: Cause { automatic: false, by: "operator:linh".into(), ..cause },
+                loss_acceptance,
+                fence_assertion,
+            },
+            other => other,
+        }
+    }
+
+    /// Opens a switchover and claims it.
+    pub fn switching(run: &str) -> (Self, Token) {
+        let mut world = Self::new();
+        world.must(world.open_planned(run));
+        let token = world.claim(run);
+        (world, token)
     }
 
     /// Opens a run and claims it.

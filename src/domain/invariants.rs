@@ -35,8 +35,19 @@ pub fn violations(state: &ClusterState) -> Vec<String> {
         if run.token().is_some_and(|token| token != group.token) {
             found.push(format!("{name}: the open run's token is not the group's last"));
         }
-        if run.steps.len() != run.plan.steps().count() {
+        if run.steps.len() != run.plan.all_steps().count() {
             found.push(format!("{name}: run {} has records of other steps than its plan's", run.id));
+        }
+        for step in run.plan.undo_steps().map(|(_, step)| step).filter(|_| run.turned_back.is_none()) {
+            if run.phase_of(&step.id) != StepPhase::Pending {
+                found.push(format!(
+                    "{name}: step {} undoes what run {} did, which has not turned back",
+                    step.id, run.id
+                ));
+            }
+        }
+        if run.turned_back.is_some() && run.promote_steps().any(|step| run.phase_of(&step.id).is_open_question()) {
+            found.push(format!("{name}: run {} has turned back while its promotion is an open question", run.id));
         }
         for (id, record) in &run.steps {
             if record.token > run.token() {

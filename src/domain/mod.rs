@@ -31,6 +31,7 @@ pub mod plan;
 pub mod policy;
 pub mod quorum;
 pub mod readiness;
+pub mod rejection;
 pub mod run;
 pub mod sealed;
 pub mod state;

@@ -103,6 +103,14 @@ pub struct GroupPolicy {
     pub load_balancers: BTreeMap<RegionName, TargetName>,
     /// A fence that finds no proof for so long makes the run stuck, milliseconds.
     pub fence_patience_ms: u64,
+    /// A planned move begins only while the standby lags no more than this, milliseconds.
+    pub switchover_max_lag_ms: u64,
+    /// A planned move that has stopped the writing for so long without promoting turns back, milliseconds.
+    pub switchover_timeout_ms: u64,
+    /// The plans of a planned move, by the region moved to (each names the region it comes from).
+    pub switchover_plans: Vec<Plan>,
+    /// The plans that make a region's database a standby of another's.
+    pub rejoin_plans: Vec<RejoinPlan>,
     /// The plans of a failover, by the region moved to (each names the region it comes from).
     pub failover_plans: Vec<Plan>,
     /// The plans of a traffic run.
@@ -116,7 +124,33 @@ pub struct GroupPolicy {
     pub drills: DrillRules,
 }
 
+/// How one region's old primary becomes a standby again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejoinPlan {
+    /// Whose primary it follows from then on.
+    pub upstream: RegionName,
+    /// The plan: from and to the region acted upon.
+    pub plan: Plan,
+}
+
 impl GroupPolicy {
+    /// The plan of a planned move between two regions.
+    pub fn switchover_plan(&self, from: &RegionName, to: &RegionName) -> Option<&Plan> {
+        self.switchover_plans.iter().find(|plan| &plan.from == from && &plan.to == to)
+    }
+
+    /// The plan that makes a region's database a standby of another's.
+    pub fn rejoin_plan(&self, region: &RegionName, upstream: &RegionName) -> Option<&Plan> {
+        let fits = |known: &&RejoinPlan| &known.plan.to == region && &known.upstream == upstream;
+        self.rejoin_plans.iter().find(fits).map(|known| &known.plan)
+    }
+
+    /// Every plan a run of the group may have.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        let rejoin = self.rejoin_plans.iter().map(|known| &known.plan);
+        self.failover_plans.iter().chain(&self.switchover_plans).chain(&self.traffic_plans).chain(rejoin)
+    }
+
     /// The failover plan between two regions.
     pub fn failover_plan(&self, from: &RegionName, to: &RegionName) -> Option<&Plan> {
         self.failover_plans.iter().find(|plan| &plan.from == from && &plan.to == to)

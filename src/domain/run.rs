@@ -25,6 +25,13 @@ pub enum RunKind {
     Recovery,
 }
 
+impl RunKind {
+    /// `switchover` or `failback`: moves a group whose primary is healthy.
+    pub fn is_planned(self) -> bool {
+        matches!(self, RunKind::Switchover | RunKind::Failback)
+    }
+}
+
 impl std::fmt::Display for RunKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
@@ -200,6 +207,8 @@ pub enum RunOutcome {
     Withdrawn,
     /// An operator ended it.
     Aborted,
+    /// A planned move turned back before its promotion: the old primary takes writes again.
+    Reverted,
 }
 
 impl std::fmt::Display for RunOutcome {
@@ -208,6 +217,7 @@ impl std::fmt::Display for RunOutcome {
             RunOutcome::Succeeded => "succeeded",
             RunOutcome::Withdrawn => "withdrawn",
             RunOutcome::Aborted => "aborted",
+            RunOutcome::Reverted => "reverted",
         })
     }
 }
@@ -227,6 +237,9 @@ pub enum RunPhase {
         /// Since when.
         since: UnixMs,
     },
+    /// A planned move has turned back: only the plan's `undo` is carried out, and writing goes back to the old primary.
+    /// [`Run::turned_back`] says why and since when.
+    Reverting,
     /// An operator said abort; resources with unfinished steps are being settled.
     Aborting {
         /// Who and why.
@@ -242,15 +255,25 @@ pub enum RunPhase {
 }
 
 impl RunPhase {
-    /// `open`, `stuck`, `aborting`, or the outcome.
+    /// `open`, `stuck`, `reverting`, `aborting`, or the outcome.
     pub fn word(&self) -> String {
         match self {
             RunPhase::Open => "open".to_owned(),
             RunPhase::Stuck { .. } => "stuck".to_owned(),
+            RunPhase::Reverting => "reverting".to_owned(),
             RunPhase::Aborting { .. } => "aborting".to_owned(),
             RunPhase::Closed { outcome, .. } => outcome.to_string(),
         }
     }
+}
+
+/// When and why a planned move turned back. It stays, whatever becomes of the way back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnedBack {
+    /// What kept it from going on, or who aborted it.
+    pub reason: String,
+    /// When, by the proposer's clock.
+    pub at: UnixMs,
 }
 
 /// What a run's opener knew.
@@ -316,7 +339,7 @@ pub struct Run {
     pub phase: RunPhase,
     /// In the order of issue: strictly increasing tokens.
     pub claims: Vec<Claim>,
-    /// Exactly the plan's steps.
+    /// Exactly the plan's steps, forward and back.
     pub steps: BTreeMap<StepId, StepRecord>,
     /// An operator's word that the old primary is silent.
     pub fence_assertion: Option<Assertion>,
@@ -325,6 +348,13 @@ pub struct Run {
     /// The old primary's bound lease ran out during this run: it cannot answer anybody.
     #[serde(default)]
     pub lease_lapsed: bool,
+    /// When this run's fence first stopped the writing, by the proposer's clock: a planned move does not keep it stopped for
+    /// long without promoting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writing_stopped_at: Option<UnixMs>,
+    /// Since when a planned move is on its way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turned_back: Option<TurnedBack>,
     /// Bounded timeline for people.
     #[serde(default)]
     pub events: Vec<RunEvent>,
@@ -392,12 +422,66 @@ impl Run {
     pub fn went_past_fence(&self) -> bool {
         self.plan
             .steps()
-            .filter(|(_, step)| !matches!(step.action, Action::Fence { .. } | Action::Verify { .. }))
+            .filter(|(_, step)| !matches!(step.action, Action::Fence { .. }) && !step.action.is_repeatable())
             .any(|(_, step)| self.steps.get(&step.id).is_some_and(|record| record.attempts > 0))
     }
 
     /// Whether this run moves the right to write (and so changes `serving`).
     pub fn moves_serving(&self) -> bool {
         matches!(self.kind, RunKind::Failover | RunKind::Switchover | RunKind::Failback)
+    }
+
+    /// Whether it moves a group whose primary is healthy, and so may not lose anything.
+    pub fn is_planned(&self) -> bool {
+        self.kind.is_planned()
+    }
+
+    /// The phase of a run that goes on, the way it goes.
+    pub fn going(&self) -> RunPhase {
+        if self.turned_back.is_some() { RunPhase::Reverting } else { RunPhase::Open }
+    }
+
+    /// The plan's promotions.
+    pub fn promote_steps(&self) -> impl Iterator<Item = &Step> {
+        self.plan.steps().map(|(_, step)| step).filter(|step| matches!(step.action, Action::Promote { .. }))
+    }
+
+    /// Whether it may turn back without anybody's word: a planned move that can, and whose promotion was never begun.
+    pub fn turns_back_by_itself(&self) -> bool {
+        self.can_turn_back() && self.promote_steps().all(|step| self.attempts_at(&step.id) == 0)
+    }
+
+    /// Whether it may turn back by an operator's word: also after a promotion that certainly did not happen.
+    pub fn may_be_turned_back(&self) -> bool {
+        let never_happened =
+            |step: &Step| self.attempts_at(&step.id) == 0 || self.phase_of(&step.id) == StepPhase::Failed;
+        self.can_turn_back() && self.promote_steps().all(never_happened)
+    }
+
+    fn can_turn_back(&self) -> bool {
+        let is_under_way = matches!(self.phase, RunPhase::Open | RunPhase::Stuck { .. });
+        self.is_planned() && is_under_way && self.turned_back.is_none() && !self.plan.undo.is_empty()
+    }
+
+    /// Something was tried on the way forward.
+    pub fn was_begun(&self) -> bool {
+        self.plan.steps().any(|(_, step)| self.attempts_at(&step.id) > 0)
+    }
+
+    /// Whether a step of the way back may begin: what the way forward did is known, and every step of the stages of the way
+    /// back before it is settled.
+    pub fn undo_is_due(&self, stage: usize) -> bool {
+        self.forward_questions().next().is_none()
+            && self.plan.undo_steps().filter(|(n, _)| *n < stage).all(|(_, step)| self.phase_of(&step.id).is_settled())
+    }
+
+    /// Steps of the way forward whose effect may or may not be there, besides those that have none.
+    pub fn forward_questions(&self) -> impl Iterator<Item = &Step> {
+        let is_open = |step: &&Step| self.phase_of(&step.id).is_open_question() && !step.action.is_repeatable();
+        self.plan.steps().map(|(_, step)| step).filter(is_open)
+    }
+
+    fn attempts_at(&self, id: &StepId) -> u32 {
+        self.record(id).map_or(0, |record| record.attempts)
     }
 }

@@ -45,6 +45,8 @@ pub fn ways_on(run: &Run) -> Vec<Way> {
     let RunPhase::Stuck { step, reason, .. } = &run.phase else { return Vec::new() };
     let Some(step) = run.plan.step(step) else { return vec![abort(run)] };
     let mut ways = match keeps(run, step, reason) {
+        // Nobody's word takes the place of what a planned move proves.
+        Keeps::FenceUnproved | Keeps::Loss if run.is_planned() => vec![way("look again", order(run, "retry", step))],
         Keeps::FenceUnproved => {
             vec![assert_fence(run), way("ask the old primary's guard again", order(run, "retry", step))]
         }
@@ -128,6 +130,7 @@ fn latched(run: &Run, step: &Step) -> Vec<Way> {
 fn skip(run: &Run, step: &Step) -> Option<Way> {
     let meaning = match &step.action {
         Action::Fence { .. } => return None,
+        Action::Promote { .. } if run.is_planned() => return None,
         Action::Promote { .. } if run.fence_steps().any(|fence| !run.phase_of(&fence.id).is_settled()) => return None,
         Action::Promote { .. } => format!("you have promoted {} by hand; it then counts as the primary", run.to()),
         Action::UpsertDns { .. } => "go on with the names as they are, or as you have set them".to_owned(),
@@ -140,12 +143,18 @@ fn skip(run: &Run, step: &Step) -> Option<Way> {
 }
 
 fn abort(run: &Run) -> Way {
+    if run.may_be_turned_back() {
+        let command = format!("watchdogctl run abort {} --reason …", run.group);
+        return way(format!("turn back: {} is made the primary again, nobody is promoted", run.from()), command);
+    }
     let of = |is_it: fn(&Action) -> bool| {
         run.plan.steps().filter(move |(_, step)| is_it(&step.action)).map(|(_, step)| run.phase_of(&step.id))
     };
     let is_promoted = of(|action| matches!(action, Action::Promote { .. })).any(StepPhase::is_settled);
     let fence = || of(|action| matches!(action, Action::Fence { .. }));
-    let left = if is_promoted {
+    let left = if run.turned_back.is_some() {
+        format!("{} may or may not take writes, nobody is promoted", run.from())
+    } else if is_promoted {
         format!("{} stays the primary", run.to())
     } else if fence().any(StepPhase::is_settled) {
         format!("{} stays fenced, nobody is promoted", run.from())

@@ -125,17 +125,24 @@ pub fn expect(groups: &BTreeMap<GroupName, GroupPolicy>) {
     for (group, rules) in groups {
         let group = group.as_str();
         EVENTS.tokens.with_label_values(&[group]);
-        let plans = || rules.failover_plans.iter().chain(&rules.traffic_plans);
-        for (_, step) in plans().flat_map(|plan| plan.steps()) {
+        for step in rules.plans().flat_map(|plan| plan.all_steps()) {
             EVENTS.token_refusals.with_label_values(&[group, step.action.verb()]);
             for outcome in ["done", "failed", "unknown", "refused"] {
                 EVENTS.steps.with_label_values(&[group, step.action.verb(), outcome]);
             }
         }
-        let kinds =
-            [(RunKind::Failover, rules.failover_plans.is_empty()), (RunKind::Traffic, rules.traffic_plans.is_empty())];
+        let kinds = [
+            (RunKind::Failover, rules.failover_plans.is_empty()),
+            (RunKind::Switchover, rules.switchover_plans.is_empty()),
+            (RunKind::Failback, rules.switchover_plans.is_empty()),
+            (RunKind::Traffic, rules.traffic_plans.is_empty()),
+            (RunKind::Recovery, rules.rejoin_plans.is_empty()),
+        ];
         for (kind, _) in kinds.iter().filter(|(_, is_empty)| !is_empty) {
-            for outcome in [RunOutcome::Succeeded, RunOutcome::Withdrawn, RunOutcome::Aborted] {
+            let reverted = kind.is_planned().then_some(RunOutcome::Reverted);
+            for outcome in
+                [RunOutcome::Succeeded, RunOutcome::Withdrawn, RunOutcome::Aborted].into_iter().chain(reverted)
+            {
                 EVENTS.runs.with_label_values(&[group, &kind.to_string(), &outcome.to_string()]);
             }
         }
@@ -163,7 +170,7 @@ pub fn applied(state: &ClusterState, command: &Command, applied: &Applied) {
         Change::ClaimRun { group, .. } => EVENTS.tokens.with_label_values(&[group.as_str()]).inc(),
         Change::StepFinished { group, run, step, outcome, .. } => {
             let Some(run) = find_run(state, group, run) else { return };
-            let action = run.plan.steps().find(|(_, it)| &it.id == step).map_or("unknown", |(_, it)| it.action.verb());
+            let action = run.plan.step(step).map_or("unknown", |it| it.action.verb());
             EVENTS.steps.with_label_values(&[group.as_str(), action, outcome_word(outcome)]).inc();
             if matches!(outcome, Outcome::Refused { .. }) {
                 EVENTS.token_refusals.with_label_values(&[group.as_str(), action]).inc();

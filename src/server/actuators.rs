@@ -143,7 +143,7 @@ pub async fn keep_warm(
 
 /// Every guard that some plan would ask, once.
 fn guards_of(policy: &ClusterPolicy) -> BTreeMap<HostName, GuardEndpoint> {
-    let plans = policy.groups.values().flat_map(|group| group.failover_plans.iter().chain(&group.traffic_plans));
+    let plans = policy.groups.values().flat_map(|group| group.plans());
     plans.flat_map(guards_of_plan).map(|guard| (guard.host.clone(), guard.clone())).collect()
 }
 

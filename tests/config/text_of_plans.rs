@@ -1,29 +1,36 @@
 //! Plans as people read them: one line a step, what it does and with how much patience.
 
 use watchdog::config::Config;
-use watchdog::domain::plan::{Action, Check, Plan, Step};
+use watchdog::domain::plan::{Action, Check, Stage, Step};
 
 /// Every plan of every group.
 pub fn of(config: &Config) -> String {
     let mut text = String::new();
     for (name, group) in config.policy().groups {
-        let sorts = [("failover", group.failover_plans), ("traffic", group.traffic_plans)];
+        let rejoin = group.rejoin_plans.into_iter().map(|known| known.plan).collect();
+        let sorts = [
+            ("failover", group.failover_plans),
+            ("switchover", group.switchover_plans),
+            ("traffic", group.traffic_plans),
+            ("rejoin", rejoin),
+        ];
         for (sort, plan) in sorts.iter().flat_map(|(sort, plans)| plans.iter().map(move |plan| (sort, plan))) {
             text += &format!("{name}: {sort} {} -> {}\n", plan.from, plan.to);
-            stages(&mut text, plan);
+            stages(&mut text, "", &plan.stages);
+            stages(&mut text, "undo ", &plan.undo);
             text.push('\n');
         }
     }
     text
 }
 
-fn stages(text: &mut String, plan: &Plan) {
-    for (n, stage) in plan.stages.iter().enumerate() {
+fn stages(text: &mut String, word: &str, stages: &[Stage]) {
+    for (n, stage) in stages.iter().enumerate() {
         for step in &stage.steps {
             let Step { id, action, deadline_ms, retry, blocking } = step;
             let waits = if *blocking { "" } else { ", not waited for" };
             *text += &format!(
-                "  {} {id}: {deadline_ms} ms, {} attempts, {}..{} ms apart{waits}\n",
+                "  {word}{} {id}: {deadline_ms} ms, {} attempts, {}..{} ms apart{waits}\n",
                 n + 1,
                 retry.max_attempts,
                 retry.backoff_ms,

@@ -248,6 +248,12 @@ impl ModelWorld {
         let mut resources = self.resources.lock().unwrap();
         let resource = resources.entry(name).or_default();
         resource.done.insert(action.verb().to_owned());
+        // What is released is fenced no more.
+        match action {
+            Action::Fence { .. } => drop(resource.done.remove("release")),
+            Action::Release { .. } => drop(resource.done.remove("fence")),
+            _ => {}
+        }
         resource.effects.push((action.verb().to_owned(), warrant.token));
     }
 

@@ -240,7 +240,7 @@ impl Log {
         let state = self.state(view);
         let group = cluster::group_of(&state);
         let limit = if is_patient { u64::MAX } else { 0 };
-        let patience = Patience { fence_ms: limit, unknown_ms: limit };
+        let patience = Patience { fence_ms: limit, unknown_ms: limit, stopped_ms: limit };
         let hand = Hand {
             token: (hand > 0).then(|| token(hand)),
             busy: busy.iter().map(|step| step.id()).collect(),

@@ -362,7 +362,7 @@ fn as_due(due: &Move) -> Option<Due> {
         Move::GiveUp { step, .. } => Due::GiveUp { step: Step::of(step)? },
         Move::Abort => Due::Abort,
         Move::Close { outcome: RunOutcome::Succeeded } => Due::Close,
-        Move::Close { .. } | Move::Lapse { .. } => return None,
+        Move::Close { .. } | Move::TurnBack { .. } | Move::Lapse { .. } => return None,
     })
 }
 

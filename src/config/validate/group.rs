@@ -12,7 +12,7 @@ use crate::domain::policy::{Fencing, GroupPolicy, LagAction, Need, Trigger};
 
 use super::Judge;
 use super::fields::{HOUR_MS, cut};
-use super::plan::{Recipe, Service};
+use super::plan::{Plans, Recipe, Service};
 
 type Targets = BTreeMap<TargetName, TargetConfig>;
 
@@ -21,6 +21,8 @@ type Targets = BTreeMap<TargetName, TargetConfig>;
 pub(super) struct Side {
     pub database_host: Option<HostName>,
     pub services: Vec<Service>,
+    /// What other regions' guards call its primary.
+    pub upstream: String,
 }
 
 const DAY_S: u64 = 86_400;
@@ -71,8 +73,10 @@ impl Judge<'_> {
             checks: &checks,
             steps: &tables.steps,
         };
-        (policy.failover_plans, policy.traffic_plans) = self.plans(&recipe);
         policy.drills = self.drills(name, tables, &regions, &names);
+        let Plans { failover, switchover, rejoin, traffic } = self.plans(&recipe);
+        (policy.failover_plans, policy.traffic_plans) = (failover, traffic);
+        (policy.switchover_plans, policy.rejoin_plans) = (switchover, rejoin);
         GroupConfig { name: name.clone(), policy, targets }
     }
 
@@ -165,6 +169,8 @@ impl Judge<'_> {
         let lag_limit_s = self.number(place, "lag_limit_s", value.lag_limit_s, 300, 1..=7 * DAY_S);
         let ttl = self.number(place, "observation_ttl_ms", value.observation_ttl_ms, 5000, 100..=HOUR_MS);
         let patience_s = self.number(place, "fence_patience_s", value.fence_patience_s, 10, 1..=3600);
+        let max_lag = self.number(place, "switchover_max_lag_ms", value.switchover_max_lag_ms, 5000, 0..=HOUR_MS);
+        let timeout_s = self.number(place, "switchover_timeout_s", value.switchover_timeout_s, 60, 5..=3600);
         let actions = [("page", LagAction::Page), ("gate", LagAction::Gate), ("failover", LagAction::Failover)];
         let lag_action = self.choice(place, "lag_action", &value.lag_action, Some(LagAction::Page), &actions);
         if Duration::from_millis(ttl) < timing.report_interval * 2 {
@@ -202,6 +208,10 @@ impl Judge<'_> {
             lag_limit_ms: lag_limit_s * 1000,
             load_balancers: BTreeMap::new(),
             fence_patience_ms: patience_s * 1000,
+            switchover_max_lag_ms: max_lag,
+            switchover_timeout_ms: timeout_s * 1000,
+            switchover_plans: Vec::new(),
+            rejoin_plans: Vec::new(),
             failover_plans: Vec::new(),
             traffic_plans: Vec::new(),
             rto_objective_ms: rto_objective_s.map(|s| s * 1000),
@@ -239,7 +249,11 @@ impl Judge<'_> {
                 services.push(Service { host: HostName(host), action, params });
             }
         }
-        Side { database_host, services }
+        let upstream = match &value.upstream {
+            Some(name) => self.name(place, "upstream", &Some(name.clone())).unwrap_or_default(),
+            None => region.0.clone(),
+        };
+        Side { database_host, services, upstream }
     }
 
     fn trigger(

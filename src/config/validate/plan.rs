@@ -6,12 +6,15 @@ use crate::config::check::{Item, Place};
 use crate::config::raw::{RawGroup, RawGroupTables, RawStep, RawVerify};
 use crate::domain::ids::{HostName, ProviderName, RegionName, StepId};
 use crate::domain::plan::{Action, Check, DnsRecord, GuardEndpoint, Plan, Retry, Stage, Step};
-use crate::domain::policy::Fencing;
+use crate::domain::policy::{Fencing, RejoinPlan};
 
 use super::Judge;
 use super::fields::{HOUR_MS, cut};
 use super::group::Side;
 use super::record::Record;
+
+/// A guard's built-in action.
+const REJOIN: &str = "rejoin";
 
 /// The kinds of step, in the order of the card.
 const KINDS: &[&str] = &["fence", "dns", "promote", "services", "verify"];
@@ -45,6 +48,19 @@ pub(super) struct Recipe<'a> {
     pub steps: &'a [Item<RawStep>],
 }
 
+/// Every plan of a group, by what it is for.
+#[derive(Debug, Default)]
+pub(super) struct Plans {
+    pub failover: Vec<Plan>,
+    pub switchover: Vec<Plan>,
+    pub rejoin: Vec<RejoinPlan>,
+    pub traffic: Vec<Plan>,
+}
+
+/// The stages of a planned move, each of one kind of step. Names are repointed after the promotion: before it everything
+/// must be able to turn back.
+const PLANNED: [&str; 7] = ["fence", "catch-up", "promote", "dns", "services", "rejoin", "verify"];
+
 impl Recipe<'_> {
     fn has_database(&self) -> bool {
         self.sides.values().any(|side| side.database_host.is_some())
@@ -56,30 +72,39 @@ impl Recipe<'_> {
 }
 
 impl Judge<'_> {
-    /// Failover plans, then traffic plans.
-    pub(super) fn plans(&mut self, recipe: &Recipe<'_>) -> (Vec<Plan>, Vec<Plan>) {
+    /// For every ordered pair of regions.
+    pub(super) fn plans(&mut self, recipe: &Recipe<'_>) -> Plans {
         let stages = self.stages(recipe);
         let overrides = self.overrides(recipe);
         let traffic_stages = vec![vec!["dns".to_owned()], vec!["verify".to_owned()]];
-        let (mut failover, mut traffic) = (Vec::new(), Vec::new());
+        let planned_stages = PLANNED.map(|kind| vec![kind.to_owned()]);
+        let mut plans = Plans::default();
         for from in recipe.regions {
             for to in recipe.regions.iter().filter(|to| *to != from) {
                 let pair = Pair { recipe, from, to, hosts: &self.hosts, dns: &self.dns };
                 let dns = |records: &[Record]| pair.dns_steps(records);
-                failover.push(pair.plan(&stages, &overrides, |kind| match kind {
+                plans.failover.push(pair.plan(&stages, &overrides, |kind| match kind {
                     "dns" => dns(recipe.records),
                     other => pair.steps(other),
                 }));
+                let planned = pair.plan(&planned_stages, &overrides, |kind| match kind {
+                    "dns" => dns(recipe.records),
+                    other => pair.planned_steps(other),
+                });
+                plans.switchover.push(Plan { undo: pair.undo(&overrides), ..planned });
+                plans.rejoin.extend(pair.rejoin_plan(&overrides));
                 if !recipe.traffic_records.is_empty() {
-                    traffic.push(pair.plan(&traffic_stages, &overrides, |kind| match kind {
+                    plans.traffic.push(pair.plan(&traffic_stages, &overrides, |kind| match kind {
                         "dns" => dns(recipe.traffic_records),
                         _ => pair.traffic_verify(),
                     }));
                 }
             }
         }
-        self.overrides_are_used(recipe, failover.iter().chain(&traffic));
-        (failover, traffic)
+        let rejoin = plans.rejoin.iter().map(|known| &known.plan);
+        let all = plans.failover.iter().chain(&plans.switchover).chain(&plans.traffic).chain(rejoin);
+        self.overrides_are_used(recipe, all);
+        plans
     }
 
     fn stages(&mut self, recipe: &Recipe<'_>) -> Vec<Vec<String>> {
@@ -176,7 +201,7 @@ impl Judge<'_> {
 
     fn overrides_are_used<'p>(&mut self, recipe: &Recipe<'_>, plans: impl Iterator<Item = &'p Plan>) {
         let mut known: BTreeSet<String> = BTreeSet::new();
-        for (_, step) in plans.flat_map(Plan::steps) {
+        for step in plans.flat_map(Plan::all_steps) {
             known.insert(step.id.0.clone());
             known.insert(kind_of(&step.id).to_owned());
         }
@@ -311,6 +336,42 @@ impl Pair<'_> {
         }
     }
 
+    /// The steps of a planned move. Its fence is there in mode `none` too: what the old primary wrote last must be shipped.
+    fn planned_steps(&self, kind: &str) -> Named {
+        let action = match kind {
+            "fence" => self.database(self.from).map(|guard| Action::Fence { guard }),
+            "catch-up" => {
+                let hosts = self.database(self.from).zip(self.database(self.to));
+                hosts.map(|(from, to)| Action::CatchUp { from, to })
+            }
+            "rejoin" => self.rejoin(self.from, self.to),
+            other => return self.steps(other),
+        };
+        action.map(|action| (kind.to_owned(), action)).into_iter().collect()
+    }
+
+    fn undo(&self, overrides: &BTreeMap<String, RawStep>) -> Vec<Stage> {
+        let release = self.database(self.to).and(self.database(self.from)).map(|guard| Action::Release { guard });
+        release.map(|action| Stage { steps: vec![step("release".to_owned(), action, overrides)] }).into_iter().collect()
+    }
+
+    /// Makes `region`'s database a standby of `of`'s.
+    fn rejoin(&self, region: &RegionName, of: &RegionName) -> Option<Action> {
+        let (guard, upstream) = (self.database(region)?, self.database(of).and(self.side(of))?.upstream.clone());
+        let params = BTreeMap::from([("upstream".to_owned(), upstream)]);
+        Some(Action::Guarded { guard, name: REJOIN.to_owned(), params })
+    }
+
+    /// The old primary in `from` follows the primary in `to`.
+    fn rejoin_plan(&self, overrides: &BTreeMap<String, RawStep>) -> Option<RejoinPlan> {
+        let action = self.rejoin(self.from, self.to)?;
+        // Nothing else is in the run: its step is what it waits for.
+        let step = Step { blocking: true, ..step("rejoin".to_owned(), action, overrides) };
+        let (from, to) = (self.from.clone(), self.from.clone());
+        let plan = Plan { from, to, stages: vec![Stage { steps: vec![step] }], undo: Vec::new() };
+        Some(RejoinPlan { upstream: self.to.clone(), plan })
+    }
+
     fn side(&self, region: &RegionName) -> Option<&Side> {
         self.recipe.sides.get(region)
     }
@@ -389,6 +450,9 @@ fn verify(checks: Vec<Check>) -> Named {
 }
 
 fn kind_of(id: &StepId) -> &str {
+    if id.as_str() == "catch-up" {
+        return "catch-up";
+    }
     id.as_str().split_once('-').map_or(id.as_str(), |(kind, _)| kind)
 }
 
@@ -401,6 +465,11 @@ fn step(id: String, action: Action, overrides: &BTreeMap<String, RawStep>) -> St
         "dns" => (30_000, 10, 1000, 10_000),
         "promote" => (60_000, 3, 500, 10_000),
         "services" => (120_000, 5, 1000, 10_000),
+        // It is asked until the move turns back.
+        "catch-up" => (10_000, 1000, 50, 500),
+        "release" => (60_000, 10, 500, 5000),
+        // A base backup of everything may be needed.
+        "rejoin" => (HOUR_MS, 3, 2000, 30_000),
         // 30 tries, 10 s apart as the procedures have it, except that the first looks come soon.
         _ => (10_000, 30, 200, 10_000),
     };
@@ -417,7 +486,7 @@ fn step(id: String, action: Action, overrides: &BTreeMap<String, RawStep>) -> St
     Step {
         deadline_ms: own.deadline_ms.or(general.deadline_ms).unwrap_or(deadline_ms),
         retry,
-        blocking: own.blocking.or(general.blocking).unwrap_or(kind != "dns"),
+        blocking: own.blocking.or(general.blocking).unwrap_or(!["dns", "rejoin"].contains(&kind)),
         id,
         action,
     }

@@ -77,7 +77,7 @@ impl Judge<'_> {
 }
 
 fn token_records(group: &GroupConfig) -> Vec<String> {
-    let plans = group.policy.failover_plans.iter().chain(&group.policy.traffic_plans);
+    let plans = group.policy.plans();
     let tokens = plans.flat_map(|plan| plan.steps()).filter_map(|(_, step)| match &step.action {
         Action::UpsertDns { provider, token_record, .. } => {
             Some(format!("{}/{}", provider.name(), token_record.to_ascii_lowercase()))

@@ -126,6 +126,7 @@ fn describe(change: &Change) -> String {
         Change::StepFinished { step, token, attempt, .. } => format!("finish {step}, attempt {attempt}, token {token}"),
         Change::MarkStuck { run, step, .. } => format!("run {run} is stuck at {step}"),
         Change::Unstick { run, .. } => format!("run {run} goes on"),
+        Change::TurnBack { run, .. } => format!("run {run} turns back"),
         Change::CloseRun { run, outcome, .. } => format!("close run {run}: {outcome}"),
         Change::Settle { resource, .. } => format!("settle {resource}"),
         Change::Order { run, order: order @ (RunOrder::Retry { step } | RunOrder::Skip { step }), .. } => {
@@ -179,6 +180,7 @@ fn reason_of(change: &Change) -> String {
         Change::StepFinished { outcome, .. } => runs::outcome_text(outcome),
         Change::MarkStuck { reason, .. }
         | Change::Unstick { reason, .. }
+        | Change::TurnBack { reason, .. }
         | Change::CloseRun { reason, .. }
         | Change::UnbindLease { reason, .. }
         | Change::Order { reason, .. }

@@ -6,7 +6,30 @@ use super::{ClusterState, Effect, Entry, GroupDrills, GroupState, Pause, Serving
 use crate::domain::command::{GroupSpec, Rejection, RejectionCode};
 use crate::domain::ids::{ClusterName, ConfigDigest, GroupName, ReceiverName, ResourceName, TargetName, Token, UnixMs};
 use crate::domain::on_call::OnCall;
-use crate::domain::plan::Action;
+use crate::domain::plan::{Action, Plan};
+use crate::domain::run::RunKind;
+
+impl GroupState {
+    /// A plan moves from where the group is to another of its regions; one of kind `recovery` stays in the region acted upon.
+    pub(super) fn fits(&self, name: &GroupName, kind: RunKind, plan: &Plan) -> Result<(), Rejection> {
+        if kind == RunKind::Recovery {
+            if plan.to == plan.from && self.regions.contains(&plan.to) {
+                return Ok(());
+            }
+            let message = format!(
+                "group {name}: a {kind} acts upon one of its regions: a plan from {} to {} does not fit",
+                plan.from, plan.to
+            );
+            return reject(RejectionCode::Invalid, message);
+        }
+        let here = if kind == RunKind::Traffic { &self.traffic } else { &self.serving.last };
+        if &plan.from != here || plan.to == plan.from || !self.regions.contains(&plan.to) {
+            let message = format!("group {name} is at {here}: a plan from {} to {} does not fit", plan.from, plan.to);
+            return reject(RejectionCode::Invalid, message);
+        }
+        Ok(())
+    }
+}
 
 impl ClusterState {
     /// Takes a configuration into force. A new digest makes every target prove itself up again.

@@ -74,6 +74,10 @@ impl ClusterState {
         if !matches!(run.phase, RunPhase::Open | RunPhase::Stuck { .. }) {
             return reject(RejectionCode::Illegal, format!("run {} is {}", run.id, run.phase.word()));
         }
+        if run.is_planned() {
+            let message = format!("a {} promotes only by its guard's own proof: silence is none", run.kind);
+            return reject(RejectionCode::Illegal, message);
+        }
         let is_bound = lease.is_some_and(|lease| &lease.region == run.from()) || is_out(Mutation::SilenceUnbound);
         if !is_bound || !matches!(run.fencing, Fencing::Lease { .. }) {
             let message = format!("the lease of {} is not bound: its silence proves nothing", run.from());

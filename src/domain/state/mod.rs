@@ -18,6 +18,9 @@ mod restore_tests;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod turning;
+#[cfg(test)]
+mod turning_tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -335,6 +338,7 @@ impl ClusterState {
                 self.mark_stuck(entry, (group, run, *token), step, reason)
             }
             Change::Unstick { group, run, token, reason } => self.unstick(entry, (group, run, *token), reason),
+            Change::TurnBack { group, run, token, reason } => self.turn_back(entry, (group, run, *token), reason),
             Change::CloseRun { .. } => self.close_run(entry, change),
             Change::Settle { group, resource, untouched, .. } => self.settle(group, resource, *untouched),
             Change::Order { group, run, expected_token, order, reason } => {

@@ -1,6 +1,7 @@
 //! What an operator may order an open run to do.
 
 use super::runs::{leave_unsettled, note};
+use super::turning::begin_way_back;
 use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::{Rejection, RejectionCode, RunOrder};
 use crate::domain::ids::{GroupName, RunId, StepId, Token, UnixMs};
@@ -39,7 +40,11 @@ impl ClusterState {
                 if matches!(run.phase, RunPhase::Aborting { .. }) {
                     return reject(RejectionCode::Illegal, format!("run {id} is being aborted already"));
                 }
-                run.phase = RunPhase::Aborting { order: word.clone() };
+                // A planned move that promoted nothing does not leave its group without a primary.
+                match run.may_be_turned_back() {
+                    true => begin_way_back(run, entry, format!("aborted by {}: {reason}", entry.by)),
+                    false => run.phase = RunPhase::Aborting { order: word.clone() },
+                }
                 None
             }
             RunOrder::AssertFence { region } => {
@@ -48,11 +53,13 @@ impl ClusterState {
                     return reject(RejectionCode::Invalid, message);
                 }
                 refuse_while_aborting(run)?;
+                refuse_in_planned(run, "assert-fence")?;
                 run.fence_assertion = Some(word.clone());
                 assert_fence(run, &word)
             }
             RunOrder::AcceptLoss => {
                 refuse_while_aborting(run)?;
+                refuse_in_planned(run, "accept-loss")?;
                 run.loss_acceptance = Some(word.clone());
                 go_on_if_stuck_at(run, |action| matches!(action, Action::Promote { .. }));
                 None
@@ -84,6 +91,7 @@ fn over_in_words(run: &Run, now: UnixMs) -> String {
         RunOutcome::Succeeded => "succeeded",
         RunOutcome::Withdrawn => "was withdrawn",
         RunOutcome::Aborted => "was aborted",
+        RunOutcome::Reverted => "turned back",
     };
     let ago_s = now.since(*at) / 1000;
     let (n, unit) = match ago_s {
@@ -110,9 +118,28 @@ fn retry(run: &mut Run, step: &StepId) -> Result<(), Rejection> {
     if record.phase.is_settled() {
         return reject(RejectionCode::Illegal, format!("step {step} is {}: nothing to retry", record.phase));
     }
+    if run.turned_back.is_some() && run.plan.steps().any(|(_, forward)| &forward.id == step) {
+        return reject(
+            RejectionCode::Illegal,
+            format!("run {} has turned back: step {step} is not tried again", run.id),
+        );
+    }
     record.refresh();
-    run.phase = RunPhase::Open;
+    run.phase = run.going();
     Ok(())
+}
+
+/// What a planned move proves nobody's word takes the place of.
+fn refuse_in_planned(run: &Run, what: &str) -> Result<(), Rejection> {
+    if !run.is_planned() {
+        return Ok(());
+    }
+    let message = format!(
+        "{what}: run {} is a {}, which loses nothing and proves its fence; to move without that, abort it (it then turns back) \
+         and order a failover",
+        run.id, run.kind
+    );
+    reject(RejectionCode::Illegal, message)
 }
 
 /// Returns the step where its effect is still an open question.
@@ -121,6 +148,13 @@ fn skip(run: &mut Run, step: &StepId, word: &Assertion) -> Result<Option<StepId>
     let Some(action) = run.plan.step(step).map(|step| step.action.clone()) else {
         return reject(RejectionCode::NotFound, format!("run {} has no step {step}", run.id));
     };
+    if matches!(action, Action::Fence { .. } | Action::CatchUp { .. } | Action::Promote { .. } | Action::Release { .. })
+    {
+        refuse_in_planned(run, "skip")?;
+    }
+    if run.turned_back.is_some() && run.plan.steps().any(|(_, forward)| &forward.id == step) {
+        return reject(RejectionCode::Illegal, format!("run {} has turned back: step {step} is not begun", run.id));
+    }
     if matches!(action, Action::Fence { .. }) && run.fence_assertion.is_none() {
         let message = format!(
             "step {step} proves that the old primary in {0} is silent: `run assert-fence --region {0}` takes its place by your name",
@@ -142,7 +176,7 @@ fn skip(run: &mut Run, step: &StepId, word: &Assertion) -> Result<Option<StepId>
         record.detail = format!("skipped by {}: {}", word.by, word.reason);
     }
     if matches!(&run.phase, RunPhase::Stuck { step: at, .. } if at == step) {
-        run.phase = RunPhase::Open;
+        run.phase = run.going();
     }
     Ok(was.is_open_question().then(|| step.clone()))
 }

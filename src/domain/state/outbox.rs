@@ -168,18 +168,20 @@ impl ClusterState {
 
     /// A run has begun.
     pub(super) fn page_opened(&mut self, entry: Entry<'_>, run: &Run) {
-        let event = if run.kind == RunKind::Traffic { "LB_FAILOVER_STARTED" } else { "DR_FAILOVER_STARTED" };
+        let event = format!("{}_STARTED", event_of(run.kind));
+        let severity =
+            if run.is_planned() || run.kind == RunKind::Recovery { Severity::Warning } else { Severity::Critical };
         let summary =
             format!("{}: {} from {} to {} begins: {}", run.group, run.kind, run.from(), run.to(), run.cause.reason);
-        let page = self.run_page(run, "", event, Severity::Critical, summary);
+        let page = self.run_page(run, "", &event, severity, summary);
         self.send_quietly(entry, page);
     }
 
     /// A run waits for a person.
     pub(super) fn page_stuck(&mut self, entry: Entry<'_>, run: &Run, step: &str, reason: &str) {
-        let event = if run.kind == RunKind::Traffic { "LB_FAILOVER_FAILED" } else { "DR_FAILOVER_FAILED" };
+        let event = format!("{}_FAILED", event_of(run.kind));
         let summary = format!("{}: {} to {} is stuck at {step}: {reason}", run.group, run.kind, run.to());
-        let mut page = self.run_page(run, "/stuck", event, Severity::Critical, summary);
+        let mut page = self.run_page(run, "/stuck", &event, Severity::Critical, summary);
         page.details.insert("step".to_owned(), step.to_owned());
         page.details.insert("reason".to_owned(), reason.to_owned());
         page.details.insert("next".to_owned(), format!("watchdogctl run show {}", run.id));
@@ -192,21 +194,22 @@ impl ClusterState {
     /// What kept a run is gone.
     pub(super) fn page_unstuck(&mut self, entry: Entry<'_>, run: &Run, reason: &str) {
         let summary = format!("{}: {} to {} goes on: {reason}", run.group, run.kind, run.to());
-        let mut page = self.run_page(run, "/stuck", "DR_FAILOVER_RESUMED", Severity::Info, summary);
+        let mut page =
+            self.run_page(run, "/stuck", &format!("{}_RESUMED", event_of(run.kind)), Severity::Info, summary);
         page.action = PageAction::Resolve;
         self.send_quietly(entry, page);
     }
 
     /// A run is over: its result is told under a key of its own, and the incident that told of its start ends.
     pub(super) fn page_closed(&mut self, entry: Entry<'_>, run: &Run, outcome: RunOutcome, reason: &str) {
-        let traffic = run.kind == RunKind::Traffic;
-        let (event, severity) = match outcome {
-            RunOutcome::Succeeded if traffic => ("LB_FAILOVER", Severity::Warning),
-            RunOutcome::Succeeded => ("DR_FAILOVER_SUCCESS", Severity::Warning),
-            RunOutcome::Withdrawn => ("DR_FAILOVER_WITHDRAWN", Severity::Warning),
-            RunOutcome::Aborted if traffic => ("LB_FAILOVER_FAILED", Severity::Critical),
-            RunOutcome::Aborted => ("DR_FAILOVER_FAILED", Severity::Critical),
+        let (suffix, severity) = match outcome {
+            RunOutcome::Succeeded if run.kind == RunKind::Traffic => ("", Severity::Warning),
+            RunOutcome::Succeeded => ("_SUCCESS", Severity::Warning),
+            RunOutcome::Withdrawn => ("_WITHDRAWN", Severity::Warning),
+            RunOutcome::Aborted => ("_FAILED", Severity::Critical),
+            RunOutcome::Reverted => ("_REVERTED", Severity::Critical),
         };
+        let event = format!("{}{suffix}", event_of(run.kind));
         let took_s = entry.at.since(run.opened_at) as f64 / 1000.0;
         let summary = format!(
             "{}: {} from {} to {} {outcome} {took_s:.1} s after the decision{}{reason}",
@@ -216,10 +219,10 @@ impl ClusterState {
             run.to(),
             if reason.is_empty() { "" } else { ": " },
         );
-        let mut result = self.run_page(run, "/result", event, severity, summary.clone());
+        let mut result = self.run_page(run, "/result", &event, severity, summary.clone());
         result.details.insert("outcome".to_owned(), outcome.to_string());
         result.details.insert("took_ms".to_owned(), entry.at.since(run.opened_at).to_string());
-        let mut over = self.run_page(run, "", "DR_FAILOVER_ENDED", Severity::Info, summary);
+        let mut over = self.run_page(run, "", &format!("{}_ENDED", event_of(run.kind)), Severity::Info, summary);
         over.action = PageAction::Resolve;
         self.send_quietly(entry, result);
         self.send_quietly(entry, over);
@@ -228,6 +231,17 @@ impl ClusterState {
     /// Telling never stops a run.
     fn send_quietly(&mut self, entry: Entry<'_>, page: Page) {
         let _full = self.send(entry, page);
+    }
+}
+
+/// What the events of a run of this kind begin with.
+fn event_of(kind: RunKind) -> &'static str {
+    match kind {
+        RunKind::Failover => "DR_FAILOVER",
+        RunKind::Switchover => "DR_SWITCHOVER",
+        RunKind::Failback => "DR_FAILBACK",
+        RunKind::Traffic => "LB_FAILOVER",
+        RunKind::Recovery => "DR_RECOVERY",
     }
 }
 

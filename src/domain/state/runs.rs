@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::turning::{all_that_was_acknowledged, may_release, plan_can_turn_back, way_back_is_done};
 use super::{
     CLAIMS_KEPT, ClusterState, EVENTS_KEPT, Effect, Entry, GroupState, HISTORY_KEPT, LastFailover, Unsettled, bound,
     reject,
@@ -106,6 +107,14 @@ impl ClusterState {
         }
         let group = self.group_mut(name)?;
         may_open(group, name, *kind, plan, *expected_token, *expected_serving_epoch)?;
+        if kind.is_planned() {
+            plan_can_turn_back(plan)?;
+            if loss_acceptance.is_some() || fence_assertion.is_some() {
+                let message =
+                    format!("a {kind} loses nothing and proves its fence: nobody's word takes the place of that");
+                return reject(RejectionCode::Invalid, message);
+            }
+        }
         if group.history.iter().any(|run| &run.id == id) {
             return reject(RejectionCode::Illegal, format!("run id {id} was used before"));
         }
@@ -114,7 +123,7 @@ impl ClusterState {
             let message = format!("a failover already completed in serving epoch {}", group.serving.epoch);
             return reject(RejectionCode::AlreadyFailedOver, message);
         }
-        let steps = plan.steps().map(|(_, step)| (step.id.clone(), StepRecord::default())).collect();
+        let steps = plan.all_steps().map(|step| (step.id.clone(), StepRecord::default())).collect();
         let mut run = Run {
             id: id.clone(),
             group: name.clone(),
@@ -132,6 +141,8 @@ impl ClusterState {
             fence_assertion: fence_assertion.clone(),
             loss_acceptance: loss_acceptance.clone(),
             lease_lapsed: false,
+            writing_stopped_at: None,
+            turned_back: None,
             events: Vec::new(),
         };
         note(&mut run, entry, None, format!("opened by {}: {}", cause.by, cause.reason));
@@ -211,6 +222,9 @@ impl ClusterState {
             let message = format!("{resource} is unsettled since run {}: it must be read back first", unsettled.run);
             return reject(RejectionCode::Unsettled, message);
         }
+        if matches!(planned.action, Action::Release { .. }) {
+            may_release(&run, *token)?;
+        }
         if matches!(planned.action, Action::Promote { .. }) {
             may_promote(&run, *token, fence_proof.as_ref(), *expected_loss_ms, *loss_limit_ms)?;
         }
@@ -218,10 +232,15 @@ impl ClusterState {
             // From here nobody may write, until a promotion starts or the fence is seen not to have happened.
             Action::Fence { .. } if run.moves_serving() => group.serve_from(None),
             Action::Promote { .. } if run.moves_serving() => group.serve_from(Some(run.to().clone())),
+            // The old primary is about to take writes again: in mode `lease` its lease must be granted for that.
+            Action::Release { .. } if run.moves_serving() => group.serve_from(Some(run.from().clone())),
             _ => {}
         }
-        let verb = planned.action.verb().to_owned();
+        let (verb, is_fence) = (planned.action.verb().to_owned(), matches!(planned.action, Action::Fence { .. }));
         let run = group.held_run((name, id, *token))?;
+        if is_fence {
+            run.writing_stopped_at.get_or_insert(entry.at);
+        }
         if let Some(record) = run.steps.get_mut(step) {
             record.phase = phase;
             record.attempts = *attempt;
@@ -256,6 +275,10 @@ impl ClusterState {
         if record.attempts != attempt {
             let message = format!("step {step} is at attempt {}, the result is of attempt {attempt}", record.attempts);
             return reject(RejectionCode::Stale, message);
+        }
+        // What may write was settled with the way back: nothing moves it any more.
+        if run.turned_back.is_some() && matches!(planned.action, Action::Promote { .. }) {
+            return reject(RejectionCode::Illegal, format!("run {} has turned back: step {step} is over", run.id));
         }
         let event = match outcome {
             Outcome::Done { .. } => StepEvent::FinishDone,
@@ -295,7 +318,7 @@ impl ClusterState {
         let group = self.group_mut(holder.0)?;
         let run = group.held_run(holder)?;
         match &run.phase {
-            RunPhase::Open => {}
+            RunPhase::Open | RunPhase::Reverting => {}
             RunPhase::Stuck { step: at, reason: why, .. } if at == step && why == reason => return Ok(None),
             RunPhase::Stuck { .. } => {}
             other => return reject(RejectionCode::Illegal, format!("run {} is {}", run.id, other.word())),
@@ -323,7 +346,7 @@ impl ClusterState {
         if let Some(record) = run.steps.get_mut(&step) {
             record.refresh();
         }
-        run.phase = RunPhase::Open;
+        run.phase = run.going();
         note(run, entry, Some(&step), format!("goes on: {reason}"));
         let run = run.clone();
         self.page_unstuck(entry, &run, reason);
@@ -340,13 +363,14 @@ impl ClusterState {
         may_close(&run, *outcome, *old_primary_untouched)?;
         match outcome {
             RunOutcome::Succeeded => succeeded(group, &run, entry),
+            RunOutcome::Reverted => {}
             RunOutcome::Withdrawn | RunOutcome::Aborted => {
                 if run.moves_serving() && group.serving.region.is_none() && *old_primary_untouched {
                     group.serve_from(Some(run.from().clone()));
                     // Whoever serves again is not fenced for good.
                     group.unsettled.values_mut().for_each(|left| left.is_due = false);
                 }
-                for (_, step) in run.plan.steps() {
+                for step in run.plan.all_steps() {
                     if run.phase_of(&step.id).is_open_question()
                         && let Some(resource) = step.action.resource()
                         && !settled.contains_key(&resource)
@@ -394,9 +418,9 @@ fn may_open(
         let message = format!("group {name} is paused by {}: {}; resume it first", pause.by, pause.reason);
         return reject(RejectionCode::Paused, message);
     }
-    fits(group, name, kind, plan)?;
+    group.fits(name, kind, plan)?;
     let mut seen = BTreeMap::new();
-    for (_, step) in plan.steps() {
+    for step in plan.all_steps() {
         if seen.insert(&step.id, ()).is_some() {
             return reject(RejectionCode::Invalid, format!("the plan has two steps named {}", step.id));
         }
@@ -407,34 +431,23 @@ fn may_open(
     Ok(())
 }
 
-/// A plan moves from where the group is to another of its regions; one of kind `recovery` stays in the region acted upon.
-fn fits(group: &GroupState, name: &GroupName, kind: RunKind, plan: &Plan) -> Result<(), Rejection> {
-    if kind == RunKind::Recovery {
-        if plan.to == plan.from && group.regions.contains(&plan.to) {
-            return Ok(());
-        }
-        let message = format!(
-            "group {name}: a {kind} acts upon one of its regions: a plan from {} to {} does not fit",
-            plan.from, plan.to
-        );
-        return reject(RejectionCode::Invalid, message);
-    }
-    let here = if kind == RunKind::Traffic { &group.traffic } else { &group.serving.last };
-    if &plan.from != here || plan.to == plan.from || !group.regions.contains(&plan.to) {
-        let message = format!("group {name} is at {here}: a plan from {} to {} does not fit", plan.from, plan.to);
-        return reject(RejectionCode::Invalid, message);
-    }
-    Ok(())
-}
-
 fn may_start<'a>(run: &'a Run, step: &StepId, attempt: u32) -> Result<(&'a Step, StepPhase), Rejection> {
-    if !matches!(run.phase, RunPhase::Open) {
-        return reject(RejectionCode::Illegal, format!("run {} is {}: no step may start", run.id, run.phase.word()));
-    }
-    let Some((stage, planned)) = run.plan.steps().find(|(_, planned)| &planned.id == step) else {
-        return reject(RejectionCode::NotFound, format!("run {} has no step {step}", run.id));
+    let is_it = |(_, planned): &(usize, &Step)| &planned.id == step;
+    let planned = match run.phase {
+        RunPhase::Open => run.plan.steps().find(is_it).map(|(stage, planned)| (run.stage_is_due(stage), planned)),
+        RunPhase::Reverting => {
+            run.plan.undo_steps().find(is_it).map(|(stage, planned)| (run.undo_is_due(stage), planned))
+        }
+        _ => None,
     };
-    if !run.stage_is_due(stage) {
+    let Some((is_due, planned)) = planned else {
+        let (code, why) = match run.plan.step(step) {
+            Some(_) => (RejectionCode::Illegal, format!("is {}: step {step} may not start", run.phase.word())),
+            None => (RejectionCode::NotFound, format!("has no step {step}")),
+        };
+        return reject(code, format!("run {} {why}", run.id));
+    };
+    if !is_due {
         return reject(RejectionCode::Illegal, format!("step {step}: an earlier stage is not finished"));
     }
     let record = run.steps.get(step).cloned().unwrap_or_default();
@@ -486,6 +499,9 @@ fn may_promote(
         }
         Some(FenceProof::Asserted | FenceProof::Standing) => {}
     }
+    if run.is_planned() {
+        return all_that_was_acknowledged(run, proof);
+    }
     if run.loss_acceptance.is_some() || is_out(Mutation::NoLossGate) {
         return Ok(());
     }
@@ -501,6 +517,8 @@ fn may_promote(
 
 fn may_close(run: &Run, outcome: RunOutcome, old_primary_untouched: bool) -> Result<(), Rejection> {
     match (outcome, &run.phase) {
+        (RunOutcome::Reverted, RunPhase::Reverting) => way_back_is_done(run),
+        (RunOutcome::Withdrawn, RunPhase::Reverting) if !run.was_begun() => Ok(()),
         (RunOutcome::Succeeded, RunPhase::Open) => {
             let unfinished: Vec<_> = run
                 .plan

@@ -147,7 +147,7 @@ pub const GROUPS: &[Case] = &[
         "id = \"verfy\"",
         "group[g].step[verfy].id",
         "verfy",
-        "there are: dns, fence, promote, services, verify",
+        "there are: catch-up, dns, fence, promote, rejoin, release, services, verify",
     ),
     case(
         "deadline_s = 5",
