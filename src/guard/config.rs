@@ -92,6 +92,12 @@ pub struct Postgres {
     /// How long rejoin may take (a base backup of the whole database), seconds; the request's deadline counts too.
     #[serde(default = "one_day")]
     pub rejoin_timeout_s: u64,
+    /// `rejoin` leaves so much of the disk free, MiB: what diverged is kept only where there is room besides, and no base backup is
+    /// begun where there is not.
+    #[serde(default = "one_thousand")]
+    pub keep_free_mb: u64,
+    /// `postgresql.conf`, where it is not in the data directory (Debian): `pg_rewind` needs it after a crash.
+    pub config_file: Option<PathBuf>,
     /// Stops the server instead of `pg_ctl stop -m fast`: `["systemctl", "stop", "postgresql@15-main"]`.
     pub stop_argv: Option<Vec<String>>,
     /// Starts the server instead of `pg_ctl start`.
@@ -161,6 +167,9 @@ fn ten() -> u64 {
 }
 fn three_hundred() -> u64 {
     300
+}
+fn one_thousand() -> u64 {
+    1000
 }
 fn one_day() -> u64 {
     86_400
@@ -251,6 +260,9 @@ impl Config {
         absolute(faults, "postgres.data_dir", &postgres.data_dir);
         absolute(faults, "postgres.bin_dir", &postgres.bin_dir);
         absolute(faults, "postgres.socket_dir", &postgres.socket_dir);
+        if let Some(file) = &postgres.config_file {
+            absolute(faults, "postgres.config_file", file);
+        }
         if postgres.port == 0 {
             faults.push("postgres.port: 0 is no port".to_owned());
         }
@@ -275,8 +287,9 @@ impl Config {
             if upstream.conninfo.contains("password=") {
                 faults.push(format!("postgres.upstream.{name}.conninfo: put the password into the user's ~/.pgpass"));
             }
-            if upstream.slot.as_ref().is_some_and(|slot| !is_name(slot)) {
-                faults.push(format!("postgres.upstream.{name}.slot: is not a name"));
+            if upstream.slot.as_ref().is_some_and(|slot| !is_slot(slot)) {
+                faults
+                    .push(format!("postgres.upstream.{name}.slot: is no slot's name (lower case letters, digits, _)"));
             }
         }
     }
@@ -385,6 +398,11 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// As PostgreSQL allows.
+fn is_slot(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
 fn absolute(faults: &mut Vec<String>, key: &str, path: &Path) {
     if !path.is_absolute() {
         faults.push(format!("{key}: {:?} is not an absolute path", path.display().to_string()));
@@ -438,6 +456,8 @@ mod tests {
             (postgres("group = \"b\"\n"), "postgres.group: \"b\" is not among"),
             (postgres("stop_timeout_s = 0\n"), "postgres.stop_timeout_s"),
             (postgres("[postgres.upstream.x]\nconninfo = \"password=x\"\n"), ".pgpass"),
+            (postgres("[postgres.upstream.x]\nconninfo = \"host=x\"\nslot = \"db-a\"\n"), "postgres.upstream.x.slot"),
+            (postgres("config_file = \"postgresql.conf\"\n"), "postgres.config_file"),
             (postgres("stop_argv = []\n"), "postgres.stop_argv"),
             (leased("2000", "2000\ncolour = 1"), "colour"),
             (leased("2000", "100"), "lease.ttl_ms: 100 is not within"),

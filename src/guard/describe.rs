@@ -43,7 +43,7 @@ pub fn actions(config: &Config) -> BTreeMap<String, ActionShown> {
     built_in(RELEASE, &[], &[configured_or(pg, pg.start_argv.as_ref())]);
     if !pg.upstream.is_empty() {
         let start = configured_or(pg, pg.start_argv.as_ref());
-        built_in(REJOIN, &["upstream"], &[own(pg, "pg_rewind"), own(pg, "pg_basebackup"), start]);
+        built_in(REJOIN, &["upstream"], &[own(pg, "pg_rewind"), own(pg, "pg_basebackup"), own(pg, "psql"), start]);
     }
     shown
 }

@@ -317,6 +317,19 @@ pub fn query(pg: &Postgres, sql: &str, limit_ms: u64) -> Result<String, String> 
     answer_of(command, boottime_ms() + limit_ms)
 }
 
+/// What a `psql` prints, run as `user`. `connect_s`: how long it may take to connect, seconds.
+///
+/// # Errors
+/// As [`query`].
+pub fn answer(argv: &[String], user: &str, connect_s: &str, limit_ms: u64) -> Result<String, String> {
+    let mut command = exec::command_for(argv, user)?;
+    command.env("PGCONNECT_TIMEOUT", connect_s);
+    answer_of(command, boottime_ms() + limit_ms)
+}
+
+/// A pipe's buffer: more is never waited for.
+const PIPE_BYTES: u64 = 64 * 1024;
+
 fn answer_of(mut command: Command, until_boottime_ms: u64) -> Result<String, String> {
     use std::io::Read;
     let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -336,7 +349,7 @@ fn answer_of(mut command: Command, until_boottime_ms: u64) -> Result<String, Str
         wait_ms = (wait_ms * 2).min(5);
     };
     let mut said = String::new();
-    let mut read = |pipe: Option<&mut dyn Read>| pipe.map(|p| p.take(4096).read_to_string(&mut said));
+    let mut read = |pipe: Option<&mut dyn Read>| pipe.map(|p| p.take(PIPE_BYTES).read_to_string(&mut said));
     if status.success() {
         read(child.stdout.as_mut().map(|p| p as &mut dyn Read));
         Ok(said.trim().to_owned())

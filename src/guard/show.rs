@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::actions::rejoin;
 use super::config::Config;
 use super::describe;
 use super::egress::{Kind, probe};
@@ -105,6 +106,10 @@ fn latch_gate(config: &Config) -> Gate {
     let Some(group) = config.postgres_group() else {
         return Gate::CannotTell("the guard's configuration has no [postgres]: there is nothing to gate".to_owned());
     };
+    if config.postgres.as_ref().is_some_and(rejoin::was_begun) {
+        let why = "the data directory was being made a standby, and is not whole: rejoin it again (then DATA.rejoining is gone)";
+        return Gate::CannotTell(why.to_owned());
+    }
     match latch::load(&GroupFiles::new(&config.state_dir, group)) {
         Ok(latch) => latch.mark.map_or(Gate::Open, |mark| {
             Gate::Latched(format!(

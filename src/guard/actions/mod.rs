@@ -1,7 +1,9 @@
 //! What the named actions do, and how each is read back. [`first_step`] decides, purely, what comes before acting.
 
+mod clear;
 pub mod configured;
 pub mod fence;
+mod progress;
 pub mod promote;
 pub mod rejoin;
 pub mod release;
@@ -17,7 +19,8 @@ use super::ledger::{Entry, Event};
 use super::protocol::{FENCE, PROMOTE, REJOIN, RELEASE, Refusal};
 use super::token_store::GroupFiles;
 use crate::domain::ids::{HostName, RunId, StepId};
-pub use start::{Start, start};
+use clear::clear;
+use start::{START_MS, Start, start};
 
 /// All an action may use.
 #[derive(Debug, Clone, Copy)]

@@ -21,17 +21,13 @@ use crate::guard::config::Postgres;
 use crate::guard::exec::{self, Watch};
 use crate::guard::host::{boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
-use crate::guard::latch::{self, Latch};
-use crate::guard::locks;
+use crate::guard::latch;
 use crate::guard::postgres::{self, ControlState, Role};
 use crate::guard::protocol::WalState;
-use crate::guard::token_store;
 use crate::guard::wal;
 
 /// How long crash recovery may take before it is answered that it goes on, milliseconds.
 const READY_MS: u64 = 60_000;
-/// The token lock is held for a few syncs only, milliseconds.
-const TOKEN_LOCK_MS: u64 = 5000;
 
 /// Is it the primary, and not latched?
 pub fn look(pg: &Postgres, context: &Context<'_>) -> Look {
@@ -81,8 +77,7 @@ pub fn act(pg: &Postgres, context: &Context<'_>, supervisor: &mut Supervisor<'_>
     if seen.role == Role::Writable && postgres::control_state(&pg.data_dir) != Ok(ControlState::InProduction) {
         return End::again(format!("nothing was released, it starts or stops: {}", seen.how));
     }
-    supervisor.phase("clearing the latch");
-    if let Err(end) = clear(context, supervisor, until_boottime_ms) {
+    if let Err(end) = super::clear(context, supervisor, until_boottime_ms, "nothing was released") {
         return end;
     }
     if seen.role == Role::Stopped {
@@ -110,35 +105,6 @@ pub fn act(pg: &Postgres, context: &Context<'_>, supervisor: &mut Supervisor<'_>
             _ => pause(20),
         }
     }
-}
-
-/// Under the token lock: whoever raises a later token afterwards sees a release in flight, and whoever did before is seen here.
-fn clear(context: &Context<'_>, supervisor: &mut Supervisor<'_>, until_boottime_ms: u64) -> Result<(), End> {
-    let again = |why: String| End::again(format!("nothing was released: {why}"));
-    let (files, who) = (context.files, context.who);
-    let taken = locks::take(&files.token_lock(), boottime_ms() + TOKEN_LOCK_MS).map_err(|e| again(e.to_string()))?;
-    let _comparing =
-        taken.ok_or_else(|| again(format!("{} is held: is the disk stuck?", files.token_lock().display())))?;
-    if let Some(exec::Stop::Preempted(by)) = supervisor.stop() {
-        return Err(End::Preempted(by));
-    }
-    let held = token_store::load(files, &who.group).map_err(|e| again(e.to_string()))?.token;
-    if held != who.token {
-        return Err(End::Preempted(format!("token {held} was raised here meanwhile")));
-    }
-    if boottime_ms() >= until_boottime_ms {
-        return Err(again("its time was over".to_owned()));
-    }
-    let latch = latch::load(files).map_err(|e| again(e.to_string()))?;
-    // Looked at before too, but not under this lock.
-    if let Some(mark) = latch.mark.as_ref().filter(|mark| !latch::may_clear(mark, who)) {
-        return Err(End::never(format!("latched under token {}, which {} may not clear", mark.token, who.token)));
-    }
-    if latch.mark.is_none() {
-        return Ok(());
-    }
-    let cleared_by = Some(format!("release under token {} by {}/{}", who.token, who.run, who.step));
-    latch::store(files, &Latch { mark: None, cleared_by }).map_err(|e| again(format!("the latch was not cleared: {e}")))
 }
 
 /// Hears no later token.
