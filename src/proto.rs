@@ -31,6 +31,7 @@ words! {
     Present: "PRESENT_", RunKind: "RUN_KIND_", RunPhase: "RUN_PHASE_", StepPhase: "STEP_PHASE_", Order: "ORDER_",
     ReadinessState: "READINESS_STATE_", NodeRole: "NODE_ROLE_", NodeConfiguration: "NODE_CONFIGURATION_",
     NodeAction: "NODE_ACTION_", NodeProgress: "NODE_PROGRESS_", DeliveryState: "DELIVERY_STATE_",
+    ServiceAction: "SERVICE_ACTION_",
 }
 
 /// Serializes a number of the wire as its word.

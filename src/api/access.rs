@@ -87,6 +87,9 @@ pub const CHANGE_NODES: &str = "/watchdog.v1.Admin/ChangeNodes";
 /// Moving traffic, likewise.
 pub const TRAFFIC: &str = "/watchdog.v1.Admin/Traffic";
 
+/// Recovering a service, likewise.
+pub const RECOVER_SERVICE: &str = "/watchdog.v1.Admin/RecoverService";
+
 /// A restoration, likewise.
 pub const RESTORE: &str = "/watchdog.v1.Admin/Restore";
 
@@ -120,6 +123,8 @@ pub const ACCESS: &[Row] = &[
     row(FAILOVER, "assert_fence_region", ADMIN),
     row(TRAFFIC, "dry_run", VIEWER),
     row(TRAFFIC, "", OPERATOR),
+    row(RECOVER_SERVICE, "dry_run", VIEWER),
+    row(RECOVER_SERVICE, "", OPERATOR),
     row(ORDER_RUN, "retry", OPERATOR),
     row(ORDER_RUN, "abort", OPERATOR),
     row(ORDER_RUN, "skip", ADMIN),

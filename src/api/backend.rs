@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::nodes::MembershipBackend;
+use super::services::ServiceBackend;
 use super::traffic::TrafficBackend;
 use crate::domain::attempt::ReadBack;
 use crate::domain::command::{Applied, Command, Rejection};
@@ -22,7 +23,7 @@ use crate::domain::state::ClusterState;
 
 /// One node, as the admin service needs it. Nothing here blocks except where it is `async`.
 #[async_trait]
-pub trait AdminBackend: MembershipBackend + TrafficBackend {
+pub trait AdminBackend: MembershipBackend + TrafficBackend + ServiceBackend {
     /// This node's own copy of the replicated state; changes whenever something was applied to it.
     fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
 

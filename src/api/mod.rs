@@ -2,7 +2,7 @@
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
 //! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes), [`watch`]
-//! (everything as it goes), [`deadline`] (the caller's), [`traffic`] (moved by hand), [`refuse`] (errors as gRPC codes,
+//! (everything as it goes), [`deadline`] (the caller's), [`traffic`] (moved by hand), [`services`] (recovered by hand), [`refuse`] (errors as gRPC codes,
 //! with [`details`]) and [`health`]. [`access`] says who may call what, [`origin`] from where, and [`refusals`] what is
 //! entered of those who may not; [`lease`] is the service that primaries' guards ask.
 
@@ -23,6 +23,7 @@ mod pages;
 pub mod refusals;
 pub mod refuse;
 pub mod service;
+pub mod services;
 pub mod show;
 mod status;
 pub mod traffic;

@@ -417,6 +417,13 @@ impl Admin for AdminService {
         self.answer("Traffic", self.move_traffic(request).await)
     }
 
+    async fn recover_service(
+        &self,
+        request: Request<proto::RecoverServiceRequest>,
+    ) -> Result<Response<proto::RecoverServiceResponse>, Status> {
+        self.answer("RecoverService", Self::recover_service(self, request).await)
+    }
+
     async fn list_runs(
         &self,
         request: Request<proto::ListRunsRequest>,

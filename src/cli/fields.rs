@@ -15,6 +15,8 @@ const TYPED: &[(&str, &str)] = &[
     ("assert_fence_region", "--assert-fence"),
     ("accept_loss", "--accept-loss"),
     ("region", "--region"),
+    ("service", "NAME"),
+    ("replicas", "--replicas"),
     ("run_id", "RUN"),
     ("step", "STEP"),
     ("until_ms", "--for"),

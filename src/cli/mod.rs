@@ -30,6 +30,7 @@ pub mod plan_page;
 pub mod readiness;
 pub mod readiness_page;
 pub mod run_page;
+pub mod service;
 pub mod status_page;
 pub mod text;
 pub mod traffic;
@@ -116,6 +117,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Cluster { verb } => cluster::run(&cluster, &cli, verb, screen).await,
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
         Verb::Traffic(wish) => traffic::traffic(&cluster, &cli, wish, screen).await,
+        Verb::Service { verb } => service::service(&cluster, &cli, verb, screen).await,
         Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
         Verb::Audit { verb: Some(AuditVerb::Verify { .. }), .. } => audit_verify::nodes(&cluster, screen).await,
         Verb::Page { verb } => pages::page(&cluster, &cli, verb, screen).await,

@@ -9,9 +9,10 @@ pub fn page(what: &str, group: &str, plan: &FailoverResponse) -> Page {
     page.line([
         dim(format!("{what} of ")),
         bold(group),
-        dim(" from "),
+        // A service is recovered where it is.
+        dim(if plan.to_region.is_empty() { " in " } else { " from " }),
         bold(&plan.from_region),
-        dim(" to "),
+        dim(if plan.to_region.is_empty() { "" } else { " to " }),
         bold(&plan.to_region),
         dim(format!("   token {}", plan.token)),
     ]);

@@ -404,6 +404,24 @@ tables! {
         values: BTreeMap<String, String>,
     }
 
+    /// `[[group.service]]`
+    RawGroupService {
+        /// What it is called: the parameter `name` of the guard's action.
+        name: String,
+        /// Where it runs.
+        region: String,
+        /// Whose guard acts upon it.
+        host: String,
+        /// Of `restart`, `scale` and `rollback`.
+        actions: Vec<String>,
+        /// It is never scaled to more.
+        replicas_max: u32,
+        /// What must answer afterwards.
+        health_url: String,
+        /// The status wanted of it.
+        expect_status: u16,
+    }
+
     /// `[[group.verify]]`
     RawVerify {
         /// Used when moving to this region.
@@ -538,6 +556,8 @@ pub struct RawGroupTables {
     pub records: Vec<Item<RawRecord>>,
     /// `[[group.traffic_record]]`
     pub traffic_records: Vec<Item<RawRecord>>,
+    /// `[[group.service]]`
+    pub services: Vec<Item<RawGroupService>>,
     /// `[[group.verify]]`
     pub verify: Vec<Item<RawVerify>>,
     /// `[[group.step]]`

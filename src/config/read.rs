@@ -128,6 +128,7 @@ impl<'t> Reader<'t> {
                 targets: self.many(&mut table, &path, "target"),
                 records: self.many(&mut table, &path, "record"),
                 traffic_records: self.many(&mut table, &path, "traffic_record"),
+                services: self.many(&mut table, &path, "service"),
                 verify: self.many(&mut table, &path, "verify"),
                 steps: self.many(&mut table, &path, "step"),
                 drills: self.many(&mut table, &path, "drill"),

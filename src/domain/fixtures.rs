@@ -102,6 +102,7 @@ pub fn policy() -> ClusterPolicy {
         rejoin_plans: Vec::new(),
         failover_plans: vec![plan("hcmc", "hanoi"), plan("hanoi", "hcmc")],
         traffic_plans: Vec::new(),
+        services: Vec::new(),
         rto_objective_ms: Some(3_600_000),
         drill_max_age_ms: 35 * 86_400_000,
         drills: Default::default(),

@@ -34,6 +34,7 @@ pub mod readiness;
 pub mod rejection;
 pub mod run;
 pub mod sealed;
+pub mod service;
 pub mod state;
 pub mod stuck;
 pub mod text;

@@ -9,6 +9,7 @@ use super::ids::{ClusterName, ConfigDigest, GroupName, NodeId, NodeName, Receive
 use super::layout::{self, Loss};
 use super::on_call::OnCall;
 use super::plan::Plan;
+use super::service::ServiceRule;
 
 /// How many of a trigger's targets must be down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +116,9 @@ pub struct GroupPolicy {
     pub failover_plans: Vec<Plan>,
     /// The plans of a traffic run.
     pub traffic_plans: Vec<Plan>,
+    /// Services that can be recovered by themselves (C2).
+    #[serde(default)]
+    pub services: Vec<ServiceRule>,
     /// The recovery-time objective, milliseconds, shown beside what was reached.
     pub rto_objective_ms: Option<u64>,
     /// Readiness is weak when the last drill that succeeded is older, milliseconds.
@@ -148,7 +152,13 @@ impl GroupPolicy {
     /// Every plan a run of the group may have.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
         let rejoin = self.rejoin_plans.iter().map(|known| &known.plan);
-        self.failover_plans.iter().chain(&self.switchover_plans).chain(&self.traffic_plans).chain(rejoin)
+        let services = self.services.iter().flat_map(|service| service.plans.values());
+        self.failover_plans
+            .iter()
+            .chain(&self.switchover_plans)
+            .chain(&self.traffic_plans)
+            .chain(rejoin)
+            .chain(services)
     }
 
     /// The failover plan between two regions.

@@ -17,6 +17,7 @@ mod nodes;
 pub mod pager;
 mod readiness;
 mod refusals;
+mod services;
 mod traffic;
 
 use std::collections::BTreeMap;

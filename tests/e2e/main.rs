@@ -13,6 +13,7 @@ mod parts;
 mod ready;
 mod refusals;
 mod restored;
+mod service;
 mod supervised;
 mod traffic;
 

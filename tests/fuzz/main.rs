@@ -33,6 +33,9 @@ mod standin;
 #[path = "../api/standin_nodes.rs"]
 #[allow(dead_code, reason = "shared with the tests of the API")]
 mod standin_nodes;
+#[path = "../api/standin_services.rs"]
+#[allow(dead_code, reason = "shared with the tests of the API")]
+mod standin_services;
 #[path = "../api/standin_traffic.rs"]
 #[allow(dead_code, reason = "shared with the tests of the API")]
 mod standin_traffic;

@@ -124,6 +124,13 @@ fn group(lab: &Lab) -> String {
              replication = \"{site}-replication\"\n\n"
         );
     }
+    for site in [HOME, DR] {
+        text += &format!(
+            "[[group.service]]\nname = \"api\"\nregion = \"{site}\"\nhost = \"db-{site}\"\nactions = [\"restart\"]\n\
+             health_url = \"http://{}/health\"\n\n",
+            lab.services[site].listen
+        );
+    }
     let conninfo = |server: &super::postgres::Postgres| server.conninfo("watchdog", DATABASE);
     let (home, dr) = (conninfo(&lab.primary), conninfo(&lab.standby));
     let server = lab.dns.server();

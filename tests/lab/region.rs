@@ -26,7 +26,10 @@ pub struct Service {
     pub start_script: PathBuf,
     /// Exits 0 if it runs.
     pub status_script: PathBuf,
-    pid_file: PathBuf,
+    /// What its guard runs to restart it, with its name.
+    pub restart_script: PathBuf,
+    /// Where it writes its process id.
+    pub pid_file: PathBuf,
 }
 
 impl Service {
@@ -66,7 +69,17 @@ impl Service {
             &format!("{site}/bin/services-status"),
             &format!("#!/bin/sh\nif {running}; then echo running; exit 0; fi\necho stopped; exit 1\n"),
         )?;
-        Ok(Self { site, listen, start_script, status_script, pid_file })
+        // As a rollout would: the old one ends, the new one answers before this returns.
+        let restart_script = folder.write_script(
+            &format!("{site}/bin/restart-service"),
+            &format!(
+                "#!/bin/sh\n[ \"$1\" = api ] || exit 1\nif {running}; then kill -9 $(cat {pid}); fi\n\
+                 for _ in $(seq 500); do {running} || exec {start}; sleep 0.01; done\n\
+                 echo 'it did not end within 5 s' >&2; exit 1\n",
+                start = start_script.display(),
+            ),
+        )?;
+        Ok(Self { site, listen, start_script, status_script, restart_script, pid_file })
     }
 
     /// Starts it as the guard would.
@@ -140,6 +153,15 @@ stop_timeout_s = {stop_timeout_s}
 start_options = "{options}"
 start_log = "{log}"
 
+[action.restart]
+argv = [["{restart}", "{{name}}"]]
+read_back = ["{status}"]
+user = "{login}"
+timeout_s = 20
+env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
+[action.restart.params.name]
+one_of = ["api"]
+
 [action.start-services]
 argv = [["{start}"]]
 read_back = ["{status}"]
@@ -157,6 +179,7 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
         options = database.options().join(" "),
         log = folder.log(&format!("postgres-{site}")).display(),
         start = service.start_script.display(),
+        restart = service.restart_script.display(),
         status = service.status_script.display(),
         login = login(),
     );

@@ -74,8 +74,9 @@ impl Judge<'_> {
             steps: &tables.steps,
         };
         policy.drills = self.drills(name, tables, &regions, &names);
-        let Plans { failover, switchover, rejoin, traffic } = self.plans(&recipe);
-        (policy.failover_plans, policy.traffic_plans) = (failover, traffic);
+        let recovered = self.services(tables, &regions);
+        let Plans { failover, switchover, rejoin, traffic, services } = self.plans(&recipe, recovered);
+        (policy.failover_plans, policy.traffic_plans, policy.services) = (failover, traffic, services);
         (policy.switchover_plans, policy.rejoin_plans) = (switchover, rejoin);
         GroupConfig { name: name.clone(), policy, targets }
     }
@@ -214,6 +215,7 @@ impl Judge<'_> {
             rejoin_plans: Vec::new(),
             failover_plans: Vec::new(),
             traffic_plans: Vec::new(),
+            services: Vec::new(),
             rto_objective_ms: rto_objective_s.map(|s| s * 1000),
             drill_max_age_ms: drill_days * DAY_S * 1000,
             drills: DrillRules::default(),

@@ -7,11 +7,13 @@ use crate::config::raw::{RawGroup, RawGroupTables, RawStep, RawVerify};
 use crate::domain::ids::{HostName, ProviderName, RegionName, StepId};
 use crate::domain::plan::{Action, Check, DnsRecord, GuardEndpoint, Plan, Retry, Stage, Step};
 use crate::domain::policy::{Fencing, RejoinPlan};
+use crate::domain::service::ServiceRule;
 
 use super::Judge;
 use super::fields::{HOUR_MS, cut};
 use super::group::Side;
 use super::record::Record;
+use super::service::Recovered;
 
 /// A guard's built-in action.
 const REJOIN: &str = "rejoin";
@@ -55,6 +57,7 @@ pub(super) struct Plans {
     pub switchover: Vec<Plan>,
     pub rejoin: Vec<RejoinPlan>,
     pub traffic: Vec<Plan>,
+    pub services: Vec<ServiceRule>,
 }
 
 /// The stages of a planned move, each of one kind of step. Names are repointed after the promotion: before it everything
@@ -72,8 +75,8 @@ impl Recipe<'_> {
 }
 
 impl Judge<'_> {
-    /// For every ordered pair of regions.
-    pub(super) fn plans(&mut self, recipe: &Recipe<'_>) -> Plans {
+    /// For every ordered pair of regions, and for what may be done to each service.
+    pub(super) fn plans(&mut self, recipe: &Recipe<'_>, services: Vec<Recovered>) -> Plans {
         let stages = self.stages(recipe);
         let overrides = self.overrides(recipe);
         let traffic_stages = vec![vec!["dns".to_owned()], vec!["verify".to_owned()]];
@@ -101,8 +104,10 @@ impl Judge<'_> {
                 }
             }
         }
+        plans.services = services.into_iter().map(|service| service.rule(&overrides)).collect();
         let rejoin = plans.rejoin.iter().map(|known| &known.plan);
-        let all = plans.failover.iter().chain(&plans.switchover).chain(&plans.traffic).chain(rejoin);
+        let of_services = plans.services.iter().flat_map(|service| service.plans.values());
+        let all = plans.failover.iter().chain(&plans.switchover).chain(&plans.traffic).chain(rejoin).chain(of_services);
         self.overrides_are_used(recipe, all);
         plans
     }
@@ -456,7 +461,7 @@ fn kind_of(id: &StepId) -> &str {
     id.as_str().split_once('-').map_or(id.as_str(), |(kind, _)| kind)
 }
 
-fn step(id: String, action: Action, overrides: &BTreeMap<String, RawStep>) -> Step {
+pub(super) fn step(id: String, action: Action, overrides: &BTreeMap<String, RawStep>) -> Step {
     let id = StepId(id);
     let kind = kind_of(&id);
     // (deadline, attempts, first wait, longest wait); a DNS outage must hold up neither promotion nor services.
@@ -470,6 +475,9 @@ fn step(id: String, action: Action, overrides: &BTreeMap<String, RawStep>) -> St
         "release" => (60_000, 10, 500, 5000),
         // A base backup of everything may be needed.
         "rejoin" => (HOUR_MS, 3, 2000, 30_000),
+        "restart" | "scale" => (120_000, 2, 2000, 10_000),
+        // A second one would go back another version.
+        "rollback" => (120_000, 1, 2000, 10_000),
         // 30 tries, 10 s apart as the procedures have it, except that the first looks come soon.
         _ => (10_000, 30, 200, 10_000),
     };

@@ -8,6 +8,7 @@ use crate::domain::command::RejectionCode;
 use crate::domain::ids::ReceiverName;
 use crate::domain::page::{Delivery, Notice, OutboxEntry, Page, PageAction, Severity, Told};
 use crate::domain::run::{Run, RunKind, RunOutcome};
+use crate::domain::service::ServiceAction;
 use crate::domain::stuck::ways_on;
 
 impl ClusterState {
@@ -168,18 +169,17 @@ impl ClusterState {
 
     /// A run has begun.
     pub(super) fn page_opened(&mut self, entry: Entry<'_>, run: &Run) {
-        let event = format!("{}_STARTED", event_of(run.kind));
+        let event = format!("{}_STARTED", event_of(run));
         let severity =
             if run.is_planned() || run.kind == RunKind::Recovery { Severity::Warning } else { Severity::Critical };
-        let summary =
-            format!("{}: {} from {} to {} begins: {}", run.group, run.kind, run.from(), run.to(), run.cause.reason);
+        let summary = format!("{}: {} begins: {}", run.group, way(run), run.cause.reason);
         let page = self.run_page(run, "", &event, severity, summary);
         self.send_quietly(entry, page);
     }
 
     /// A run waits for a person.
     pub(super) fn page_stuck(&mut self, entry: Entry<'_>, run: &Run, step: &str, reason: &str) {
-        let event = format!("{}_FAILED", event_of(run.kind));
+        let event = format!("{}_FAILED", event_of(run));
         let summary = format!("{}: {} to {} is stuck at {step}: {reason}", run.group, run.kind, run.to());
         let mut page = self.run_page(run, "/stuck", &event, Severity::Critical, summary);
         page.details.insert("step".to_owned(), step.to_owned());
@@ -194,8 +194,7 @@ impl ClusterState {
     /// What kept a run is gone.
     pub(super) fn page_unstuck(&mut self, entry: Entry<'_>, run: &Run, reason: &str) {
         let summary = format!("{}: {} to {} goes on: {reason}", run.group, run.kind, run.to());
-        let mut page =
-            self.run_page(run, "/stuck", &format!("{}_RESUMED", event_of(run.kind)), Severity::Info, summary);
+        let mut page = self.run_page(run, "/stuck", &format!("{}_RESUMED", event_of(run)), Severity::Info, summary);
         page.action = PageAction::Resolve;
         self.send_quietly(entry, page);
     }
@@ -209,20 +208,18 @@ impl ClusterState {
             RunOutcome::Aborted => ("_FAILED", Severity::Critical),
             RunOutcome::Reverted => ("_REVERTED", Severity::Critical),
         };
-        let event = format!("{}{suffix}", event_of(run.kind));
+        let event = format!("{}{suffix}", event_of(run));
         let took_s = entry.at.since(run.opened_at) as f64 / 1000.0;
         let summary = format!(
-            "{}: {} from {} to {} {outcome} {took_s:.1} s after the decision{}{reason}",
+            "{}: {} {outcome} {took_s:.1} s after the decision{}{reason}",
             run.group,
-            run.kind,
-            run.from(),
-            run.to(),
+            way(run),
             if reason.is_empty() { "" } else { ": " },
         );
         let mut result = self.run_page(run, "/result", &event, severity, summary.clone());
         result.details.insert("outcome".to_owned(), outcome.to_string());
         result.details.insert("took_ms".to_owned(), entry.at.since(run.opened_at).to_string());
-        let mut over = self.run_page(run, "", &format!("{}_ENDED", event_of(run.kind)), Severity::Info, summary);
+        let mut over = self.run_page(run, "", &format!("{}_ENDED", event_of(run)), Severity::Info, summary);
         over.action = PageAction::Resolve;
         self.send_quietly(entry, result);
         self.send_quietly(entry, over);
@@ -234,13 +231,29 @@ impl ClusterState {
     }
 }
 
-/// What the events of a run of this kind begin with.
-fn event_of(kind: RunKind) -> &'static str {
-    match kind {
+/// Of one service, which stays where it is.
+fn is_of_service(run: &Run) -> bool {
+    let first = run.plan.steps().next().map(|(_, step)| step.action.verb());
+    run.kind == RunKind::Recovery && ServiceAction::ALL.iter().any(|action| Some(action.word()) == first)
+}
+
+/// What kind of run, and between which regions.
+fn way(run: &Run) -> String {
+    if is_of_service(run) {
+        let what = run.cause.evidence.first().map_or("", String::as_str);
+        return format!("{} in {} ({what})", run.kind, run.to());
+    }
+    format!("{} from {} to {}", run.kind, run.from(), run.to())
+}
+
+/// What the events of such a run begin with.
+fn event_of(run: &Run) -> &'static str {
+    match run.kind {
         RunKind::Failover => "DR_FAILOVER",
         RunKind::Switchover => "DR_SWITCHOVER",
         RunKind::Failback => "DR_FAILBACK",
         RunKind::Traffic => "LB_FAILOVER",
+        RunKind::Recovery if is_of_service(run) => "SERVICE_RECOVERY",
         RunKind::Recovery => "DR_RECOVERY",
     }
 }

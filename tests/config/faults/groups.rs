@@ -147,7 +147,7 @@ pub const GROUPS: &[Case] = &[
         "id = \"verfy\"",
         "group[g].step[verfy].id",
         "verfy",
-        "there are: catch-up, dns, fence, promote, rejoin, release, services, verify",
+        "there are: catch-up, dns, fence, promote, rejoin, release, restart, scale, services, verify",
     ),
     case(
         "deadline_s = 5",
@@ -400,5 +400,86 @@ pub const RECORDS: &[Case] = &[
         "group[g].verify[#1].region",
         "region = \"danang\"\nkind",
         "there are: hanoi, hcmc",
+    ),
+];
+
+/// `[[group.service]]`.
+pub const SERVICES: &[Case] = &[
+    case(
+        "name = \"api\"\nregion",
+        "name = \"api/1\"\nregion",
+        "group[g].service[api/1].name",
+        "api/1",
+        "cannot be a name",
+    ),
+    case(
+        "host = \"db-hcmc\"\nactions",
+        "host = \"k8s\"\nactions",
+        "group[g].service[api].host",
+        "host = \"k8s\"",
+        "k8s",
+    ),
+    case(
+        "region = \"hcmc\"\nhost = \"db-hcmc\"\nactions",
+        "region = \"wit\"\nhost = \"db-hcmc\"\nactions",
+        "group[g].service[api].region",
+        "region = \"wit\"\nhost",
+        "wit",
+    ),
+    case(
+        "actions = [\"restart\", \"scale\"]",
+        "actions = [\"restart\", \"reboot\", \"scale\"]",
+        "group[g].service[api].actions",
+        "reboot",
+        "nothing that can be done",
+    ),
+    case(
+        "actions = [\"restart\", \"scale\"]",
+        "actions = [\"scale\", \"scale\"]",
+        "group[g].service[api].actions",
+        "actions = [",
+        "stands twice",
+    ),
+    case(
+        "actions = [\"restart\", \"scale\"]",
+        "actions = [\"restart\"]",
+        "group[g].service[api].replicas_max",
+        "replicas_max",
+        "means nothing without",
+    ),
+    case(
+        "replicas_max = 9",
+        "replicas_max = 0",
+        "group[g].service[api].replicas_max",
+        "replicas_max",
+        "0 is outside 1..",
+    ),
+    case(
+        "health_url = \"http://10.1.0.41/health\"",
+        "health_url = \"10.1.0.41\"",
+        "group[g].service[api].health_url",
+        "health_url",
+        "10.1.0.41",
+    ),
+    case(
+        "health_url = \"http://10.1.0.41/health\"",
+        "health_path = \"/health\"",
+        "group[g].service[api].health_path",
+        "health_path",
+        "no such key",
+    ),
+    case(
+        "[[group.step]]\nid = \"verify\"",
+        "[[group.service]]\nname = \"api\"\nregion = \"hcmc\"\nhost = \"db-hcmc\"\nhealth_url = \"http://10.1.0.42/\"\n[[group.step]]\nid = \"verify\"",
+        "group[g].service[api].name",
+        "name = \"api\"\nregion = \"hcmc\"\nhost = \"db-hcmc\"\nhealth",
+        "stands twice as a service",
+    ),
+    case(
+        "id = \"verify\"\ndeadline_s = 5",
+        "id = \"rollback\"\ndeadline_s = 5",
+        "group[g].step[rollback].id",
+        "id = \"rollback\"",
+        "there are: catch-up, dns, fence, promote, rejoin, release, restart, scale, services, verify",
     ),
 ];

@@ -6,7 +6,7 @@ pub use outside::TLS_FILES;
 
 use watchdog::config::{Fault, judge};
 
-use groups::{GROUPS, RECORDS, TARGETS, TRIGGERS};
+use groups::{GROUPS, RECORDS, SERVICES, TARGETS, TRIGGERS};
 use outside::{NODES, PARTS, SHAPE, TLS};
 
 pub const BASE: &str = include_str!("../base.toml");
@@ -110,6 +110,11 @@ fn faults_of_receivers_hosts_and_dns_are_told() {
 fn faults_of_groups_are_told() {
     run(GROUPS);
     run(TRIGGERS);
+}
+
+#[test]
+fn faults_of_services_are_told() {
+    run(SERVICES);
 }
 
 #[test]
