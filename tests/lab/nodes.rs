@@ -116,6 +116,17 @@ impl Node {
     pub async fn ctl(&self, words: &[&str]) -> Result<Value> {
         ctl(self.listen, words).await
     }
+
+    /// As [`ctl`](Self::ctl), whatever the exit code says.
+    pub async fn ctl_whatever(&self, words: &[&str]) -> Result<Value> {
+        let mut command = Command::new(binaries()?.watchdogctl);
+        pki::with_certificate(&mut command, self.listen)?;
+        command.args(["--endpoint", &self.listen.to_string()]).args(words).args(["--output", "json", "--by", "lab"]);
+        let said = tokio::task::spawn_blocking(move || command.output()).await??;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let also = String::from_utf8_lossy(&said.stderr).into_owned();
+        serde_json::from_str(&text).with_context(|| format!("watchdogctl {words:?} printed no JSON: {text}{also}"))
+    }
 }
 
 /// `watchdogctl --endpoint … WORDS --output json`, parsed.
