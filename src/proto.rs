@@ -29,7 +29,7 @@ macro_rules! words {
 words! {
     Reach: "REACH_", Mode: "MODE_", Fencing: "FENCING_", Verdict: "VERDICT_", FailureKind: "FAILURE_KIND_",
     Present: "PRESENT_", RunKind: "RUN_KIND_", RunPhase: "RUN_PHASE_", StepPhase: "STEP_PHASE_", Order: "ORDER_",
-    ReadinessState: "READINESS_STATE_", NodeRole: "NODE_ROLE_", NodeConfiguration: "NODE_CONFIGURATION_",
+    MoveKind: "MOVE_KIND_", ReadinessState: "READINESS_STATE_", NodeRole: "NODE_ROLE_", NodeConfiguration: "NODE_CONFIGURATION_",
     NodeAction: "NODE_ACTION_", NodeProgress: "NODE_PROGRESS_", DeliveryState: "DELIVERY_STATE_",
     ServiceAction: "SERVICE_ACTION_",
 }

@@ -86,6 +86,8 @@ pub const ORDER_RUN: &str = "/watchdog.v1.Admin/OrderRun";
 pub const CHANGE_NODES: &str = "/watchdog.v1.Admin/ChangeNodes";
 /// Moving traffic, likewise.
 pub const TRAFFIC: &str = "/watchdog.v1.Admin/Traffic";
+/// A planned move or a rejoin, likewise.
+pub const MOVE: &str = "/watchdog.v1.Admin/Move";
 
 /// Recovering a service, likewise.
 pub const RECOVER_SERVICE: &str = "/watchdog.v1.Admin/RecoverService";
@@ -125,6 +127,8 @@ pub const ACCESS: &[Row] = &[
     row(TRAFFIC, "", OPERATOR),
     row(RECOVER_SERVICE, "dry_run", VIEWER),
     row(RECOVER_SERVICE, "", OPERATOR),
+    row(MOVE, "dry_run", VIEWER),
+    row(MOVE, "", OPERATOR),
     row(ORDER_RUN, "retry", OPERATOR),
     row(ORDER_RUN, "abort", OPERATOR),
     row(ORDER_RUN, "skip", ADMIN),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::moving::MovingBackend;
 use super::nodes::MembershipBackend;
 use super::services::ServiceBackend;
 use super::traffic::TrafficBackend;
@@ -23,7 +24,7 @@ use crate::domain::state::ClusterState;
 
 /// One node, as the admin service needs it. Nothing here blocks except where it is `async`.
 #[async_trait]
-pub trait AdminBackend: MembershipBackend + TrafficBackend + ServiceBackend {
+pub trait AdminBackend: MembershipBackend + MovingBackend + TrafficBackend + ServiceBackend {
     /// This node's own copy of the replicated state; changes whenever something was applied to it.
     fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
 

@@ -17,6 +17,7 @@ mod follow;
 mod forward;
 pub mod health;
 pub mod lease;
+pub mod moving;
 pub mod nodes;
 pub mod origin;
 mod pages;

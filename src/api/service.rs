@@ -424,6 +424,10 @@ impl Admin for AdminService {
         self.answer("RecoverService", Self::recover_service(self, request).await)
     }
 
+    async fn r#move(&self, request: Request<proto::MoveRequest>) -> Result<Response<proto::MoveResponse>, Status> {
+        self.answer("Move", self.planned_move(request).await)
+    }
+
     async fn list_runs(
         &self,
         request: Request<proto::ListRunsRequest>,

@@ -8,6 +8,7 @@ use super::cluster::ClusterVerb;
 use super::contexts::Typed;
 use super::nodes::NodeVerb;
 use super::when::parse_duration_ms;
+pub use super::wishes::{MoveWish, ServiceVerb, ServiceWish, TrafficWish};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -228,6 +229,27 @@ pub enum Verb {
         #[command(subcommand)]
         verb: ServiceVerb,
     },
+    /// Move a group whose primary is healthy to another region; nothing acknowledged is lost. Prints plan, gates and what
+    /// is there first, and turns back by itself where it cannot go on before promoting.
+    Switchover {
+        /// Where to. Not needed where there is only one other region.
+        #[arg(long, value_name = "REGION")]
+        to: Option<String>,
+        /// The rest.
+        #[command(flatten)]
+        wish: MoveWish,
+    },
+    /// Move a group home, as a switchover does; its home must be a streaming standby (see rejoin).
+    Failback(MoveWish),
+    /// Make a region's old primary a standby of the one that serves.
+    Rejoin {
+        /// Which region. Not needed where only one does not serve.
+        #[arg(long, value_name = "REGION")]
+        region: Option<String>,
+        /// The rest.
+        #[command(flatten)]
+        wish: MoveWish,
+    },
     /// Runs: look at them, follow them, steer them.
     Run {
         /// What about them.
@@ -421,70 +443,6 @@ pub struct FailoverWish {
     /// Say, by name: "I have looked, the database in REGION is silent and stays so."
     #[arg(long, value_name = "REGION")]
     pub assert_fence: Option<String>,
-    /// The group's name typed again instead of being asked for it.
-    #[arg(long, value_name = "GROUP")]
-    pub yes: Option<String>,
-    /// Open the run and do not follow it.
-    #[arg(long)]
-    pub detach: bool,
-}
-
-/// A move of traffic by an operator's word.
-#[derive(Debug, Args)]
-pub struct TrafficWish {
-    /// The group.
-    pub group: String,
-    /// Where to. Not needed where there is only one other region.
-    #[arg(long, value_name = "REGION")]
-    pub to: Option<String>,
-    /// Why; goes into the audit.
-    #[arg(long, required_unless_present = "dry_run", default_value_if("dry_run", "true", "dry run"))]
-    pub reason: Option<String>,
-    /// Change nothing: print the plan, the gates and what each resource shows. Exits 3 where a gate is closed.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// The group's name typed again instead of being asked for it.
-    #[arg(long, value_name = "GROUP")]
-    pub yes: Option<String>,
-    /// Open the run and do not follow it.
-    #[arg(long)]
-    pub detach: bool,
-}
-
-/// Verbs about one service. Each prints the plan, the gates and what is there first.
-#[derive(Debug, Subcommand)]
-pub enum ServiceVerb {
-    /// Start every instance anew, and wait until the rollout is over.
-    Restart(ServiceWish),
-    /// Run so many instances, and wait until they do.
-    Scale {
-        /// Which, why and where.
-        #[command(flatten)]
-        wish: ServiceWish,
-        /// To how many.
-        #[arg(long, value_name = "N")]
-        replicas: u32,
-    },
-    /// Go back to the version before, and wait until the rollout is over.
-    Rollback(ServiceWish),
-}
-
-/// A service's recovery by an operator's word.
-#[derive(Debug, Args)]
-pub struct ServiceWish {
-    /// The group.
-    pub group: String,
-    /// The service, as a `[[group.service]]` names it.
-    pub name: String,
-    /// Where. Not needed where it runs in one region only.
-    #[arg(long, value_name = "REGION")]
-    pub region: Option<String>,
-    /// Why; goes into the audit.
-    #[arg(long, required_unless_present = "dry_run", default_value_if("dry_run", "true", "dry run"))]
-    pub reason: Option<String>,
-    /// Change nothing: print the plan, the gates and what the host shows. Exits 3 where a gate is closed.
-    #[arg(long)]
-    pub dry_run: bool,
     /// The group's name typed again instead of being asked for it.
     #[arg(long, value_name = "GROUP")]
     pub yes: Option<String>,

@@ -23,6 +23,7 @@ pub mod follow;
 pub mod lease_page;
 pub mod live;
 pub mod manual;
+pub mod moving;
 pub mod nodes;
 pub mod nodes_page;
 pub mod pages;
@@ -36,6 +37,7 @@ pub mod text;
 pub mod traffic;
 pub mod watch;
 pub mod when;
+pub mod wishes;
 
 use std::io::IsTerminal;
 
@@ -118,6 +120,15 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
         Verb::Traffic(wish) => traffic::traffic(&cluster, &cli, wish, screen).await,
         Verb::Service { verb } => service::service(&cluster, &cli, verb, screen).await,
+        Verb::Switchover { to, wish } => {
+            let what = (proto::MoveKind::Switchover, to.as_deref());
+            moving::planned(&cluster, &cli, what, wish, screen).await
+        }
+        Verb::Failback(wish) => moving::planned(&cluster, &cli, (proto::MoveKind::Failback, None), wish, screen).await,
+        Verb::Rejoin { region, wish } => {
+            let what = (proto::MoveKind::Rejoin, region.as_deref());
+            moving::planned(&cluster, &cli, what, wish, screen).await
+        }
         Verb::Failover(wish) => act::failover(&cluster, &cli, wish, screen).await,
         Verb::Audit { verb: Some(AuditVerb::Verify { .. }), .. } => audit_verify::nodes(&cluster, screen).await,
         Verb::Page { verb } => pages::page(&cluster, &cli, verb, screen).await,

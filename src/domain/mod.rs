@@ -23,6 +23,7 @@ pub mod leading;
 pub mod lease;
 pub mod loss;
 pub mod membership;
+pub mod moving;
 pub mod mutation;
 pub mod observation;
 pub mod on_call;

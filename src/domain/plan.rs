@@ -286,6 +286,11 @@ impl Plan {
         numbered(&self.undo)
     }
 
+    /// It promotes a standby.
+    pub fn promotes(&self) -> bool {
+        self.steps().any(|(_, step)| matches!(step.action, Action::Promote { .. }))
+    }
+
     /// Every step there is, forward and back.
     pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
         self.steps().chain(self.undo_steps()).map(|(_, step)| step)

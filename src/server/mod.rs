@@ -13,6 +13,7 @@ pub mod journal;
 pub mod leases;
 mod manager;
 mod metrics;
+mod moving;
 mod nodes;
 pub mod pager;
 mod readiness;

@@ -10,6 +10,7 @@ mod lease;
 mod metrics;
 mod partition;
 mod parts;
+mod planned;
 mod ready;
 mod refusals;
 mod restored;

@@ -30,6 +30,8 @@ mod runner;
 #[path = "../api/standin.rs"]
 #[allow(dead_code, reason = "shared with the tests of the API")]
 mod standin;
+#[path = "../api/standin_moving.rs"]
+mod standin_moving;
 #[path = "../api/standin_nodes.rs"]
 #[allow(dead_code, reason = "shared with the tests of the API")]
 mod standin_nodes;

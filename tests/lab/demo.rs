@@ -11,6 +11,7 @@ use watchdog::proto::RunPhase;
 use super::client::Balance;
 use super::crowd::{Crowd, Late, WRITERS};
 use super::frozen::until_fenced;
+use super::homeward::go_home;
 use super::measure::Times;
 use super::parts::{Lab, Options, Pace, Zone};
 use super::story::{Story, cut};
@@ -35,6 +36,9 @@ pub struct Wish {
     /// How the old primary is proved silent; else lease, where this machine can.
     #[arg(long, value_enum)]
     pub fencing: Option<Fencing>,
+    /// After the failover the old primary rejoins and the group goes home, with the client's rows counted.
+    #[arg(long, conflicts_with_all = ["kill_leader", "freeze"])]
+    pub round_trip: bool,
     /// The settings for those who would rather move at once: hold-down 200 ms instead of 3 s.
     #[arg(long)]
     pub fast: bool,
@@ -108,6 +112,9 @@ pub async fn demo(wish: &Wish) -> Result<()> {
     } else {
         let ending = fail_over(&mut lab, wish.kill_leader.as_deref(), true).await?;
         tell_the_end(&lab, &ending, "kill")?;
+        if wish.round_trip {
+            go_home(&mut lab).await?;
+        }
     }
     if wish.keep {
         stay(&lab).await?;

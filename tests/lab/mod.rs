@@ -21,6 +21,7 @@ pub mod dns;
 pub mod door;
 pub mod folder;
 pub mod frozen;
+pub mod homeward;
 pub mod hub;
 pub mod lease;
 pub mod links;

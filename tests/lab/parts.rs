@@ -245,6 +245,17 @@ impl Lab {
         self.greet(Client::start(Route::Name(self.dns.server()), self.primary.port, Duration::from_millis(10))).await
     }
 
+    /// The same after a failover: whoever serves now acknowledges it.
+    pub async fn start_client_anywhere(&mut self) -> Result<()> {
+        let client = Client::start(Route::Name(self.dns.server()), self.primary.port, Duration::from_millis(10));
+        super::wait::until("a row to be acknowledged", Duration::from_secs(20), async || {
+            client.newest().with_context(|| format!("the client's last error: {}", client.last_error()))
+        })
+        .await?;
+        self.client = Some(client);
+        Ok(())
+    }
+
     /// The same with one that gives a silent server up soon.
     pub async fn start_impatient_client(&mut self) -> Result<()> {
         let route = Route::Name(self.dns.server());

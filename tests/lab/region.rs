@@ -132,6 +132,7 @@ impl Service {
 /// `trips`: `pg_ctl` can be held, and gets more time to be.
 pub fn guard_config(folder: &Folder, database: &Postgres, service: &Service, trips: bool) -> Result<PathBuf> {
     let site = &database.site;
+    let other = if site == super::HOME { super::DR } else { super::HOME };
     let (bin, stop_timeout_s) = match trips {
         true => (holdable_programs(folder, database)?, 30),
         false => (database.bin.clone(), 3),
@@ -152,6 +153,9 @@ user = "{user}"
 stop_timeout_s = {stop_timeout_s}
 start_options = "{options}"
 start_log = "{log}"
+
+[postgres.upstream.{other}]
+conninfo = "host={other_address} port={port} user=postgres application_name={site}"
 
 [action.restart]
 argv = [["{restart}", "{{name}}"]]
@@ -177,7 +181,10 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
         address = database.address,
         user = super::postgres::database_user().map_or_else(login, str::to_owned),
         options = database.options().join(" "),
-        log = folder.log(&format!("postgres-{site}")).display(),
+        other = other,
+        other_address = super::address_of(other),
+        // The lab's own log of the server is root's; what the guard starts writes as the database's user.
+        log = database.sockets.join("started-by-guard.log").display(),
         start = service.start_script.display(),
         restart = service.restart_script.display(),
         status = service.status_script.display(),

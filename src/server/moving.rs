@@ -1,0 +1,199 @@
+//! Planned moves and rejoins by an operator's word: which plan is meant, whether its gates are open, and its opening. No
+//! other than an operator opens any of these.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::actuators::guards_of_plan;
+use super::backend::{Backend, DRY_RUN_DEADLINE};
+use super::dry_run::{gate, opened_before, refused, same_wish, settled_gates, standing_gates, token_as_seen};
+use super::journal::CONFIRM_TIMEOUT;
+use crate::api::backend::{AdminBackend, DryRun, Gate, OpenFailover, ProposeError};
+use crate::api::moving::{MoveKind, MovingBackend, PlanMove};
+use crate::api::origin::origin;
+use crate::clock::unix_now;
+use crate::domain::command::{Applied, Change, Command, RejectionCode};
+use crate::domain::ids::{HostName, RegionName, RunId};
+use crate::domain::moving::{self, Facts};
+use crate::domain::plan::Plan;
+use crate::domain::policy::GroupPolicy;
+use crate::domain::readiness::GuardSeen;
+use crate::domain::run::{Cause, RunKind};
+use crate::domain::state::GroupState;
+
+/// What does not answer within this keeps a move from being opened.
+const OPEN_DEADLINE: Duration = Duration::from_secs(6);
+
+fn run_kind(kind: MoveKind) -> RunKind {
+    match kind {
+        MoveKind::Switchover => RunKind::Switchover,
+        MoveKind::Failback => RunKind::Failback,
+        MoveKind::Rejoin => RunKind::Recovery,
+    }
+}
+
+/// What a dry run reads under; a failover's wish has all that is needed for it.
+fn look(ask: &PlanMove, plan: &Plan) -> OpenFailover {
+    OpenFailover {
+        group: ask.group.clone(),
+        to: plan.to.clone(),
+        by: ask.by.clone(),
+        reason: ask.reason.clone(),
+        accept_loss: false,
+        assert_fence: None,
+        expected_token: ask.expected_token,
+        request_id: ask.request_id.clone(),
+    }
+}
+
+/// The region that is meant: the one named, or the only one it can be.
+fn region_meant(ask: &PlanMove, group: &GroupState, rules: &GroupPolicy) -> Result<RegionName, ProposeError> {
+    let here = &group.serving.last;
+    let invalid = |message: String| Err(refused(RejectionCode::Invalid, message));
+    let region = match (ask.kind, &ask.region) {
+        (MoveKind::Failback, _) => rules.home.clone(),
+        (_, Some(region)) => region.clone(),
+        (_, None) => match rules.regions.iter().filter(|region| *region != here).collect::<Vec<_>>().as_slice() {
+            [only] => (*only).clone(),
+            others => {
+                let names: Vec<_> = others.iter().map(|region| region.as_str()).collect();
+                return invalid(format!("region: which one? {}", names.join(", ")));
+            }
+        },
+    };
+    if &region == here && ask.kind == MoveKind::Failback {
+        return invalid(format!("group {} serves from its home {region} already", ask.group));
+    }
+    if &region == here {
+        return invalid(format!("region: group {} serves from {region}", ask.group));
+    }
+    Ok(region)
+}
+
+impl Backend {
+    /// The group, its rules and the plan that is meant.
+    fn resolve_move(&self, ask: &PlanMove) -> Result<(GroupState, GroupPolicy, Plan), ProposeError> {
+        let (group, rules) = self.known_group(&ask.group)?;
+        token_as_seen(&ask.group, &group, ask.expected_token)?;
+        let region = region_meant(ask, &group, &rules)?;
+        let here = &group.serving.last;
+        let plan = match ask.kind {
+            MoveKind::Rejoin => rules.rejoin_plan(&region, here),
+            MoveKind::Switchover | MoveKind::Failback => rules.switchover_plan(here, &region),
+        };
+        let Some(plan) = plan.cloned().filter(|plan| !plan.stages.is_empty()) else {
+            let message = format!("region: there is no plan for a {} of {here} and {region}", ask.kind);
+            return Err(refused(RejectionCode::Invalid, message));
+        };
+        Ok((group, rules, plan))
+    }
+
+    /// Every gate, judged by what is seen and read now.
+    async fn gates_of_move(
+        &self,
+        ask: &PlanMove,
+        (group, rules, plan): (&GroupState, &GroupPolicy, &Plan),
+        deadline: Instant,
+    ) -> Vec<Gate> {
+        let wish = look(ask, plan);
+        let hosts: BTreeMap<&HostName, _> = guards_of_plan(plan).map(|guard| (&guard.host, guard)).collect();
+        let describing = hosts.iter().map(|(host, guard)| async move {
+            let described = self.parts.actuators.describe(&self.parts.policy, guard, deadline).await;
+            ((*host).clone(), described.seen(&ask.group, group.token))
+        });
+        let is_rejoin = ask.kind == MoveKind::Rejoin;
+        let judging = async {
+            let judging = self.judge_readiness(&ask.group, Some(&plan.to));
+            if is_rejoin { None } else { tokio::time::timeout_at(deadline, judging).await.ok()?.ok() }
+        };
+        let asking = self.target_prospect(&wish, group, plan, deadline);
+        let (guards, prospect, readiness) = tokio::join!(join_all(describing), asking, judging);
+        let guards: BTreeMap<HostName, GuardSeen> = guards.into_iter().collect();
+        let view = self.view();
+        let facts = Facts {
+            name: &ask.group,
+            policy: &self.parts.policy,
+            rules,
+            group,
+            view: &view,
+            plan,
+            guards: &guards,
+            prospect,
+            readiness: readiness.as_ref(),
+        };
+        let judged = if is_rejoin { moving::of_rejoin(&facts) } else { moving::of_move(&facts, run_kind(ask.kind)) };
+        let mut gates = standing_gates(group);
+        gates.extend(judged.into_iter().map(|found| gate(found.name, found.is_open, found.detail)));
+        gates.extend(settled_gates(group));
+        gates
+    }
+}
+
+#[async_trait::async_trait]
+impl MovingBackend for Backend {
+    async fn dry_run_move(&self, ask: &PlanMove) -> Result<DryRun, ProposeError> {
+        if let Err(error) = self.parts.consensus.confirm_leadership(CONFIRM_TIMEOUT).await {
+            return Err(ProposeError::NoQuorum(error.to_string()));
+        }
+        let (group, rules, plan) = self.resolve_move(ask)?;
+        let deadline = Instant::now() + DRY_RUN_DEADLINE;
+        let wish = look(ask, &plan);
+        let reading = self.look_at_steps(&wish, &group, &plan, deadline);
+        let (present, gates) = tokio::join!(reading, self.gates_of_move(ask, (&group, &rules, &plan), deadline));
+        Ok(DryRun { plan, present, gates })
+    }
+
+    async fn open_move(&self, ask: PlanMove) -> Result<RunId, ProposeError> {
+        let run = RunId(ask.request_id.0.clone());
+        let kind = run_kind(ask.kind);
+        let state = self.state().borrow().clone();
+        if let Some(known) = state.group(&ask.group).and_then(|group| opened_before(group, &run)) {
+            let to = ask.region.clone().unwrap_or_else(|| known.to().clone());
+            return same_wish(known, kind, &to).map(|()| run);
+        }
+        let (group, rules, plan) = self.resolve_move(&ask)?;
+        let gates = self.gates_of_move(&ask, (&group, &rules, &plan), Instant::now() + OPEN_DEADLINE).await;
+        let shut: Vec<_> = gates.iter().filter(|gate| !gate.is_open).collect();
+        if !shut.is_empty() {
+            let code = match shut.first().map(|gate| gate.name.as_str()) {
+                Some("pause") => RejectionCode::Paused,
+                Some("no open run") => RejectionCode::RunOpen,
+                Some("standby" | "streaming") => RejectionCode::NoStandby,
+                Some("lag") => RejectionCode::LossTooGreat,
+                _ => RejectionCode::Illegal,
+            };
+            let why: Vec<_> = shut.iter().map(|gate| format!("{}: {}", gate.name, gate.detail)).collect();
+            return Err(refused(code, why.join("; ")));
+        }
+        let evidence = gates.iter().map(|gate| format!("{}: {}", gate.name, gate.detail)).collect();
+        let change = Change::OpenRun {
+            run: run.clone(),
+            group: ask.group.clone(),
+            kind,
+            drill: false,
+            plan,
+            digest: self.parts.policy.digest.clone(),
+            expected_token: group.token,
+            expected_serving_epoch: group.serving.epoch,
+            cause: Cause {
+                by: ask.by.clone(),
+                automatic: false,
+                reason: ask.reason.clone(),
+                evidence,
+                fault_at: None,
+                expected_loss_ms: Some(0),
+            },
+            loss_acceptance: None,
+            fence_assertion: None,
+        };
+        let (node, request_id) = (self.parts.own.id, Some(ask.request_id));
+        let command = Command { node, at: unix_now(), by: ask.by, from: origin(), request_id, change };
+        match self.propose(command).await? {
+            Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
+            _ => Ok(run),
+        }
+    }
+}
