@@ -8,6 +8,7 @@
 #[path = "../guard/host.rs"]
 #[allow(dead_code, reason = "shared with the guard's tests, which use all of it")]
 mod host;
+#[allow(dead_code, reason = "shared with the guard's tests, which tell tokens too")]
 #[path = "../guard/nodes.rs"]
 mod nodes;
 #[path = "../guard/server.rs"]

@@ -71,7 +71,7 @@ pub struct Site {
     stop: CancellationToken,
     pub primary: Server,
     _standby: Server,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Site {
@@ -95,8 +95,7 @@ impl Site {
         node.serve(&runtime, &at_node);
         let config = Config::load(&standby_host.config).unwrap();
         runtime.spawn(serve(config, Arc::new(StandInGate::default()), stop.clone()));
-        let site =
-            Self { runtime, node, gate, primary_host, standby_host, stop, primary, _standby: standby, _dir: dir };
+        let site = Self { runtime, node, gate, primary_host, standby_host, stop, primary, _standby: standby, dir };
         site.start();
         site
     }
@@ -166,6 +165,58 @@ fn a_lease_is_kept_by_the_cluster_or_by_the_standby_and_ends_with_both() {
     });
     assert!(words.contains("lease      none: the gate is shut"), "{words}");
     assert_eq!((site.gate.until_ms(), site.boot_gate("0").0), (shut_at, Some(42)));
+}
+
+/// Started by its unit, whose boot gate waits for a lease.
+#[test]
+fn a_release_leaves_the_gate_to_the_lease_and_holds_begin_again() {
+    let site = Site::new();
+    let (at, config) = (site.dir.path().display().to_string(), site.primary_host.config.display().to_string());
+    let script = format!(
+        "#!/bin/sh\n{} --config {config} gate --wait 30 || exit 1\necho >{at}/through\n\
+         exec setpriv --reuid=postgres --regid=postgres --init-groups /usr/lib/postgresql/15/bin/pg_ctl start -w -D {} \
+         -l {at}/primary/log -o '{}'\n",
+        env!("CARGO_BIN_EXE_watchdog-guard"),
+        site.primary.data.display(),
+        site.primary.options()
+    );
+    let unit = site.dir.path().join("unit");
+    fs::write(&unit, script).unwrap();
+    fs::set_permissions(&unit, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("[postgres]\n", &format!("[postgres]\nstart_argv = [\"{}\"]\n", unit.display()));
+    fs::write(&config, text).unwrap();
+
+    site.node.say(Some(LeaseWord::Granted));
+    site.until("the first grant", |until_ms| until_ms > boottime_ms());
+    site.node.say(Some(LeaseWord::Denied));
+    assert_eq!(site.standby_host.ask(&Request::raise(&warrant("r1", "catch-up", 5), false)).1, 0);
+    let (reply, _) = site.primary_host.ask(&act(&warrant("r1", "fence", 5), "fence"));
+    assert!(matches!(reply, Reply::Done { .. }), "{reply:?}");
+    site.until("the gate to be shut", |until_ms| until_ms <= boottime_ms());
+
+    let releasing = site.primary_host.begin(&act(&warrant("r1", "release", 5), "release"));
+    wait_until("the latch to be clear", || site.primary_host.status().groups[0].latch.is_none().then_some(()));
+    wait_until("the denial to be known", || {
+        let words = text_of_status(&site.primary_host);
+        words.contains("denied: says the stand-in").then_some(())
+    });
+    assert!(site.gate.until_ms().is_some_and(|until_ms| until_ms <= boottime_ms()), "opened without a grant");
+    assert!(!site.dir.path().join("through").exists() && site.primary.postmaster().is_none());
+    // The log says by now that this region serves.
+    site.node.tell_token(5);
+    site.node.say(Some(LeaseWord::Granted));
+    assert!(matches!(releasing.answer(), (Reply::Done { acted: true, .. }, 0)));
+    site.until("the gate to be open by a grant", |until_ms| until_ms > boottime_ms() && until_ms < u64::MAX);
+    // And the standby holds again over the run's token.
+    site.node.say(None);
+    let gone_ms = boottime_ms();
+    site.until("a renewal by the hold alone", |until_ms| until_ms > gone_ms + 2 * TTL_MS);
+    assert_eq!(site.primary.sql("SELECT pg_is_in_recovery()"), "f");
+}
+
+fn text_of_status(host: &Host) -> String {
+    text(&host.run(&["status"]).stdout)
 }
 
 #[test]

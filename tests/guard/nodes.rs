@@ -15,6 +15,8 @@ pub const TTL_MS: u64 = 4000;
 pub struct StandInNode {
     word: Mutex<Option<LeaseWord>>,
     holders: Mutex<Option<Vec<String>>>,
+    /// The last token it tells of, above the first three.
+    above: Mutex<u64>,
     pub last: Mutex<Option<RenewRequest>>,
     /// How often a gate was attested that nothing counts on: not bounded.
     loose: Mutex<u64>,
@@ -26,6 +28,10 @@ impl StandInNode {
     }
     pub fn holders(&self) -> Option<Vec<String>> {
         self.holders.lock().unwrap().clone()
+    }
+    /// Tells `n` as the group's last token; 3 without it.
+    pub fn tell_token(&self, n: u64) {
+        *self.above.lock().unwrap() = n - 3;
     }
     pub fn loose(&self) -> u64 {
         *self.loose.lock().unwrap()
@@ -70,7 +76,7 @@ impl Lease for Served {
             why: "says the stand-in".to_owned(),
             bound: holders.is_some(),
             holders: holders.clone().unwrap_or_default(),
-            ground: Some(HoldGround { epoch: 1, n: 3 }),
+            ground: Some(HoldGround { epoch: 1, n: 3 + *self.0.above.lock().unwrap() }),
             ttl_ms: TTL_MS,
             challenge: 0,
         };
