@@ -32,6 +32,7 @@ words! {
     MoveKind: "MOVE_KIND_", ReadinessState: "READINESS_STATE_", NodeRole: "NODE_ROLE_", NodeConfiguration: "NODE_CONFIGURATION_",
     NodeAction: "NODE_ACTION_", NodeProgress: "NODE_PROGRESS_", DeliveryState: "DELIVERY_STATE_",
     ServiceAction: "SERVICE_ACTION_",
+    DrillKind: "DRILL_KIND_", DrillState: "DRILL_STATE_", ReportFormat: "REPORT_FORMAT_",
 }
 
 /// Serializes a number of the wire as its word.

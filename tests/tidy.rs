@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("actuator", &["clock", "config", "domain", "guard", "resolve"]),
     ("notify", &["clock", "config", "domain", "metrics"]),
     ("coordinator", &["actuator", "clock", "domain"]),
-    ("api", &["clock", "domain", "metrics", "proto", "tls"]),
+    ("api", &["calendar", "clock", "domain", "drill", "metrics", "proto", "tls"]),
     ("cli", &["api", "clock", "config", "domain", "proto", "tls"]),
     ("drill", &["calendar", "clock", "coordinator", "domain"]),
     (

@@ -2,7 +2,8 @@
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
 //! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes), [`watch`]
-//! (everything as it goes), [`deadline`] (the caller's), [`traffic`] (moved by hand), [`services`] (recovered by hand), [`refuse`] (errors as gRPC codes,
+//! (everything as it goes), [`deadline`] (the caller's), [`traffic`] (moved by hand), [`services`] (recovered by hand),
+//! [`drills`] (begun and reported), [`refuse`] (errors as gRPC codes,
 //! with [`details`]) and [`health`]. [`access`] says who may call what, [`origin`] from where, and [`refusals`] what is
 //! entered of those who may not; [`lease`] is the service that primaries' guards ask.
 
@@ -13,6 +14,7 @@ pub mod backups;
 mod check;
 mod deadline;
 pub mod details;
+mod drills;
 mod follow;
 mod forward;
 pub mod health;

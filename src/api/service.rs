@@ -428,6 +428,48 @@ impl Admin for AdminService {
         self.answer("Move", self.planned_move(request).await)
     }
 
+    async fn start_drill(
+        &self,
+        request: Request<proto::StartDrillRequest>,
+    ) -> Result<Response<proto::StartDrillResponse>, Status> {
+        self.answer("StartDrill", self.start_one_drill(request).await)
+    }
+
+    async fn list_drills(
+        &self,
+        request: Request<proto::ListDrillsRequest>,
+    ) -> Result<Response<proto::ListDrillsResponse>, Status> {
+        self.answer("ListDrills", self.list_all_drills(request.get_ref()))
+    }
+
+    async fn get_drill(
+        &self,
+        request: Request<proto::GetDrillRequest>,
+    ) -> Result<Response<proto::GetDrillResponse>, Status> {
+        self.answer("GetDrill", self.get_one_drill(request.get_ref()))
+    }
+
+    async fn report_drill(
+        &self,
+        request: Request<proto::ReportDrillRequest>,
+    ) -> Result<Response<proto::ReportDrillResponse>, Status> {
+        self.answer("ReportDrill", self.report_one_drill(request.get_ref()))
+    }
+
+    async fn abort_drill(
+        &self,
+        request: Request<proto::AbortDrillRequest>,
+    ) -> Result<Response<proto::AbortDrillResponse>, Status> {
+        self.answer("AbortDrill", self.abort_one_drill(request).await)
+    }
+
+    async fn note_lesson(
+        &self,
+        request: Request<proto::NoteLessonRequest>,
+    ) -> Result<Response<proto::NoteLessonResponse>, Status> {
+        self.answer("NoteLesson", self.note_one_lesson(request).await)
+    }
+
     async fn list_runs(
         &self,
         request: Request<proto::ListRunsRequest>,

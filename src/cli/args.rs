@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::cluster::ClusterVerb;
 use super::contexts::Typed;
+use super::drill::DrillVerb;
 use super::nodes::NodeVerb;
 use super::when::parse_duration_ms;
 pub use super::wishes::{MoveWish, ServiceVerb, ServiceWish, TrafficWish};
@@ -255,6 +256,12 @@ pub enum Verb {
         /// What about them.
         #[command(subcommand)]
         verb: RunVerb,
+    },
+    /// Drills: rehearsals by a schedule or by your word, and what came of them.
+    Drill {
+        /// What about them.
+        #[command(subcommand)]
+        verb: DrillVerb,
     },
     /// The cluster as a whole: back its state up, and restore it into one formed anew.
     Cluster {

@@ -389,6 +389,7 @@ macro_rules! stands {
 }
 
 stands!(ListPagesResponse GetPageResponse ListContactsResponse GetReadinessResponse);
+stands!(ListDrillsResponse GetDrillResponse ReportDrillResponse);
 stands!(GetStatusResponse GetRunResponse ListRunsResponse ListAuditResponse);
 
 fn said_by(endpoint: &str, status: &Status) -> String {

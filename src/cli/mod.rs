@@ -3,7 +3,7 @@
 //! [`args`] is the command line, [`contexts`] which nodes it means, [`call`] reaches one, [`error`] says what went wrong
 //! and what to do next, [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
 //! [`nodes`] those about who is in the cluster, [`cluster`] those about the whole of it
-//! ([`backup_file`] is its file), [`follow`] a run as it goes, [`readiness`] what would become of a group; the
+//! ([`backup_file`] is its file), [`drill`] those about rehearsals, [`follow`] a run as it goes, [`readiness`] what would become of a group; the
 //! `*_page` modules are what people read.
 
 pub mod act;
@@ -17,6 +17,8 @@ pub mod check;
 pub mod cluster;
 pub mod cluster_page;
 pub mod contexts;
+pub mod drill;
+pub mod drill_page;
 pub mod error;
 pub mod fields;
 pub mod follow;
@@ -117,6 +119,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,
         Verb::Resume { group, reason } => act::resume(&cluster, &cli, group, reason, screen).await,
         Verb::Cluster { verb } => cluster::run(&cluster, &cli, verb, screen).await,
+        Verb::Drill { verb } => drill::run(&cluster, &cli, verb, screen).await,
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,
         Verb::Traffic(wish) => traffic::traffic(&cluster, &cli, wish, screen).await,
         Verb::Service { verb } => service::service(&cluster, &cli, verb, screen).await,

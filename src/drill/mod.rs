@@ -1,8 +1,9 @@
 //! Drills, on the leader: [`driver`] begins what is due and carries what is open from phase to phase, with what the
 //! [`Examiner`] finds. All judgement is [`crate::domain::drill`]'s; all that moves a group is a run, and so the
-//! coordinator's.
+//! coordinator's. [`report`] writes down what came of one.
 
 pub mod driver;
+pub mod report;
 
 use async_trait::async_trait;
 

@@ -11,6 +11,7 @@ mod ctl_help;
 mod ctl_watch;
 mod deadlines;
 mod details;
+mod drills;
 mod forwarding;
 mod health;
 mod identity;
