@@ -5,6 +5,7 @@
 
 mod database;
 mod http;
+pub mod rehearsal;
 
 use std::time::Duration;
 

@@ -29,7 +29,8 @@ const LIMIT_MS: u64 = 3_600_000;
 /// An id is recognised by its beginning from this on.
 const ID_CHARS_MIN: usize = 8;
 
-type Answer<T> = Result<Response<T>, Status>;
+/// What a call answers.
+pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 impl AdminService {
     pub(super) async fn start_one_drill(

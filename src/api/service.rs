@@ -16,6 +16,7 @@ use super::backend::{AdminBackend, Leader, NodeStanding, OpenFailover};
 use super::backups::BackupStream;
 use super::check::{self, Asked};
 use super::deadline;
+use super::drills::Answer;
 use super::follow::follow;
 use super::forward::{self, FORWARDED_BY, Place};
 use super::origin::origin;
@@ -428,45 +429,27 @@ impl Admin for AdminService {
         self.answer("Move", self.planned_move(request).await)
     }
 
-    async fn start_drill(
-        &self,
-        request: Request<proto::StartDrillRequest>,
-    ) -> Result<Response<proto::StartDrillResponse>, Status> {
+    async fn start_drill(&self, request: Request<proto::StartDrillRequest>) -> Answer<proto::StartDrillResponse> {
         self.answer("StartDrill", self.start_one_drill(request).await)
     }
 
-    async fn list_drills(
-        &self,
-        request: Request<proto::ListDrillsRequest>,
-    ) -> Result<Response<proto::ListDrillsResponse>, Status> {
+    async fn list_drills(&self, request: Request<proto::ListDrillsRequest>) -> Answer<proto::ListDrillsResponse> {
         self.answer("ListDrills", self.list_all_drills(request.get_ref()))
     }
 
-    async fn get_drill(
-        &self,
-        request: Request<proto::GetDrillRequest>,
-    ) -> Result<Response<proto::GetDrillResponse>, Status> {
+    async fn get_drill(&self, request: Request<proto::GetDrillRequest>) -> Answer<proto::GetDrillResponse> {
         self.answer("GetDrill", self.get_one_drill(request.get_ref()))
     }
 
-    async fn report_drill(
-        &self,
-        request: Request<proto::ReportDrillRequest>,
-    ) -> Result<Response<proto::ReportDrillResponse>, Status> {
+    async fn report_drill(&self, request: Request<proto::ReportDrillRequest>) -> Answer<proto::ReportDrillResponse> {
         self.answer("ReportDrill", self.report_one_drill(request.get_ref()))
     }
 
-    async fn abort_drill(
-        &self,
-        request: Request<proto::AbortDrillRequest>,
-    ) -> Result<Response<proto::AbortDrillResponse>, Status> {
+    async fn abort_drill(&self, request: Request<proto::AbortDrillRequest>) -> Answer<proto::AbortDrillResponse> {
         self.answer("AbortDrill", self.abort_one_drill(request).await)
     }
 
-    async fn note_lesson(
-        &self,
-        request: Request<proto::NoteLessonRequest>,
-    ) -> Result<Response<proto::NoteLessonResponse>, Status> {
+    async fn note_lesson(&self, request: Request<proto::NoteLessonRequest>) -> Answer<proto::NoteLessonResponse> {
         self.answer("NoteLesson", self.note_one_lesson(request).await)
     }
 

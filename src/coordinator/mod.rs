@@ -30,7 +30,7 @@ use crate::domain::decide::{Decision, Decisions, Explanation, OpenIntent, Standi
 use crate::domain::ids::{NodeId, Principal, RunId, StepId, UnixMs};
 use crate::domain::policy::ClusterPolicy;
 use crate::domain::quorum::Count;
-use crate::domain::run::Cause;
+use crate::domain::run::{Cause, RunKind};
 use crate::domain::state::ClusterState;
 use crate::domain::view::View;
 
@@ -228,12 +228,16 @@ impl Coordinator {
 
     fn open_run(&self, intent: OpenIntent) -> Change {
         let now = unix_now();
+        // What opens while a drill simulates the fault is the drill's: the log takes it in that phase only.
+        let state = self.journal.state().borrow().clone();
+        let injecting = state.group(&intent.group).and_then(|group| group.drills.injecting());
+        let drill = injecting.is_some() && intent.kind == RunKind::Failover;
         tracing::warn!(group = %intent.group, kind = %intent.kind, to = %intent.plan.to, reason = %intent.reason, "opening a run");
         Change::OpenRun {
             run: RunId(unique_id(now)),
             group: intent.group,
             kind: intent.kind,
-            drill: false,
+            drill,
             digest: self.policy.digest.clone(),
             expected_token: intent.expected_token,
             expected_serving_epoch: intent.expected_serving_epoch,

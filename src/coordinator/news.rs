@@ -24,7 +24,7 @@ impl News {
     }
 
     /// It failed, for this reason. Whether that is to be told.
-    pub(super) fn is_news(&self, matter: &str, reason: &str) -> bool {
+    pub fn is_news(&self, matter: &str, reason: &str) -> bool {
         let mut matters = self.matters();
         let matter = matters.entry(matter.to_owned()).or_default();
         let is_news = matter.told.len() < WORDS_MAX && matter.told.iter().all(|told| told != reason);

@@ -12,7 +12,7 @@ use super::ids::UnixMs;
 use super::policy::GroupPolicy;
 use super::readiness::Holds;
 use super::readiness::mark::{JudgedItem, Judgement};
-use super::run::RunKind;
+use super::run::{RunKind, RunOutcome};
 
 fn about(about: DrillChange) -> Change {
     Change::Drill { group: group(), about }
@@ -26,7 +26,13 @@ fn plan(kind: DrillKind) -> DrillPlan {
         blackouts: vec![Blackout { from: UnixMs(5_000_000), until: UnixMs(6_000_000) }],
         announce_before_ms: 60_000,
         late_max_ms: 30_000,
-        settings: DrillSettings { zone: "UTC".to_owned(), rto_ms: 60_000, rpo_ms: 1000, ..Default::default() },
+        settings: DrillSettings {
+            zone: "UTC".to_owned(),
+            rto_ms: 60_000,
+            rpo_ms: 1000,
+            limit_ms: 3_600_000,
+            ..Default::default()
+        },
     }
 }
 
@@ -185,7 +191,7 @@ fn a_tabletop_drill_changes_nothing_and_says_what_it_found() {
     let mut world = World::new();
     let before = world.group().serving.clone();
     world.must(open("d1", DrillKind::Tabletop, None));
-    assert_eq!(next(&rules(), world.group(), the_open(&world), world.now), Next::Look);
+    assert_eq!(next(&rules(), world.group(), the_open(&world), None, world.now), Next::Look);
     let finding = |what: &str, found| Finding {
         phase: DrillPhase::Checking,
         what: what.to_owned(),
@@ -198,7 +204,9 @@ fn a_tabletop_drill_changes_nothing_and_says_what_it_found() {
     };
     world.must(find(vec![finding("gate quorum", Found::Ok), finding("step promote", Found::Bad)]));
     assert_eq!(world.rejected(find(vec![finding("again", Found::Ok)])), RejectionCode::Stale);
-    let Next::Close { outcome, why } = next(&rules(), world.group(), the_open(&world), world.now) else { panic!() };
+    let Next::Close { outcome, why } = next(&rules(), world.group(), the_open(&world), None, world.now) else {
+        panic!()
+    };
     assert_eq!(outcome, DrillOutcome::Failed);
     assert!(why.contains("step promote") && !why.contains("quorum"), "{why}");
     world.must(about(DrillChange::Close { id: "d1".into(), from: DrillPhase::Checking, outcome, why }));
@@ -289,4 +297,155 @@ fn a_run_belongs_to_the_drill_in_its_phase_and_once() {
     assert_eq!(names, ["decide", "fence", "dns", "promote", "services", "verify"]);
     assert!(drill.measured.recovery_ms.is_some_and(|ms| ms > 0), "{:?}", drill.measured);
     assert_eq!(world.rejected(drill_run(&world, "r2")), RejectionCode::Illegal, "one of each kind");
+}
+
+/// A drill as the log holds it in a phase, and what comes next.
+struct Scene {
+    world: World,
+    drill: Drill,
+}
+
+impl Scene {
+    fn of(kind: DrillKind, phase: DrillPhase) -> Self {
+        let mut world = World::new();
+        world.must(open("d1", kind, None));
+        let mut drill = the_open(&world).clone();
+        let checking = DrillPhase::Checking;
+        let detail = String::new();
+        drill.findings.push(Finding { phase: checking, what: "gate quorum".to_owned(), found: Found::Ok, detail });
+        drill.phase = phase;
+        Self { world, drill }
+    }
+
+    /// A run of the drill that is over.
+    fn ran(mut self, kind: RunKind, outcome: RunOutcome) -> Self {
+        self.drill.runs.push(super::drill::DrillRun {
+            run: "r1".into(),
+            kind,
+            from: region("hcmc"),
+            to: region("hanoi"),
+            opened_at: self.world.now,
+            outcome: Some(outcome),
+            closed_at: Some(self.world.now),
+            spans: Vec::new(),
+        });
+        self
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn away(self) -> Self {
+        self.with(|scene| {
+            let group = scene.world.state.groups.get_mut(&group()).expect("the group");
+            group.serving.region = Some(region("hanoi"));
+            group.serving.last = region("hanoi");
+        })
+    }
+
+    fn aborted(self) -> Self {
+        self.with(|scene| {
+            let (by, at, reason) = ("user:linh".into(), scene.world.now, "orders fail".to_owned());
+            scene.drill.abort = Some(super::run::Assertion { by, at, reason });
+        })
+    }
+
+    /// In a few words.
+    fn next(&self, alarm: Option<&str>) -> String {
+        match next(&rules(), self.world.group(), &self.drill, alarm, self.world.now) {
+            Next::Wait => "wait".to_owned(),
+            Next::Look => "look".to_owned(),
+            Next::Advance { to, .. } => to.word().to_owned(),
+            Next::Open { kind, plan } => format!("open {kind} to {}", plan.to),
+            Next::Abort { reason } => format!("abort: {reason}"),
+            Next::Close { outcome, why } => format!("{}: {why}", outcome.word()),
+        }
+    }
+}
+
+#[test]
+fn a_live_drill_goes_away_is_tried_and_comes_home() {
+    use DrillKind::{Live, Simulated};
+    use DrillPhase::{Checking, Injecting, Moving, Rejoining, Returning, Testing};
+    use RunOutcome::{Reverted, Succeeded, Withdrawn};
+    let scene = Scene::of;
+    let tested = |scene: Scene| {
+        scene.with(|scene| {
+            let detail = String::new();
+            let what = "check orders".to_owned();
+            scene.drill.findings.push(Finding { phase: Testing, what, found: Found::Ok, detail });
+        })
+    };
+    let table: Vec<(&str, Scene, &str)> = vec![
+        ("checked", scene(Live, Checking), "moving"),
+        ("checked, simulated", scene(Simulated, Checking), "injecting"),
+        ("moving", scene(Live, Moving), "open switchover to hanoi"),
+        ("injecting", scene(Simulated, Injecting), "wait"),
+        ("moved", scene(Live, Moving).ran(RunKind::Switchover, Succeeded).away(), "testing"),
+        ("turned back", scene(Live, Moving).ran(RunKind::Switchover, Reverted), "failed: the switchover was reverted"),
+        (
+            "no fault",
+            scene(Simulated, Injecting).ran(RunKind::Failover, Withdrawn),
+            "failed: the failover was withdrawn",
+        ),
+        ("failed over", scene(Simulated, Injecting).ran(RunKind::Failover, Succeeded).away(), "testing"),
+        ("testing", scene(Live, Testing).away(), "look"),
+        ("tested", tested(scene(Live, Testing).away()), "returning"),
+        ("tested, simulated", tested(scene(Simulated, Testing).away()), "rejoining"),
+        ("rejoined", scene(Simulated, Rejoining).away().ran(RunKind::Recovery, Succeeded), "returning"),
+        ("returning", scene(Live, Returning).away(), "open failback to hcmc"),
+        ("home", scene(Live, Returning).ran(RunKind::Failback, Succeeded), "passed: "),
+        (
+            "stays away",
+            scene(Live, Returning).away().ran(RunKind::Failback, Reverted),
+            "failed: the failback was reverted; the group stays in hanoi: `watchdogctl failback` brings it home",
+        ),
+        (
+            "rows lost",
+            scene(Live, Returning).with(|scene| {
+                scene.drill.measured.rows_written = Some(20);
+                scene.drill.measured.rows_found = Some(19);
+            }),
+            "failed: not as it should be: rows lost",
+        ),
+        (
+            "too slow",
+            scene(Live, Returning).with(|scene| scene.drill.measured.recovery_ms = Some(60_001)),
+            "failed: not as it should be: recovery time",
+        ),
+        ("aborted before", scene(Live, Moving).aborted(), "aborted: by user:linh: orders fail"),
+        ("aborted away", scene(Live, Testing).away().aborted(), "returning"),
+        ("aborted on the way", scene(Live, Moving).ran(RunKind::Switchover, Succeeded).away().aborted(), "returning"),
+        ("aborted and home", scene(Live, Returning).aborted(), "aborted: by user:linh: orders fail"),
+    ];
+    for (name, scene, wanted) in table {
+        // The settings' own limit is none here: it is in a test of its own.
+        let scene = scene.with(|scene| scene.drill.settings.limit_ms = u64::MAX);
+        assert_eq!(scene.next(None), wanted, "{name}");
+    }
+}
+
+#[test]
+fn what_ends_a_drill_early_ends_it_by_an_abort() {
+    use DrillPhase::{Checking, Moving, Returning, Testing};
+    let live = |phase| Scene::of(DrillKind::Live, phase).with(|scene| scene.drill.settings.limit_ms = 1_000_000);
+    assert_eq!(live(Testing).away().next(Some("hanoi-db is down")), "abort: alarm: hanoi-db is down");
+    assert_eq!(live(Checking).next(Some("hanoi-db is down")), "moving", "an alarm counts while it is away");
+    assert_eq!(live(Returning).away().next(Some("x")), "open failback to hcmc", "and not on the way home");
+    let late = live(Moving).with(|scene| scene.world.now = scene.world.now.plus(1_000_001));
+    assert_eq!(late.next(None), "abort: it takes longer than 1000 s");
+    let stuck_home = late.away().aborted().with(|scene| scene.drill.phase = Returning);
+    assert!(stuck_home.next(None).starts_with("failed: the gates home stayed shut"), "{}", stuck_home.next(None));
+    let real = live(Testing).with(|scene| {
+        let change = scene.world.open_change("real");
+        scene.world.must(change);
+    });
+    assert_eq!(real.next(None), "abort: run real (failover) was opened beside it");
+    assert_eq!(real.aborted().next(None), "wait", "nothing is decided while a run is open");
+    let paused = live(Moving).with(|scene| {
+        scene.world.must(Change::Pause { group: group(), reason: "work".to_owned(), until: None });
+    });
+    assert_eq!(paused.next(None), "wait");
 }

@@ -15,11 +15,14 @@ use crate::calendar::{self, Schedule};
 use crate::clock::{unique_id, unix_now};
 use crate::coordinator::Coordinator;
 use crate::domain::command::Change;
+use crate::domain::drill::alarm::alarm;
 use crate::domain::drill::due::{Dues, Fire, fire, is_near};
 use crate::domain::drill::scenario::{self, Next};
 use crate::domain::drill::{Drill, DrillChange, DrillOpening, DrillPhase, DrillPlan, Finding, Found, Measured};
-use crate::domain::ids::{DrillId, DrillName, GroupName, RegionName, UnixMs};
+use crate::domain::ids::{DrillId, DrillName, GroupName, RegionName, RunId, UnixMs};
+use crate::domain::plan::Plan;
 use crate::domain::policy::GroupPolicy;
+use crate::domain::run::{Cause, RunKind};
 use crate::domain::state::{ClusterState, GroupState};
 
 /// Schedules and the open drill are looked at this often; every entry of the log wakes the driver too.
@@ -99,7 +102,7 @@ impl DrillDriver {
         }
         let Some(group) = state.group(name) else { return };
         if let Some(drill) = &group.drills.open {
-            return self.carry_on(name, rules, group, drill).await;
+            return self.carry_on(state, (name, rules), group, drill).await;
         }
         if !self.coordinator.view_now().clock_agrees {
             return;
@@ -118,10 +121,21 @@ impl DrillDriver {
         change_due(rules, group, plan, unix_now(), |after| schedule.next_after(after))
     }
 
-    async fn carry_on(&self, name: &GroupName, rules: &GroupPolicy, group: &GroupState, drill: &Drill) {
-        let id = drill.id.clone();
-        let about = match scenario::next(rules, group, drill, unix_now()) {
+    async fn carry_on(
+        &self,
+        state: &ClusterState,
+        (name, rules): (&GroupName, &GroupPolicy),
+        group: &GroupState,
+        drill: &Drill,
+    ) {
+        let (id, from) = (drill.id.clone(), drill.phase);
+        let view = self.coordinator.view_now();
+        let alarm = alarm(state, &self.coordinator.policy, (name, rules), group, drill, &view);
+        let about = match scenario::next(rules, group, drill, alarm.as_deref(), unix_now()) {
             Next::Wait => return,
+            Next::Open { kind, plan } => return self.open_run(name, group, drill, kind, *plan).await,
+            Next::Advance { to, why } => DrillChange::Advance { id, from, to, why },
+            Next::Abort { reason } => DrillChange::Abort { id, reason },
             Next::Look => {
                 let (findings, measured) = match timeout(LOOK_MAX, self.examiner.look(name, drill)).await {
                     Ok(found) => found,
@@ -129,9 +143,47 @@ impl DrillDriver {
                 };
                 DrillChange::Find { id, phase: drill.phase, findings, measured }
             }
-            Next::Close { outcome, why } => DrillChange::Close { id, from: drill.phase, outcome, why },
+            Next::Close { outcome, why } => DrillChange::Close { id, from, outcome, why },
         };
         self.propose(name, about).await;
+    }
+
+    /// Once its gates are open; until then they are looked at again and again. The log takes one run of each kind for a drill,
+    /// decided on the token and epoch that were seen before the gates were: what changed meanwhile makes it stale.
+    async fn open_run(&self, name: &GroupName, group: &GroupState, drill: &Drill, kind: RunKind, plan: Plan) {
+        let matter = format!("{} {kind}", drill.id);
+        let asked = timeout(LOOK_MAX, self.examiner.gates(name, drill, kind, &plan)).await;
+        let evidence = match asked.unwrap_or_else(|_| Err("the gates could not be looked at in time".to_owned())) {
+            Ok(evidence) => evidence,
+            Err(shut) => {
+                if self.coordinator.news.is_news(&matter, &shut) {
+                    tracing::warn!(group = %name, drill = %drill.id, %kind, "a drill's run waits: {shut}");
+                }
+                return;
+            }
+        };
+        let now = unix_now();
+        let change = Change::OpenRun {
+            run: RunId(unique_id(now)),
+            group: name.clone(),
+            kind,
+            drill: true,
+            plan,
+            digest: self.coordinator.policy.digest.clone(),
+            expected_token: group.token,
+            expected_serving_epoch: group.serving.epoch,
+            cause: Cause {
+                by: drill.by.clone(),
+                automatic: false,
+                reason: format!("{} drill {}", drill.kind.word(), drill.id),
+                evidence,
+                fault_at: None,
+                expected_loss_ms: Some(0),
+            },
+            loss_acceptance: None,
+            fence_assertion: None,
+        };
+        self.coordinator.propose(change).await;
     }
 
     async fn propose(&self, group: &GroupName, about: DrillChange) {

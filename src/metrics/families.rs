@@ -124,6 +124,13 @@ families! {
     LAST_RECOVERY = "watchdog_last_recovery_time_seconds" ["group", "kind"]
         "From the first failure seen (else the opening) to the end of the last run of that kind that succeeded.";
 
+    DRILL_LAST_SUCCESS = "watchdog_drill_last_success_timestamp_seconds" ["group"]
+        "When the last drill that did something (simulated or live) and passed ended, unix time; 0 where none of those remembered did. Only of groups that have such drills planned, or had one.";
+    DRILL_LAST_RECOVERY = "watchdog_drill_last_recovery_time_seconds" ["group", "kind"]
+        "Recovery time of the last drill of that kind that measured one.";
+    DRILLS = "watchdog_drills" ["group", "kind", "outcome"]
+        "Drills among those remembered, by kind and how they ended.";
+
     LEASE_BOUND = "watchdog_lease_bound" ["group"]
         "Mode lease: 1 while the serving primary's silence would be a fence proof.";
     LEASE_TTL = "watchdog_lease_ttl_seconds" ["group"]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::simulated::{Faults, SimulatedFault};
 use super::{
     Endpoint, Observer, ObserverOptions, Peer, Probe, ProbeBuilder, ProbeError, ProbeSpec, ProbeSurroundings,
     Reference, Role, Target, backup,
@@ -36,7 +37,7 @@ impl Observer {
         config: &Config,
         node: &NodeConfig,
         incarnation: UnixMs,
-        serving: &Serving,
+        (serving, faults): (&Serving, &Faults),
         peers: Vec<Peer>,
     ) -> Result<Self, TargetError> {
         let mut builder = ProbeBuilder::default();
@@ -49,6 +50,10 @@ impl Observer {
             let window = window_of(&target.schedule);
             match &target.group {
                 Some(group) => {
+                    let probe = match may_be_simulated(config, group, &target.name) {
+                        true => Arc::new(SimulatedFault::around(probe, group.clone(), faults.clone())),
+                        false => probe,
+                    };
                     targets.push(Target { group: group.clone(), name: target.name.clone(), window, probe });
                 }
                 None => references.push(Reference { name: target.name.to_string(), window, probe }),
@@ -64,6 +69,14 @@ impl Observer {
             peers,
         }))
     }
+}
+
+/// In the home trigger of a group that is there for drills.
+fn may_be_simulated(config: &Config, group: &GroupName, target: &TargetName) -> bool {
+    config.groups.get(group).is_some_and(|group| {
+        let trigger = group.policy.triggers.get(&group.policy.home);
+        group.policy.drills.is_resource && trigger.is_some_and(|trigger| trigger.targets.contains(target))
+    })
 }
 
 /// What lies on one machine only is looked at there only.

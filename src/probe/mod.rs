@@ -22,6 +22,7 @@ pub mod postgres;
 mod postgres_link;
 pub mod replication;
 pub mod schedule;
+pub mod simulated;
 pub mod spec;
 pub mod tcp;
 

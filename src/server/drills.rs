@@ -1,57 +1,179 @@
-//! What a drill finds by looking: every gate of the move that it rehearses, and what each step's resource shows. Changes nothing.
+//! What a drill finds by looking: every gate of the move that it rehearses and what each step's resource shows; after the move
+//! what works on the other side. Changes nothing but the drill's own marker rows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::time::Instant;
 
 use super::backend::Backend;
+use super::dry_run::{settled_gates, standing_gates};
+use crate::actuator::verify::rehearsal;
 use crate::api::backend::{AdminBackend as _, DryRun, Gate, OpenFailover};
 use crate::domain::attempt::ReadBack;
-use crate::domain::drill::{Drill, Finding, Found, Measured};
-use crate::domain::ids::{GroupName, RequestId, StepId};
-use crate::domain::plan::{Action, Plan};
+use crate::domain::drill::{Drill, DrillPhase, Finding, Found, Measured};
+use crate::domain::ids::{GroupName, RegionName, RequestId, StepId};
+use crate::domain::loss;
+use crate::domain::plan::{Action, Check, DatabaseEndpoint, Plan};
+use crate::domain::policy::GroupPolicy;
 use crate::domain::readiness::{Holds, Readiness};
+use crate::domain::run::RunKind;
 use crate::drill::Examiner;
+
+/// Marker rows of a drill.
+const MARKER_ROWS: u64 = 20;
+/// Marker rows are written, and checks answered, within this.
+const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+
+type Line = (String, Found, String);
 
 #[async_trait]
 impl Examiner for Backend {
     async fn look(&self, group: &GroupName, drill: &Drill) -> (Vec<Finding>, Measured) {
-        let ask = OpenFailover {
-            group: group.clone(),
-            to: drill.to.clone(),
-            by: drill.by.clone(),
-            reason: drill.reason.clone(),
-            accept_loss: false,
-            assert_fence: None,
-            expected_token: None,
-            request_id: RequestId(drill.id.0.clone()),
+        let (lines, measured) = match drill.phase {
+            DrillPhase::Checking => self.look_before(group, drill).await,
+            _ => self.look_after(group, drill).await,
         };
-        let (dry, ready) = tokio::join!(self.dry_run(&ask), self.readiness(group, Some(&drill.to)));
-        let finding =
-            |what: &str, found, detail: String| Finding { phase: drill.phase, what: what.to_owned(), found, detail };
-        let mut findings = Vec::new();
-        let mut measured = Measured::default();
-        match dry {
-            Ok(dry) => findings.extend(of_dry_run(&dry).map(|(what, found, detail)| finding(&what, found, detail))),
-            Err(error) => findings.push(finding("dry run", Found::Unknown, error.to_string())),
-        }
-        match ready {
-            Ok(ready) => {
-                findings.extend(of_readiness(&ready).map(|(what, found, detail)| finding(&what, found, detail)));
-                measured.expected_recovery_ms = ready.recovery_ms;
-                measured.expected_loss_ms = ready.loss.ms();
-                let rto = in_objective(ready.recovery_ms, drill.settings.rto_ms, "nobody would take over by itself");
-                findings.push(finding("objective recovery time", rto.0, rto.1));
-                let rpo = in_objective(ready.loss.ms(), drill.settings.rpo_ms, "what would be lost is not known");
-                findings.push(finding("objective data loss", rpo.0, rpo.1));
+        let finding = |(what, found, detail)| Finding { phase: drill.phase, what, found, detail };
+        (lines.into_iter().map(finding).collect(), measured)
+    }
+
+    async fn gates(&self, group: &GroupName, drill: &Drill, kind: RunKind, plan: &Plan) -> Result<Vec<String>, String> {
+        let gates = match kind {
+            RunKind::Recovery => {
+                let (known, _) = self.known_group(group).map_err(|error| error.to_string())?;
+                standing_gates(&known).into_iter().chain(settled_gates(&known)).collect()
             }
-            Err(error) => findings.push(finding("readiness", Found::Unknown, error.to_string())),
+            _ => self.dry_run(&wish(group, drill, &plan.to)).await.map_err(|error| error.to_string())?.gates,
+        };
+        let shut = gates.iter().filter(|gate| !gate.is_open).map(|gate| format!("{}: {}", gate.name, gate.detail));
+        let mut shut: Vec<String> = shut.collect();
+        if kind != RunKind::Recovery {
+            shut.extend(self.lag_of(group, &plan.to));
         }
-        (findings, measured)
+        if shut.is_empty() {
+            return Ok(gates.into_iter().map(|gate| format!("{}: {}", gate.name, gate.detail)).collect());
+        }
+        Err(shut.join("; "))
     }
 }
 
-type Line = (String, Found, String);
+impl Backend {
+    async fn look_before(&self, group: &GroupName, drill: &Drill) -> (Vec<Line>, Measured) {
+        let ask = wish(group, drill, &drill.to);
+        let (dry, ready) = tokio::join!(self.dry_run(&ask), self.readiness(group, Some(&drill.to)));
+        let mut lines = Vec::new();
+        let mut measured = Measured::default();
+        match dry {
+            Ok(dry) => lines.extend(of_dry_run(&dry)),
+            Err(error) => lines.push(("dry run".to_owned(), Found::Unknown, error.to_string())),
+        }
+        match ready {
+            Ok(ready) => {
+                lines.extend(of_readiness(&ready));
+                measured.expected_recovery_ms = ready.recovery_ms;
+                measured.expected_loss_ms = ready.loss.ms();
+                let rto = in_objective(ready.recovery_ms, drill.settings.rto_ms, "nobody would take over by itself");
+                lines.push(("objective recovery time".to_owned(), rto.0, rto.1));
+                let rpo = in_objective(ready.loss.ms(), drill.settings.rpo_ms, "what would be lost is not known");
+                lines.push(("objective data loss".to_owned(), rpo.0, rpo.1));
+            }
+            Err(error) => lines.push(("readiness".to_owned(), Found::Unknown, error.to_string())),
+        }
+        let database = drill.kind.acts().then(|| self.database_in(group, &drill.from)).flatten();
+        if let Some(database) = database {
+            let until = Instant::now() + CHECK_DEADLINE;
+            match rehearsal::mark(&database, drill.id.as_str(), MARKER_ROWS, until).await {
+                Ok(marked) => {
+                    measured.rows_written = Some(marked.rows);
+                    measured.lsn_before = Some(marked.lsn);
+                    lines.push((
+                        "marker rows".to_owned(),
+                        Found::Ok,
+                        format!("{} written and acknowledged", marked.rows),
+                    ));
+                }
+                Err(why) => lines.push(("marker rows".to_owned(), Found::Bad, why)),
+            }
+        }
+        (lines, measured)
+    }
+
+    async fn look_after(&self, group: &GroupName, drill: &Drill) -> (Vec<Line>, Measured) {
+        let until = Instant::now() + CHECK_DEADLINE;
+        let checks = drill.settings.checks.iter().filter(|check| check.region == drill.to);
+        let looking = checks.map(|check| async move {
+            let what = format!("check {}", check.name);
+            match rehearsal::examine(&check.what, until).await {
+                Ok(found) => (what, Found::Ok, found),
+                Err(why) => (what, Found::Bad, why),
+            }
+        });
+        let mut lines = join_all(looking).await;
+        let mut measured = Measured::default();
+        if let (Some(written), Some(database)) = (drill.measured.rows_written, self.database_in(group, &drill.to)) {
+            match rehearsal::count(&database, drill.id.as_str(), until).await {
+                Ok(rows) => {
+                    measured.rows_found = Some(rows);
+                    // The log has one order: where the last row came through, everything before it did.
+                    measured.lsn_after = drill.measured.lsn_before.filter(|_| rows >= written);
+                    let found = if rows >= written { Found::Ok } else { Found::Bad };
+                    lines.push(("marker rows".to_owned(), found, format!("{rows} of {written} are there")));
+                }
+                Err(why) => lines.push(("marker rows".to_owned(), Found::Unknown, why)),
+            }
+        }
+        if lines.is_empty() {
+            let detail = format!("no [[group.drill_check]] names {}: that it serves is all that was seen", drill.to);
+            lines.push(("checks".to_owned(), Found::Ok, detail));
+        }
+        (lines, measured)
+    }
+
+    /// The database that is written to after moving to the region, where the configuration names it.
+    fn database_in(&self, group: &GroupName, region: &RegionName) -> Option<DatabaseEndpoint> {
+        let rules = self.parts.policy.groups.get(group)?;
+        rules.failover_plans.iter().filter(|plan| &plan.to == region).find_map(writable)
+    }
+
+    /// Why the standby there is too far behind for a planned move.
+    fn lag_of(&self, group: &GroupName, to: &RegionName) -> Option<String> {
+        let rules: &GroupPolicy = self.parts.policy.groups.get(group)?;
+        let limit_ms = rules.switchover_max_lag_ms;
+        rules.replication.get(to)?;
+        match loss::lag_ms(group, rules, to, &self.view()) {
+            Some(ms) if ms <= limit_ms => None,
+            Some(ms) => Some(format!("lag: {to} lags {ms} ms; the limit is {limit_ms} ms")),
+            None => Some(format!("lag: how far {to} lags is not known")),
+        }
+    }
+}
+
+fn writable(plan: &Plan) -> Option<DatabaseEndpoint> {
+    plan.steps().find_map(|(_, step)| match &step.action {
+        Action::Verify { checks } => checks.iter().find_map(|check| match check {
+            Check::DatabaseWritable { database } => Some(database.clone()),
+            _ => None,
+        }),
+        _ => None,
+    })
+}
+
+/// A failover's wish has all that a dry run needs.
+fn wish(group: &GroupName, drill: &Drill, to: &RegionName) -> OpenFailover {
+    OpenFailover {
+        group: group.clone(),
+        to: to.clone(),
+        by: drill.by.clone(),
+        reason: drill.reason.clone(),
+        accept_loss: false,
+        assert_fence: None,
+        expected_token: None,
+        request_id: RequestId(drill.id.0.clone()),
+    }
+}
 
 fn of_dry_run(dry: &DryRun) -> impl Iterator<Item = Line> {
     let gates = dry.gates.iter().map(|Gate { name, is_open, detail, .. }| {

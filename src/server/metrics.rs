@@ -7,6 +7,7 @@ use super::backend::Backend;
 use crate::api::backend::{AdminBackend as _, GroupSight, VoteSight};
 use crate::clock::{boot_ms, unix_now};
 use crate::domain::decide::Standing;
+use crate::domain::drill::{Drill, DrillKind, DrillOutcome};
 use crate::domain::ids::{GroupName, RegionName, TargetName, UnixMs};
 use crate::domain::observation::{Measure, Verdict};
 use crate::domain::page::{Delivery, Severity};
@@ -44,6 +45,12 @@ pub fn sheet(backend: &Backend) -> Sheet {
         let rules = backend.parts.policy.groups.get(name);
         group_gauges(&mut sheet, name, group, rules);
         run_gauges(&mut sheet, name, group);
+        drill_gauges(
+            &mut sheet,
+            name,
+            group,
+            rules.is_some_and(|rules| rules.drills.plans.iter().any(|plan| plan.kind.acts())),
+        );
         lease_gauges(&mut sheet, name, group);
         if let Some(found) = sight.groups.as_ref().and_then(|groups| groups.get(name)) {
             led(&mut sheet, backend, name, found);
@@ -227,6 +234,27 @@ fn run_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState) {
     }
     for (kind, ms) in &recovered {
         sheet.set(&f::LAST_RECOVERY, &[name, kind], seconds(*ms));
+    }
+}
+
+fn drill_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState, is_planned: bool) {
+    let name = name.as_str();
+    let last = group.drills.past.iter().filter_map(Drill::rehearsed_at).max();
+    if is_planned || last.is_some() {
+        sheet.set(&f::DRILL_LAST_SUCCESS, &[name], unix_seconds(last.unwrap_or_default()));
+    }
+    for kind in DrillKind::ALL {
+        let of_kind = || group.drills.past.iter().filter(move |drill| drill.kind == kind);
+        for outcome in DrillOutcome::ALL {
+            let ended = |drill: &&Drill| drill.closing.as_ref().is_some_and(|closing| closing.outcome == outcome);
+            match of_kind().filter(ended).count() {
+                0 => {}
+                n => sheet.count(&f::DRILLS, &[name, kind.word(), outcome.word()], n as u64),
+            }
+        }
+        if let Some(ms) = of_kind().filter_map(|drill| drill.measured.recovery_ms).next_back() {
+            sheet.set(&f::DRILL_LAST_RECOVERY, &[name, kind.word()], seconds(ms));
+        }
     }
 }
 

@@ -46,6 +46,7 @@ use crate::domain::verdict::WindowParameters;
 use crate::drill::DrillDriver;
 use crate::metrics::events;
 use crate::notify::{Dispatcher, NotifyError};
+use crate::probe::simulated::Faults;
 use crate::probe::{Observer, Peer, PingProbe, Serving, TargetError};
 use crate::proto::lease_server::LeaseServer;
 use crate::systemd;
@@ -296,6 +297,11 @@ const PEER_WINDOW: WindowParameters =
 fn observer(config: &Config, own: &NodeConfig, consensus: &Consensus) -> Result<Observer, TargetError> {
     let state = consensus.state();
     let serving: Serving = Arc::new(move |group| state.borrow().group(group)?.serving.region.clone());
+    let state = consensus.state();
+    let faults: Faults = Arc::new(move |group| {
+        let state = state.borrow();
+        Some(state.group(group)?.drills.injecting()?.id.0.clone())
+    });
     let peer = |node: NodeId| {
         let consensus = consensus.clone();
         let ping = move || {
@@ -308,7 +314,7 @@ fn observer(config: &Config, own: &NodeConfig, consensus: &Consensus) -> Result<
         Peer { node, window: PEER_WINDOW, probe: Arc::new(PingProbe(ping)) }
     };
     let peers = config.nodes.keys().filter(|id| **id != own.id).map(|id| peer(*id)).collect();
-    Observer::of_config(config, own, unix_now(), &serving, peers)
+    Observer::of_config(config, own, unix_now(), (&serving, &faults), peers)
 }
 
 /// Takes in what other nodes push.

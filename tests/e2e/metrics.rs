@@ -126,6 +126,9 @@ async fn a_failover_is_counted_once(lab: &mut Lab) -> Result<()> {
         "watchdog_group_expected_loss_seconds",
         "watchdog_heartbeat_last_success_timestamp_seconds",
         "watchdog_heartbeat_interval_seconds",
+        "watchdog_drill_last_success_timestamp_seconds",
+        "watchdog_drill_last_recovery_time_seconds",
+        "watchdog_drills",
     ]
     .into();
     let mut told = String::new();

@@ -63,6 +63,10 @@ kind = "tcp"
 address = "127.0.0.1:1"
 "#;
 
+fn no_faults() -> watchdog::probe::simulated::Faults {
+    Arc::new(|_| None)
+}
+
 #[tokio::test]
 async fn a_name_is_expected_where_the_group_serves() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -89,7 +93,8 @@ async fn a_name_is_expected_where_the_group_serves() {
     };
     let node = config.node("hcmc-1").unwrap();
     let observer =
-        Observer::of_config(&config, node, UnixMs(1), &serving, vec![peer(2, true), peer(3, false)]).unwrap();
+        Observer::of_config(&config, node, UnixMs(1), (&serving, &no_faults()), vec![peer(2, true), peer(3, false)])
+            .unwrap();
     let name = |observer: &Observer| {
         let found = observer.sights().into_iter().find(|sight| match &sight.kind {
             SightKind::Target { name, .. } => name.as_str() == "public-name",
@@ -126,7 +131,8 @@ async fn a_target_that_cannot_be_looked_at_is_named() {
     );
     let config = config_with(&target);
     let serving: Serving = Arc::new(|_| None);
-    let started = Observer::of_config(&config, config.node("hanoi-1").unwrap(), UnixMs(1), &serving, vec![]);
+    let started =
+        Observer::of_config(&config, config.node("hanoi-1").unwrap(), UnixMs(1), (&serving, &no_faults()), vec![]);
     let error = started.err().expect("a file is missing").to_string();
     assert!(error.starts_with("target web: password_file /nonexistent/password"), "{error}");
 }

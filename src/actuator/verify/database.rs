@@ -67,7 +67,7 @@ async fn in_transaction(warrant: &Warrant, on: &Transaction<'_>, until: Instant)
     }
 }
 
-async fn connect(database: &DatabaseEndpoint) -> Result<Client, String> {
+pub(super) async fn connect(database: &DatabaseEndpoint) -> Result<Client, String> {
     let mut config: Config = database.conninfo.parse().map_err(|e| format!("conninfo: {}", words(&e)))?;
     if let Some(file) = &database.password_file {
         let text = tokio::fs::read_to_string(file).await.map_err(|e| format!("password_file {file}: {e}"))?;
@@ -122,7 +122,7 @@ pub(super) fn name_of(database: &DatabaseEndpoint) -> String {
 }
 
 /// The server's own words where it spoke; else the error with its causes.
-fn words(error: &tokio_postgres::Error) -> String {
+pub(super) fn words(error: &tokio_postgres::Error) -> String {
     if let Some(said) = error.as_db_error() {
         return format!("{} ({})", said.message(), said.code().code());
     }

@@ -89,7 +89,7 @@ impl Judge<'_> {
                 place,
                 "abort_events",
                 what,
-                "write names such as DR_NOT_READY; docs/OPERATIONS.md lists them",
+                "write names such as NOT_READY; docs/OPERATIONS.md lists them",
             );
         }
         Some(DrillPlan {

@@ -1,7 +1,8 @@
 //! Drills: rehearsals by plan or by an operator's word. What a group's configuration says of them, what is remembered of one,
-//! and the changes that the log knows. [`due`] says when one begins, [`scenario`] what it does next, [`spans`] reads recovery times off a run, [`figures`]
+//! and the changes that the log knows. [`due`] says when one begins, [`alarm`] what ends one at once, [`scenario`] what it does next, [`spans`] reads recovery times off a run, [`figures`]
 //! counts them up by month.
 
+pub mod alarm;
 pub mod change;
 pub mod due;
 pub mod figures;
@@ -167,7 +168,7 @@ impl DrillRules {
 pub enum DrillPhase {
     /// Gates and present states are read.
     Checking,
-    /// The trigger's targets are reported as failed, until a failover opens.
+    /// The trigger's targets are reported as failed, until the failover that this opens is over.
     Injecting,
     /// The group moves away from home.
     Moving,
@@ -203,8 +204,7 @@ impl DrillPhase {
             DrillKind::Simulated => matches!(
                 (self, next),
                 (Checking, Injecting)
-                    | (Injecting, Moving)
-                    | (Moving, Testing | Rejoining)
+                    | (Injecting, Testing | Rejoining)
                     | (Testing, Rejoining)
                     | (Rejoining, Returning)
             ),

@@ -155,9 +155,16 @@ impl ClusterState {
         for (n, line) in run.cause.evidence.iter().enumerate().take(20) {
             details.insert(format!("evidence_{:02}", n + 1), line.clone());
         }
+        // A rehearsal is told as one. What waits for a person does so all the same.
+        let is_stuck = suffix == "/stuck";
+        let (event, severity, summary) = match run.drill {
+            true if is_stuck => (format!("DRILL_{event}"), severity, format!("DRILL {summary}")),
+            true => (format!("DRILL_{event}"), severity.max(Severity::Warning), format!("DRILL {summary}")),
+            false => (event.to_owned(), severity, summary),
+        };
         Page {
             key: format!("{}{suffix}", self.run_key(run)),
-            event: event.to_owned(),
+            event,
             action: PageAction::Trigger,
             severity,
             summary,

@@ -82,7 +82,7 @@ fn drill(id: &str, at: u64, fence_ms: u64, rows_found: u64) -> Drill {
             rows_written: Some(20),
             rows_found: Some(rows_found),
             lsn_before: Some(0x5000_0110),
-            lsn_after: Some(0x5000_0180),
+            lsn_after: (rows_found == 20).then_some(0x5000_0180),
         },
         abort: None,
         closing: Some(Closing { outcome, at: UnixMs(at + 60_000), why: why.to_owned() }),
