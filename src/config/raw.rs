@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::check::Item;
+mod whole;
+
+pub use whole::{RawConfig, RawGroupTables};
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty),+ $(,)? })+) => {$(
@@ -541,68 +543,4 @@ pub enum RawNeed {
     Number(u32),
     /// A word.
     Word(String),
-}
-
-/// One `[[group]]` with its sub-tables.
-#[derive(Debug, Clone, Default)]
-pub struct RawGroupTables {
-    /// Its own keys.
-    pub group: Item<RawGroup>,
-    /// `[[group.region]]`
-    pub regions: Vec<Item<RawGroupRegion>>,
-    /// `[[group.target]]`
-    pub targets: Vec<Item<RawTarget>>,
-    /// `[[group.record]]`
-    pub records: Vec<Item<RawRecord>>,
-    /// `[[group.traffic_record]]`
-    pub traffic_records: Vec<Item<RawRecord>>,
-    /// `[[group.service]]`
-    pub services: Vec<Item<RawGroupService>>,
-    /// `[[group.verify]]`
-    pub verify: Vec<Item<RawVerify>>,
-    /// `[[group.step]]`
-    pub steps: Vec<Item<RawStep>>,
-    /// `[[group.drill]]`
-    pub drills: Vec<Item<RawDrill>>,
-    /// `[[group.drill_check]]`
-    pub drill_checks: Vec<Item<RawDrillCheck>>,
-}
-
-/// The whole file.
-#[derive(Debug, Clone, Default)]
-pub struct RawConfig {
-    /// `[cluster]`
-    pub cluster: Item<RawCluster>,
-    /// `[tls]`
-    pub tls: Item<RawTls>,
-    /// `[[role]]`
-    pub roles: Vec<Item<RawRole>>,
-    /// `[timing]`
-    pub timing: Item<RawTiming>,
-    /// `[audit]`
-    pub audit: Item<RawAudit>,
-    /// `[heartbeat]`
-    pub heartbeat: Item<RawHeartbeat>,
-    /// `[probe_defaults]`
-    pub probe_defaults: Item<RawProbe>,
-    /// `[[region]]`
-    pub regions: Vec<Item<RawRegion>>,
-    /// `[[node]]`
-    pub nodes: Vec<Item<RawNode>>,
-    /// `[[reference]]`
-    pub references: Vec<Item<RawTarget>>,
-    /// `[[receiver]]`
-    pub receivers: Vec<Item<RawReceiver>>,
-    /// `[[contact]]`
-    pub contacts: Vec<Item<RawContact>>,
-    /// `[[escalation]]`
-    pub escalations: Vec<Item<RawEscalation>>,
-    /// `[[incident_level]]`
-    pub incident_levels: Vec<Item<RawIncidentLevel>>,
-    /// `[[host]]`
-    pub hosts: Vec<Item<RawHost>>,
-    /// `[[dns]]`
-    pub dns: Vec<Item<RawDns>>,
-    /// `[[group]]`
-    pub groups: Vec<RawGroupTables>,
 }
