@@ -98,6 +98,8 @@ pub const RESTORE: &str = "/watchdog.v1.Admin/Restore";
 /// The table. What is not in it is not served.
 pub const ACCESS: &[Row] = &[
     row("/watchdog.v1.Admin/GetStatus", "", VIEWER),
+    // For its status page: a node has every word of the state already, and only the leader counts votes.
+    row("/watchdog.v1.Admin/GetStatus", "", Need::Node),
     row("/watchdog.v1.Admin/GetReadiness", "", VIEWER),
     row("/watchdog.v1.Admin/ListRuns", "", VIEWER),
     row("/watchdog.v1.Admin/GetRun", "", VIEWER),

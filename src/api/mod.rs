@@ -2,8 +2,8 @@
 //!
 //! [`backend`] is what a node must be able to do for it; [`service`] is the service itself, with [`check`] (what callers
 //! wrote), [`show`] (state as messages), [`forward`] (to the leader, once), [`follow`] (a run as it goes), [`watch`]
-//! (everything as it goes), [`deadline`] (the caller's), [`traffic`] (moved by hand), [`services`] (recovered by hand),
-//! [`drills`] (begun and reported), [`refuse`] (errors as gRPC codes,
+//! (everything as it goes), [`page`] (the status page), [`deadline`] (the caller's), [`traffic`] (moved by hand), [`services`]
+//! (recovered by hand), [`drills`] (begun and reported), [`refuse`] (errors as gRPC codes,
 //! with [`details`]) and [`health`]. [`access`] says who may call what, [`origin`] from where, and [`refusals`] what is
 //! entered of those who may not; [`lease`] is the service that primaries' guards ask.
 
@@ -22,7 +22,9 @@ pub mod lease;
 pub mod moving;
 pub mod nodes;
 pub mod origin;
+pub mod page;
 mod pages;
+mod picture;
 pub mod refusals;
 pub mod refuse;
 pub mod service;
@@ -31,6 +33,7 @@ pub mod show;
 mod status;
 pub mod traffic;
 mod watch;
+pub mod when;
 
 use std::sync::Arc;
 

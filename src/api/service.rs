@@ -39,7 +39,7 @@ pub(super) const FORWARD: Duration = Duration::from_secs(8);
 /// How long a forwarded dry run may take: it reads every resource.
 pub(super) const FORWARD_DRY_RUN: Duration = Duration::from_secs(50);
 /// How long a status waits for the leader's votes before it goes without.
-const FORWARD_STATUS: Duration = Duration::from_millis(1_500);
+pub(super) const FORWARD_STATUS: Duration = Duration::from_millis(1_500);
 /// At most so many followers of runs at once on one node.
 const FOLLOWERS_MAX: usize = 64;
 

@@ -38,7 +38,6 @@ pub mod status_page;
 pub mod text;
 pub mod traffic;
 pub mod watch;
-pub mod when;
 pub mod wishes;
 
 use std::io::IsTerminal;
@@ -48,6 +47,7 @@ use call::{Cluster, can_decide};
 use error::{CliError, Exit};
 use text::{Page, Paint};
 
+pub use crate::api::when;
 use crate::proto;
 
 /// How to print.

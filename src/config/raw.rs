@@ -124,6 +124,8 @@ tables! {
         address: String,
         /// What it binds for metrics and liveness.
         http: String,
+        /// What it binds for its status page.
+        page: String,
         /// Where it keeps its log and state.
         data_dir: String,
         /// Where it keeps its audit files.

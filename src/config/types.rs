@@ -127,6 +127,9 @@ pub struct NodeConfig {
     pub address: String,
     /// What it binds for `/livez` and `/readyz`.
     pub http: Option<SocketAddr>,
+    /// What it binds for its status page: on loopback in plain text, elsewhere behind mutual TLS. No part of the digest.
+    #[serde(skip)]
+    pub page: Option<SocketAddr>,
     /// Where it keeps its log and state.
     pub data_dir: PathBuf,
     /// Where it keeps its audit files. No part of the digest: no run depends on it.

@@ -15,6 +15,7 @@ mod manager;
 mod metrics;
 mod moving;
 mod nodes;
+mod page;
 pub mod pager;
 mod readiness;
 mod refusals;
@@ -36,6 +37,7 @@ use crate::api;
 use crate::api::access::AccessLayer;
 use crate::api::lease::LeaseService;
 use crate::api::refusals::Refusals;
+use crate::api::service::AdminService;
 use crate::clock::unix_now;
 use crate::config::{Config, ConfigError, NodeConfig, TargetConfig, TargetKind};
 use crate::consensus::{self, Consensus};
@@ -124,9 +126,13 @@ pub async fn run(config: Config, node: &str, shutdown: CancellationToken) -> Res
         Some(address) => Some(bind("http", address).await?),
         None => None,
     };
+    let page = match own.page {
+        Some(address) => Some(bind("page", address).await?),
+        None => None,
+    };
     let (reports, received) = mpsc::channel(REPORTS_MAX);
     let consensus = Consensus::start(consensus_options(&config, &own, tls.clone(), reports)).await?;
-    let ended = serve(&config, &own, &consensus, received, (listener, tls), http, &shutdown).await;
+    let ended = serve(&config, &own, &consensus, received, (listener, tls), (http, page), &shutdown).await;
     systemd::stopping();
     hand_over(&consensus, own.id).await;
     if let Err(error) = consensus.shutdown().await {
@@ -173,7 +179,7 @@ async fn serve(
     consensus: &Consensus,
     received: mpsc::Receiver<Report>,
     (listener, tls): (TcpListener, Option<Arc<Material>>),
-    http: Option<TcpListener>,
+    (http, page): (Option<TcpListener>, Option<TcpListener>),
     shutdown: &CancellationToken,
 ) -> Result<(), ServerError> {
     let policy = Arc::new(config.policy());
@@ -249,6 +255,13 @@ async fn serve(
         tasks.spawn(tls.clone().keep_fresh());
     }
     let (desk, dialer) = (Arc::new(desk), Dialer::of(tls.clone()));
+    if let Some(page) = page {
+        let service = AdminService::new(backend.clone(), dialer.clone(), shutdown.clone());
+        let shown = page::StatusPage::new(service, config.roles(), shutdown.clone());
+        // On loopback whoever has a login on this machine may look; the configuration binds it elsewhere with TLS only.
+        let tls = tls.clone().filter(|_| own.page.is_some_and(|page| !page.ip().is_loopback()));
+        tasks.spawn(page::serve(page, tls, shown));
+    }
     let lease = LeaseService::new(backend.clone(), dialer.clone(), desk);
     let lease = LeaseServer::new(lease).max_decoding_message_size(LEASE_BYTES_MAX);
     let told = manager::keep_told(backend.clone());

@@ -35,6 +35,11 @@ const QUIET: Duration = Duration::from_secs(60);
 /// So many refusals are remembered for that.
 const REFUSALS_MAX: usize = 32;
 
+/// HTTP/2, as gRPC speaks it.
+pub const GRPC: &[u8] = b"h2";
+/// HTTP/1.1, as browsers and scrapers speak it.
+pub const HTTP: &[u8] = b"http/1.1";
+
 /// What a connection proves of its caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
@@ -131,6 +136,13 @@ pub struct Conn {
     peer: Peer,
 }
 
+impl Conn {
+    /// What it proves of its caller.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
 impl AsyncRead for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
@@ -162,17 +174,31 @@ impl Connected for Conn {
 /// The listener's connections, for tonic's `serve_with_incoming`. Without `material`, in plain text. Accepting ends when
 /// the stream is dropped.
 pub fn incoming(listener: TcpListener, material: Option<Arc<Material>>) -> ReceiverStream<io::Result<Conn>> {
+    incoming_of(listener, material, GRPC)
+}
+
+/// The same for callers that speak another protocol, by its ALPN name.
+pub fn incoming_of(
+    listener: TcpListener,
+    material: Option<Arc<Material>>,
+    protocol: &'static [u8],
+) -> ReceiverStream<io::Result<Conn>> {
     let (ready, stream) = mpsc::channel(READY_MAX);
     tokio::spawn(async move {
         tokio::select! {
             () = ready.closed() => {}
-            () = accept(listener, material, ready.clone()) => {}
+            () = accept(listener, material, protocol, ready.clone()) => {}
         }
     });
     ReceiverStream::new(stream)
 }
 
-async fn accept(listener: TcpListener, material: Option<Arc<Material>>, ready: mpsc::Sender<io::Result<Conn>>) {
+async fn accept(
+    listener: TcpListener,
+    material: Option<Arc<Material>>,
+    protocol: &'static [u8],
+    ready: mpsc::Sender<io::Result<Conn>>,
+) {
     let room = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let refusals = Arc::new(std::sync::Mutex::new(Refusals::default()));
     loop {
@@ -197,7 +223,7 @@ async fn accept(listener: TcpListener, material: Option<Arc<Material>>, ready: m
         let (ready, refusals) = (ready.clone(), refusals.clone());
         tokio::spawn(async move {
             let _place = place;
-            match timeout(HANDSHAKE, shake_hands(tcp, from, &material)).await {
+            match timeout(HANDSHAKE, shake_hands(tcp, from, &material, protocol)).await {
                 Ok(Ok(conn)) => drop(ready.send(Ok(conn)).await),
                 Ok(Err(Some(why))) => Refusals::tell(&refusals, from, &why),
                 Ok(Err(None)) => {}
@@ -208,8 +234,17 @@ async fn accept(listener: TcpListener, material: Option<Arc<Material>>, ready: m
 }
 
 /// An error: why it is refused; nothing where it only went away.
-async fn shake_hands(tcp: TcpStream, from: SocketAddr, material: &Material) -> Result<Conn, Option<String>> {
-    let acceptor = TlsAcceptor::from(material.current().server.clone());
+async fn shake_hands(
+    tcp: TcpStream,
+    from: SocketAddr,
+    material: &Material,
+    protocol: &'static [u8],
+) -> Result<Conn, Option<String>> {
+    let mut config = material.current().server.clone();
+    if protocol != GRPC {
+        Arc::make_mut(&mut config).alpn_protocols = vec![protocol.to_vec()];
+    }
+    let acceptor = TlsAcceptor::from(config);
     let stream = match acceptor.accept(tcp).into_fallible().await {
         Ok(stream) => stream,
         Err((error, tcp)) => {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a helper that cannot do its part ends the test")]
 
 mod bad_input;
+#[path = "../lab/browser.rs"]
+mod browser;
 mod calls;
 mod connections;
 mod contexts;
@@ -18,6 +20,7 @@ mod identity;
 mod lease;
 mod manual;
 mod moving;
+mod page;
 mod pages;
 mod readiness;
 mod reflection;

@@ -36,6 +36,20 @@ fn assert_warning(text: &str, path: &str, phrase: &str) {
 }
 
 #[test]
+fn a_status_page_is_bound_to_loopback_or_behind_certificates() {
+    let outside = ("data_dir = \"/var/lib/n1\"", "data_dir = \"/var/lib/n1\"\npage = \"10.1.0.5:7301\"");
+    sound(&changed(&[outside]));
+    let plain = changed(&[outside]).replacen(TLS_FILES, "plaintext = \"loopback\"\n", 1);
+    assert_error(&plain, "node[n1].page", "in plain text to everybody");
+    sound(&plain.replace("10.1.0.5:7301", "127.0.0.1:7301"));
+    assert_error(
+        &changed(&[outside]).replace("10.1.0.5:7301", "10.1.0.5:7101"),
+        "node[n1].page",
+        "page and listen both",
+    );
+}
+
+#[test]
 fn a_backup_never_triggers_anything() {
     let backup = "[[group.target]]\nname = \"dump\"\nregion = \"hanoi\"\nkind = \"backup\"\n\
                   url = \"https://backup.example.vn/info.json\"\nstanza = \"main\"\n[[group.target]]\nname = \"hanoi-rep\"";

@@ -8,6 +8,7 @@ mod heartbeat;
 mod ladder;
 mod lease;
 mod metrics;
+mod page;
 mod partition;
 mod parts;
 mod planned;

@@ -28,11 +28,12 @@ pub fn nodes(lab: &Lab, sites: &[Site]) -> Result<String> {
         write!(
             text,
             "[[node]]\nid = {id}\nname = \"{name}\"\nregion = \"{}\"\nlisten = \"{}\"\naddress = \"{}\"\nhttp = \"{}\"\n\
-             data_dir = \"{}\"\n\n",
+             page = \"{}\"\ndata_dir = \"{}\"\n\n",
             site.name,
             site.listen,
             site.dialled,
             site.http,
+            site.page,
             data.display()
         )?;
     }

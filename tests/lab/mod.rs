@@ -11,6 +11,7 @@
 
 pub mod bench;
 pub mod boot;
+pub mod browser;
 pub mod calm;
 pub mod client;
 pub mod config;

@@ -26,6 +26,8 @@ pub struct Site {
     pub dialled: SocketAddr,
     /// Where it tells its metrics.
     pub http: SocketAddr,
+    /// Where it shows its status page.
+    pub page: SocketAddr,
 }
 
 /// One node.
@@ -38,6 +40,8 @@ pub struct Node {
     pub listen: SocketAddr,
     /// Where it tells its metrics.
     pub http: SocketAddr,
+    /// Where it shows its status page.
+    pub page: SocketAddr,
     /// What its process finds in its environment, besides.
     pub environment: BTreeMap<String, String>,
     config: PathBuf,
@@ -52,7 +56,7 @@ pub fn name_at(site: &str) -> String {
 
 impl Node {
     /// Starts the node of `site`.
-    pub fn start(folder: &Folder, site: &Site, config: &Path) -> Result<Self> {
+    pub fn start(folder: &Folder, site: &Site, config: &Path, environment: BTreeMap<String, String>) -> Result<Self> {
         let (name, region) = (name_at(site.name), site.name.to_owned());
         let config = config.to_path_buf();
         let mut node = Self {
@@ -60,7 +64,8 @@ impl Node {
             site: region,
             listen: site.listen,
             http: site.http,
-            environment: BTreeMap::new(),
+            page: site.page,
+            environment,
             config,
             part: None,
             frozen: AtomicBool::new(false),

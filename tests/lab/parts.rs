@@ -68,6 +68,8 @@ pub struct Options {
     pub speak: bool,
     /// Lines to replace in the nodes' configuration: `(old, new)`.
     pub changes: Vec<(String, String)>,
+    /// What the nodes find in their environment, besides.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Options {
@@ -212,12 +214,12 @@ impl Lab {
         for site in [HOME, DR, WITNESS] {
             let at = address_of(&name_at(site));
             let mut port = || Ok::<_, anyhow::Error>(SocketAddr::new(at, self.folder.port(&[at])?));
-            let (listen, http, relay) = (port()?, port()?, port()?);
+            let (listen, http, relay, page) = (port()?, port()?, port()?, port()?);
             let dialled = if self.options.links { relay } else { listen };
             if self.options.links {
                 self.links.relay(&name_at(site), relay, listen).await?;
             }
-            sites.push(Site { name: site, listen, dialled, http });
+            sites.push(Site { name: site, listen, dialled, http, page });
         }
         pki::make(&self.folder, &sites.iter().map(|site| site.listen).collect::<Vec<_>>())?;
         let text = config::nodes(self, &sites)?;
@@ -226,7 +228,7 @@ impl Lab {
         }
         let file = self.folder.write("etc/watchdog.toml", &text)?;
         for site in sites {
-            let node = Node::start(&self.folder, &site, &file)?;
+            let node = Node::start(&self.folder, &site, &file, self.options.environment.clone())?;
             self.links.name(node.part()?.pid, &node.name);
             self.nodes.push(node);
         }

@@ -156,6 +156,17 @@ impl Judge<'_> {
             let what = format!("http and listen both use port {}", http.port());
             self.report.error(place, "http", what, "give http a port of its own");
         }
+        let page = value.page.as_ref().and_then(|_| self.socket(place, "page", &value.page));
+        for (other, taken) in [("listen", listen), ("http", http)] {
+            if page.is_some_and(|page| taken.is_some_and(|taken| taken.port() == page.port())) {
+                let what = format!("page and {other} both use one port");
+                self.report.error(place, "page", what, "give page a port of its own");
+            }
+        }
+        if self.is_plaintext && page.is_some_and(|page| !page.ip().is_loopback()) {
+            let what = "the status page would be shown in plain text to everybody who reaches it";
+            self.report.error(place, "page", what, "bind it to 127.0.0.1, or write [tls] ca, certificate and key");
+        }
         let data_dir = self.required(place, "data_dir", &value.data_dir);
         let data_dir = data_dir.and_then(|dir| self.path(place, "data_dir", &dir));
         if let (Some(dir), Some(address)) = (&data_dir, &address) {
@@ -180,6 +191,7 @@ impl Judge<'_> {
             listen: listen?,
             address: address?,
             http,
+            page,
             data_dir,
             audit_dir: audit_dir?,
         })

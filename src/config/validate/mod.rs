@@ -35,6 +35,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let audit_retention = judge.audit(&raw.audit);
     let heartbeat = judge.heartbeat(&raw.heartbeat, &raw.nodes);
     let tls = judge.tls(&raw.tls, &raw.nodes);
+    judge.is_plaintext = tls == Some(super::types::TlsConfig::PlaintextOnLoopback);
     judge.defaults = judge.schedule_defaults(&raw.probe_defaults);
     judge.regions = judge.regions(&raw.regions);
     let nodes = judge.nodes(&raw.nodes);
@@ -90,6 +91,8 @@ struct Judge<'r> {
     /// Every record of the group being judged could be read: only then is one that is not found a fault of its own.
     records_are_whole: bool,
     files: Vec<NamedFile>,
+    /// Nodes prove nothing to each other.
+    is_plaintext: bool,
 }
 
 /// Names that the file defines, whether or not the rest of their table is sound: so that a bad host is not also reported as
@@ -127,6 +130,7 @@ impl<'r> Judge<'r> {
             target_names: BTreeMap::new(),
             records_are_whole: true,
             files: Vec::new(),
+            is_plaintext: false,
         }
     }
 

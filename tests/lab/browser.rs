@@ -1,0 +1,72 @@
+//! Chromium without a window: what a page looks like to it, and what becomes of it there.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A browser takes its time on a loaded machine, and no longer.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How the page is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// Width and height of the window.
+    pub size: (u32, u32),
+    /// The person likes it dark.
+    pub dark: bool,
+    /// What the browser accepts.
+    pub language: &'static str,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { size: (1280, 1800), dark: false, language: "en" }
+    }
+}
+
+/// The document as it stands once nothing loads any more: a page that is kept up to date loads until its stream ends.
+pub fn document(url: &str, look: Look) -> Result<String> {
+    run(url, look, &["--dump-dom", "--virtual-time-budget=3000"])
+}
+
+/// A picture of it.
+pub fn screenshot(url: &str, look: Look, file: &Path) -> Result<()> {
+    let to = format!("--screenshot={}", file.display());
+    run(url, look, &[&to, "--hide-scrollbars"])?;
+    ensure!(file.metadata().is_ok_and(|it| it.len() > 10_000), "no picture at {}", file.display());
+    Ok(())
+}
+
+fn run(url: &str, look: Look, words: &[&str]) -> Result<String> {
+    let profile = tempfile::tempdir()?;
+    let out = tempfile::NamedTempFile::new()?;
+    let mut chromium = Command::new("chromium");
+    // Its sandbox wants rights of the kernel that containers and root do not have; it sees our own pages only.
+    chromium.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions"]);
+    chromium.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+    chromium.arg(format!("--user-data-dir={}", profile.path().display()));
+    chromium.arg(format!("--window-size={},{}", look.size.0, look.size.1)).arg(format!("--lang={}", look.language));
+    chromium.arg(format!("--accept-lang={}", look.language));
+    let scheme = u8::from(!look.dark);
+    chromium.arg(format!("--blink-settings=preferredColorScheme={scheme}"));
+    chromium.args(words).arg(url);
+    chromium.stdin(Stdio::null()).stdout(out.reopen()?).stderr(Stdio::null());
+    let mut child = chromium.spawn().context("chromium cannot be started: scripts/install installs it")?;
+    let deadline = Instant::now() + PATIENCE;
+    let ended = loop {
+        if let Some(ended) = child.try_wait()? {
+            break ended;
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("chromium did not end within {PATIENCE:?} on {url}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    ensure!(ended.success(), "chromium on {url}: {ended}");
+    Ok(std::fs::read_to_string(out.path())?)
+}
