@@ -51,7 +51,8 @@ impl Executor {
     /// P4 and P5, judged just before `StepStarted`.
     async fn may_promote(&self) -> Result<(Option<FenceProof>, LossGate), Shut> {
         let gate = self.loss_gate().map_err(Shut::Now)?;
-        if matches!(self.run.fencing, Fencing::None { .. }) && !self.run.is_planned() {
+        let is_planned = self.run.is_planned() && !is_out(Mutation::PlannedOnAnyProof);
+        if matches!(self.run.fencing, Fencing::None { .. }) && !is_planned {
             return Ok((Some(FenceProof::Standing), gate));
         }
         let mut missing = "the plan has no fence step".to_owned();
@@ -105,7 +106,7 @@ impl Executor {
     async fn caught_up(&self) -> Result<String, Shut> {
         let mut seen = String::new();
         for (_, step) in self.run.plan.steps() {
-            if !matches!(step.action, Action::CatchUp { .. }) {
+            if !matches!(step.action, Action::CatchUp { .. }) || is_out(Mutation::NoCatchUp) {
                 continue;
             }
             let warrant = self.warrant(&step.id, self.run.record(&step.id).map_or(1, |record| record.attempts.max(1)));
@@ -126,7 +127,7 @@ impl Executor {
     async fn may_release(&self) -> Result<(), Shut> {
         for step in self.run.promote_steps() {
             let attempts = self.run.record(&step.id).map_or(0, |record| record.attempts);
-            if attempts == 0 {
+            if attempts == 0 || is_out(Mutation::ReleaseWithoutLook) {
                 continue;
             }
             match self.look(&self.warrant(&step.id, attempts), &step.action).await {

@@ -178,20 +178,26 @@ fn open_moves(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, no
 
 /// What the way forward may have done is known first; then what is to be undone, stage by stage.
 fn way_back(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, now: UnixMs) -> Vec<Move> {
-    // A promotion that failed is kept out for good by a later token than its own.
-    let is_kept_out = |step: &Step| run.record(&step.id).is_none_or(|record| may_be_called_off(run, record.token));
-    if !run.promote_steps().all(is_kept_out) {
+    // Whatever was done on the way forward is kept out for good by a later token than its own.
+    let is_kept_out = |step: &Step| {
+        let was_begun = |record: &&StepRecord| record.attempts > 0;
+        let token = run.record(&step.id).filter(was_begun).map(|record| record.token);
+        token.is_none_or(|token| may_be_called_off(run, token)) || is_out(Mutation::ReleaseUnderOldToken)
+    };
+    let mut effects = run.plan.steps().map(|(_, step)| step).filter(|step| !step.action.is_repeatable());
+    if !effects.all(is_kept_out) {
         return if hand.busy.is_empty() { vec![Move::Claim] } else { Vec::new() };
     }
-    if !run.was_begun() || run.plan.undo_steps().all(|(_, step)| run.phase_of(&step.id).is_settled()) {
+    let is_undone = run.plan.undo_steps().all(|(_, step)| run.phase_of(&step.id).is_settled());
+    if !run.was_begun() || is_undone || is_out(Mutation::RevertedUnreleased) {
         let outcome = if run.was_begun() { RunOutcome::Reverted } else { RunOutcome::Withdrawn };
         return if hand.busy.is_empty() { vec![Move::Close { outcome }] } else { Vec::new() };
     }
-    if run.forward_questions().next().is_some() {
+    if run.forward_questions().next().is_some() && !is_out(Mutation::ReleaseOverOpenQuestion) {
         let questions: Vec<_> = run.forward_questions().filter(|step| !hand.busy.contains(&step.id)).collect();
         return moves_of(questions.into_iter(), group, run, hand, patience, now);
     }
-    if run.plan.steps().any(|(_, step)| hand.busy.contains(&step.id)) {
+    if run.plan.steps().any(|(_, step)| hand.busy.contains(&step.id)) && !is_out(Mutation::ReleaseOverOpenQuestion) {
         return Vec::new();
     }
     let due = run.plan.undo_steps().filter(|(stage, _)| run.undo_is_due(*stage)).map(|(_, step)| step);
@@ -201,7 +207,8 @@ fn way_back(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, now:
 /// Why a planned move that has stopped the writing goes back: it does not leave its group without a primary for long.
 fn stopped_too_long(run: &Run, patience: Patience, now: UnixMs) -> Option<String> {
     let stopped_ms = now.since(run.writing_stopped_at?);
-    if !run.turns_back_by_itself() || stopped_ms < patience.stopped_ms {
+    let waits = stopped_ms < patience.stopped_ms || is_out(Mutation::StoppedForEver);
+    if !run.turns_back_by_itself() || waits {
         return None;
     }
     let next = run.plan.steps().map(|(_, step)| step).find(|step| !run.phase_of(&step.id).is_settled());

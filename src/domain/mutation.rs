@@ -50,6 +50,28 @@ pub enum Mutation {
     HoldsNotAsked,
     /// Orders leave nothing in the audit.
     OrdersNotAudited,
+    /// A planned move promotes though nobody saw that the standby has everything.
+    NoCatchUp,
+    /// A planned move promotes on any proof.
+    PlannedOnAnyProof,
+    /// A person's word takes the place of what a planned move proves.
+    PlannedBySkipping,
+    /// A planned move turns back by itself though its promotion was begun.
+    TurnBackAfterPromotion,
+    /// A step of the way forward starts on the way back.
+    ForwardOnTheWayBack,
+    /// The old primary is released while what the way forward did is an open question.
+    ReleaseOverOpenQuestion,
+    /// The old primary is released under the very token of what it undoes.
+    ReleaseUnderOldToken,
+    /// The old primary is released without a look at the promotion that was tried.
+    ReleaseWithoutLook,
+    /// A run that turned back is closed before the old primary was released.
+    RevertedUnreleased,
+    /// A planned move that has stopped the writing waits for ever.
+    StoppedForEver,
+    /// A release leaves serving as it is: nobody's.
+    ReleaseWithoutServing,
 }
 
 #[cfg(feature = "simulation")]

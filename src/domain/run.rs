@@ -407,9 +407,10 @@ impl Run {
         if is_out(Mutation::NoFenceProof) {
             return true;
         }
+        let is_needless = |step: &Step| is_out(Mutation::NoCatchUp) && matches!(step.action, Action::CatchUp { .. });
         self.plan
             .steps()
-            .filter(|(n, step)| *n < stage && (step.blocking || is_last))
+            .filter(|(n, step)| *n < stage && (step.blocking || is_last) && !is_needless(step))
             .all(|(_, step)| self.phase_of(&step.id).is_settled())
     }
 
@@ -448,7 +449,9 @@ impl Run {
 
     /// Whether it may turn back without anybody's word: a planned move that can, and whose promotion was never begun.
     pub fn turns_back_by_itself(&self) -> bool {
-        self.can_turn_back() && self.promote_steps().all(|step| self.attempts_at(&step.id) == 0)
+        self.can_turn_back()
+            && (self.promote_steps().all(|step| self.attempts_at(&step.id) == 0)
+                || is_out(Mutation::TurnBackAfterPromotion))
     }
 
     /// Whether it may turn back by an operator's word: also after a promotion that certainly did not happen.
@@ -471,7 +474,7 @@ impl Run {
     /// Whether a step of the way back may begin: what the way forward did is known, and every step of the stages of the way
     /// back before it is settled.
     pub fn undo_is_due(&self, stage: usize) -> bool {
-        self.forward_questions().next().is_none()
+        (self.forward_questions().next().is_none() || is_out(Mutation::ReleaseOverOpenQuestion))
             && self.plan.undo_steps().filter(|(n, _)| *n < stage).all(|(_, step)| self.phase_of(&step.id).is_settled())
     }
 

@@ -50,6 +50,8 @@ fn guard(region: &str) -> GuardEndpoint {
 fn action(step: Step) -> Action {
     match step {
         Step::Fence => Action::Fence { guard: guard(HOME) },
+        Step::CatchUp => Action::CatchUp { from: guard(HOME), to: guard(AWAY) },
+        Step::Release => Action::Release { guard: guard(HOME) },
         Step::Promote => Action::Promote { guard: guard(AWAY) },
         Step::Services => {
             Action::Guarded { guard: guard(AWAY), name: "start-services".to_owned(), params: BTreeMap::new() }
@@ -69,9 +71,13 @@ fn action(step: Step) -> Action {
     }
 }
 
-/// Fence; DNS beside promotion; services; verify: those of them that the rules ask for.
-pub fn plan(rules: Rules) -> Plan {
-    let stages: [&[Step]; 4] = [&[Step::Fence], &[Step::Dns, Step::Promote], &[Step::Services], &[Step::Verify]];
+/// Fence; DNS beside promotion; services; verify: those of them that the rules ask for. A planned move's names follow its
+/// promotion, and it can turn back.
+pub fn plan(rules: Rules, is_planned: bool) -> Plan {
+    let stages: &[&[Step]] = match is_planned {
+        true => &[&[Step::Fence], &[Step::CatchUp], &[Step::Promote], &[Step::Dns], &[Step::Services], &[Step::Verify]],
+        false => &[&[Step::Fence], &[Step::Dns, Step::Promote], &[Step::Services], &[Step::Verify]],
+    };
     let planned = |step: &Step| PlannedStep {
         id: step.id(),
         action: action(*step),
@@ -79,11 +85,12 @@ pub fn plan(rules: Rules) -> Plan {
         retry: Retry { max_attempts: rules.max_attempts, backoff_ms: 0, backoff_max_ms: 0 },
         blocking: *step != Step::Dns,
     };
+    let undo = if is_planned { vec![Stage { steps: vec![planned(&Step::Release)] }] } else { Vec::new() };
     let stages = stages
-        .into_iter()
+        .iter()
         .map(|steps| Stage { steps: steps.iter().filter(|step| rules.steps.contains(step)).map(planned).collect() });
     let stages = stages.filter(|stage| !stage.steps.is_empty()).collect();
-    Plan { from: HOME.into(), to: AWAY.into(), stages, undo: Vec::new() }
+    Plan { from: HOME.into(), to: AWAY.into(), stages, undo }
 }
 
 /// The configuration is adopted, nothing else has happened.

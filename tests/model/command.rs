@@ -37,6 +37,7 @@ pub enum End {
     Succeeded,
     Withdrawn,
     Aborted,
+    Reverted,
 }
 
 /// A person's word on the open run.
@@ -83,6 +84,10 @@ pub enum Cmd {
         token: u8,
     },
     Unstick {
+        run: u8,
+        token: u8,
+    },
+    TurnBack {
         run: u8,
         token: u8,
     },
@@ -143,6 +148,7 @@ impl Cmd {
             | Cmd::Finish { run, .. }
             | Cmd::Stuck { run, .. }
             | Cmd::Unstick { run, .. }
+            | Cmd::TurnBack { run, .. }
             | Cmd::Close { run, .. }
             | Cmd::Order { run, .. }
             | Cmd::Lapse { run, .. } => run,
@@ -157,6 +163,7 @@ impl Cmd {
             Cmd::Finish { run, step, attempt, ended, .. } => Cmd::Finish { run, step, token: current, attempt, ended },
             Cmd::Stuck { run, step, .. } => Cmd::Stuck { run, step, token: current },
             Cmd::Unstick { run, .. } => Cmd::Unstick { run, token: current },
+            Cmd::TurnBack { run, .. } => Cmd::TurnBack { run, token: current },
             Cmd::Close { run, end, is_untouched, settled, .. } => {
                 Cmd::Close { run, token: current, end, is_untouched, settled }
             }
@@ -202,6 +209,9 @@ impl Cmd {
             Cmd::Unstick { run, token: under } => {
                 Change::Unstick { group, run: run_id(run), token: token(under), reason }
             }
+            Cmd::TurnBack { run, token: under } => {
+                Change::TurnBack { group, run: run_id(run), token: token(under), reason }
+            }
             Cmd::Close { run, token: under, end, is_untouched, settled } => Change::CloseRun {
                 group,
                 run: run_id(run),
@@ -210,6 +220,7 @@ impl Cmd {
                     End::Succeeded => RunOutcome::Succeeded,
                     End::Withdrawn => RunOutcome::Withdrawn,
                     End::Aborted => RunOutcome::Aborted,
+                    End::Reverted => RunOutcome::Reverted,
                 },
                 settled: [Place::Old, Place::New, Place::Zone]
                     .into_iter()
@@ -272,18 +283,19 @@ fn outcome(ended: Ended, under: u8) -> Outcome {
 }
 
 fn open(run: u8, expected: u8, epoch: u8, rules: Rules) -> Change {
+    let is_planned = rules.is_planned(run);
     Change::OpenRun {
         run: run_id(run),
         group: group_name(),
-        kind: RunKind::Failover,
+        kind: if is_planned { RunKind::Switchover } else { RunKind::Failover },
         drill: false,
-        plan: cluster::plan(rules),
+        plan: cluster::plan(rules, is_planned),
         digest: digest(),
         expected_token: token_or_none(expected),
         expected_serving_epoch: epoch.into(),
         cause: Cause {
             by: Principal("node:model".to_owned()),
-            automatic: true,
+            automatic: !is_planned,
             reason: String::new(),
             evidence: Vec::new(),
             fault_at: None,

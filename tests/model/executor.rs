@@ -1,6 +1,7 @@
 //! What a node does with a move, after `src/coordinator/steps.rs` and `settle.rs`: each function is one stretch between
 //! two points where the node may freeze, die, or find the world changed.
 
+use watchdog::domain::mutation::Mutation as Gate;
 use watchdog::domain::run::StepPhase;
 
 use super::command::{Cmd, End, Ended, Places, Proof};
@@ -22,7 +23,7 @@ pub fn may_begin(model: &Watchdogs, node: &Node, brief: &Brief, due: Due) -> boo
             is_free(Slot::Of(step)) && attempt <= rules.attempts && is_settled
         }
         Due::Settle { step, .. } | Due::Watch { step } | Due::GiveUp { step } => is_free(Slot::Of(step)),
-        Due::Abort | Due::Close => is_free(Slot::Run),
+        Due::Abort | Due::Close | Due::Revert | Due::CallOff | Due::TurnBack => is_free(Slot::Run),
     }
 }
 
@@ -58,13 +59,14 @@ pub fn begin(model: &Watchdogs, world: &mut World, n: u8, due: Due, luck: Luck) 
             }
         }
         Due::Start { step, attempt } => {
-            if is_confirmed(model, world, n) {
+            let may = step != Step::Release || may_release(model, world, n, &brief, luck);
+            if is_confirmed(model, world, n) && may {
                 start(model, world, n, Cmd::Start { run, step, token, attempt, proof: None }, luck);
             }
         }
-        Due::Settle { step: Step::Verify, attempt } => {
+        Due::Settle { step, attempt } if step.is_look() => {
             let task = Task::Reporting { attempt, ended: Ended::Failed };
-            node_mut(world, n).tasks.insert(Slot::Of(Step::Verify), task);
+            node_mut(world, n).tasks.insert(Slot::Of(step), task);
         }
         Due::Settle { step, attempt } => {
             if is_confirmed(model, world, n) {
@@ -73,17 +75,35 @@ pub fn begin(model: &Watchdogs, world: &mut World, n: u8, due: Due, luck: Luck) 
         }
         Due::Watch { step } => watch(model, world, n, step, luck),
         Due::GiveUp { step } => {
-            model.propose(world, n, Cmd::Stuck { run, step, token });
+            give_up(model, world, n, step);
+        }
+        Due::TurnBack => {
+            model.propose(world, n, Cmd::TurnBack { run, token });
         }
         Due::Abort => {
             let (is_untouched, settled) = look_before_abort(model, world, &node, &brief, luck);
             node_mut(world, n).tasks.insert(Slot::Run, Task::Closing { end: End::Aborted, is_untouched, settled });
         }
         Due::Close => {
-            let end = End::Succeeded;
-            model.propose(world, n, Cmd::Close { run, token, end, is_untouched: false, settled: Places::default() });
+            close(model, world, n, End::Succeeded);
         }
+        Due::Revert => close(model, world, n, End::Reverted),
+        Due::CallOff => close(model, world, n, End::Withdrawn),
     }
+}
+
+fn close(model: &Watchdogs, world: &mut World, n: u8, end: End) {
+    let (run, token) = (world.nodes[usize::from(n)].run, world.nodes[usize::from(n)].token);
+    model.propose(world, n, Cmd::Close { run, token, end, is_untouched: false, settled: Places::default() });
+}
+
+/// `Executor::give_up`: a planned move that promoted nothing goes back, anything else calls a person.
+fn give_up(model: &Watchdogs, world: &mut World, n: u8, step: Step) {
+    let node = &world.nodes[usize::from(n)];
+    let (run, token) = (node.run, node.token);
+    let turns_back = model.log.brief(node.view).turns_back;
+    let cmd = if turns_back { Cmd::TurnBack { run, token } } else { Cmd::Stuck { run, step, token } };
+    model.propose(world, n, cmd);
 }
 
 /// Commits the intent; only then the request goes out. Lost: the log took it, and the node never hears of it.
@@ -103,7 +123,7 @@ pub fn time_out(model: &Watchdogs, world: &mut World, n: u8, step: Step) {
     world.spent.losses += 1;
     let is_guessed = model.rules.breaks(Mutation::SilenceIsFailure);
     // A repeatable action may be done again, whatever it did.
-    let ended = if is_guessed || step == Step::Verify { Ended::Failed } else { Ended::Unknown };
+    let ended = if is_guessed || step.is_look() { Ended::Failed } else { Ended::Unknown };
     if let Some(task) = node_mut(world, n).tasks.get_mut(&Slot::Of(step))
         && let Task::Waiting { attempt } = *task
     {
@@ -162,13 +182,15 @@ fn prove(model: &Watchdogs, world: &mut World, n: u8, known: (u8, bool, bool), l
     let slot = Slot::Of(Step::Promote);
     let (run, token) = (world.nodes[usize::from(n)].run, world.nodes[usize::from(n)].token);
     let mut seen = None;
-    if !model.rules.is_mode_none() && is_fence_done && luck == Luck::Good {
+    let is_standing = model.rules.is_mode_none() && !proves_all(model, run);
+    if !is_standing && is_fence_done && luck == Luck::Good {
         let fence = Request { run, step: Step::Fence, attempt: 1, token };
         let is_skipped = model.rules.breaks(Mutation::FenceIsNotReadAgain);
         seen = Some(if is_skipped { Look::Done } else { world.resources.look(fence, false, model.rules) });
     }
     let proof = match seen {
-        _ if model.rules.is_mode_none() => Some(Proof::Standing),
+        _ if is_standing => Some(Proof::Standing),
+        Some(Look::Done) if lacks_something(model, world, run, token) => None,
         Some(Look::Done) => Some(Proof::Guard),
         Some(Look::Refused) => None,
         _ if is_asserted => Some(Proof::Asserted),
@@ -182,11 +204,34 @@ fn prove(model: &Watchdogs, world: &mut World, n: u8, known: (u8, bool, bool), l
         None => {
             node_mut(world, n).tasks.remove(&slot);
             if luck == Luck::Good {
-                let step = if seen == Some(Look::Refused) { Step::Fence } else { Step::Promote };
-                model.propose(world, n, Cmd::Stuck { run, step, token });
+                match seen {
+                    Some(Look::Refused) => drop(model.propose(world, n, Cmd::Stuck { run, step: Step::Fence, token })),
+                    _ => give_up(model, world, n, Step::Promote),
+                }
             }
         }
     }
+}
+
+/// Whether this run's promotion stands on its guard's own proof alone.
+fn proves_all(model: &Watchdogs, run: u8) -> bool {
+    model.rules.is_planned(run) && !model.rules.breaks(Mutation::Product(Gate::PlannedOnAnyProof))
+}
+
+/// `Executor::caught_up`: both guards are looked at once more.
+fn lacks_something(model: &Watchdogs, world: &World, run: u8, token: u8) -> bool {
+    let asks = model.rules.is_planned(run) && !model.rules.breaks(Mutation::Product(Gate::NoCatchUp));
+    asks && !world.resources.has_caught_up(token)
+}
+
+/// `Executor::may_release`: a promotion that was tried is seen not to have happened, under our token.
+fn may_release(model: &Watchdogs, world: &mut World, n: u8, brief: &Brief, luck: Luck) -> bool {
+    let (record, node) = (brief.step(Step::Promote), &world.nodes[usize::from(n)]);
+    if record.attempts == 0 || model.rules.breaks(Mutation::Product(Gate::ReleaseWithoutLook)) {
+        return true;
+    }
+    let request = Request { run: node.run, step: Step::Promote, attempt: record.attempts, token: node.token };
+    luck == Luck::Good && world.resources.look(request, false, model.rules) == Look::NotDone
 }
 
 /// `Executor::settle`: raises the token at the resource and reads it back.
@@ -229,6 +274,9 @@ fn watch(model: &Watchdogs, world: &mut World, n: u8, step: Step, luck: Luck) {
     }
     let unstick = Cmd::Unstick { run, token };
     if step == Step::Promote && record.phase == StepPhase::Pending {
+        if brief.has_turned_back {
+            return;
+        }
         let fence = Request { run, step: Step::Fence, attempt: 1, token };
         let is_fence_done = brief.step(Step::Fence).phase == StepPhase::Done;
         let is_proven = is_fence_done && world.resources.look(fence, false, model.rules) == Look::Done;
@@ -237,7 +285,13 @@ fn watch(model: &Watchdogs, world: &mut World, n: u8, step: Step, luck: Luck) {
         }
         return;
     }
-    if record.attempts == 0 || step == Step::Verify {
+    if record.attempts == 0 && step == Step::Release {
+        if may_release(model, world, n, &brief, luck) {
+            model.propose(world, n, unstick);
+        }
+        return;
+    }
+    if record.attempts == 0 || step.is_look() {
         return;
     }
     let look = world.resources.look(Request { run, step, attempt: record.attempts, token }, false, model.rules);
@@ -251,7 +305,7 @@ fn watch(model: &Watchdogs, world: &mut World, n: u8, step: Step, luck: Luck) {
             if record.phase.is_open_question() && keeps_out(model, record, token) {
                 model.propose(world, n, finish(Ended::Failed));
             }
-            if step == Step::Fence {
+            if matches!(step, Step::Fence | Step::Release) {
                 model.propose(world, n, unstick);
             }
         }

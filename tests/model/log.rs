@@ -9,7 +9,8 @@ use watchdog::domain::audit::Link;
 use watchdog::domain::command::{Applied, Command};
 use watchdog::domain::ids::{NodeId, Principal, ResourceName, Token, UnixMs};
 use watchdog::domain::invariants::{violations, violations_between};
-use watchdog::domain::run::StepPhase;
+use watchdog::domain::mutation::take_out;
+use watchdog::domain::run::{RunPhase, StepPhase};
 use watchdog::domain::state::{ClusterState, Unsettled};
 
 use super::cluster;
@@ -65,6 +66,14 @@ pub struct Brief {
     pub bound: Option<u8>,
     /// The old primary's silence took the fence's place.
     pub is_lapsed: bool,
+    /// The open run is a planned move.
+    pub is_planned: bool,
+    /// It has turned back.
+    pub has_turned_back: bool,
+    /// It turns back by itself where it cannot go on.
+    pub turns_back: bool,
+    /// It is stuck: a person is called.
+    pub is_stuck: bool,
 }
 
 impl Brief {
@@ -138,6 +147,7 @@ impl Log {
         if let Some(answer) = self.applied.read().unwrap_or_else(PoisonError::into_inner).get(&(id, cmd)) {
             return *answer;
         }
+        take_out(self.rules.product());
         let before = self.state(id);
         let mut after = (*before).clone();
         let cmd_in_log = self.mutated(&mut after, id, cmd);
@@ -212,6 +222,9 @@ impl Log {
             group.history.clear();
             if let Some(run) = &mut group.open_run {
                 run.events.clear();
+                if let Some(back) = &mut run.turned_back {
+                    back.reason.clear();
+                }
                 let newest = run.claims.pop();
                 run.claims = newest.into_iter().collect();
                 for record in run.steps.values_mut() {
@@ -237,6 +250,7 @@ impl Log {
         if let Some(moves) = self.moves.read().unwrap_or_else(PoisonError::into_inner).get(&question) {
             return moves.clone();
         }
+        take_out(self.rules.product());
         let state = self.state(view);
         let group = cluster::group_of(&state);
         let limit = if is_patient { u64::MAX } else { 0 };
@@ -286,5 +300,9 @@ fn brief(state: &ClusterState) -> Brief {
         opened_in: run.map_or(0, |run| small(run.serving_epoch)),
         bound: group.lease.as_ref().map(|lease| bits_of(&lease.holders)),
         is_lapsed: run.is_some_and(|run| run.lease_lapsed),
+        is_planned: run.is_some_and(|run| run.is_planned()),
+        has_turned_back: run.is_some_and(|run| run.turned_back.is_some()),
+        turns_back: run.is_some_and(|run| run.turns_back_by_itself()),
+        is_stuck: run.is_some_and(|run| matches!(run.phase, RunPhase::Stuck { .. })),
     }
 }

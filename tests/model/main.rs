@@ -134,4 +134,13 @@ scopes! {
     the_promises_hold_for_dns_beside_promotion: "DNS beside promotion",
     the_promises_hold_where_requests_arrive_twice: "requests arrive twice",
     the_promises_hold_in_mode_none: "mode none",
+    the_promises_hold_where_moved_by_plan: "moved by plan",
+    the_promises_hold_where_moved_and_answers_are_lost: "moved, answers lost",
+    the_promises_hold_where_moved_under_operators: "moved, operators",
+    the_promises_hold_where_moved_and_hosts_die: "moved, hosts die",
+    the_promises_hold_where_moved_and_paused: "moved, paused",
+    the_promises_hold_where_moved_and_then_lost: "moved, then lost",
+    the_promises_hold_where_moved_and_requests_arrive_twice: "moved, requests arrive twice",
+    the_promises_hold_where_moved_and_late_proposals_count: "moved, late proposals count",
+    the_promises_hold_where_moved_in_mode_none: "moved, mode none",
 }

@@ -1,17 +1,24 @@
 //! Does the search bite? One rule is broken at a time, and the promise that it keeps must be seen to break.
 
-use super::rules::{Mutation, QUIET, Rules, Scope};
+use watchdog::domain::mutation::Mutation as Gate;
+
+use super::rules::{MOVE, Mode, Mutation, QUIET, Rules, Scope};
 use super::search;
 use super::steps::Step;
 
 const FAULTS: Rules = Rules { elections: 1, losses: 1, ..QUIET };
+
+const TURNED: &str = "p6 nothing goes forward after turning back";
+
+/// Something fails, a request arrives once more, and somebody aborts.
+const TRIED: Rules = Rules { failures: 1, duplicates: 1, orders: 1, attempts: 1, ..MOVE };
 
 /// The rule, where it is broken, and what must break of it first. `None`: nothing, and `docs/VERIFICATION.md` says why.
 const TABLE: &[(Mutation, Rules, Option<&str>)] = &[
     (Mutation::GuardTakesLowerToken, FAULTS, Some("p3 no resource acts under a lower token")),
     (
         Mutation::ZoneTakesLowerToken,
-        Rules { steps: &super::steps::ALL, attempts: 1, losses: 0, ..FAULTS },
+        Rules { steps: &super::steps::FAILOVER, attempts: 1, losses: 0, ..FAULTS },
         Some("p3 no resource acts under a lower token"),
     ),
     (Mutation::GuardForgetsToken, FAULTS, Some("p6 no effect after it was called off")),
@@ -42,6 +49,20 @@ const TABLE: &[(Mutation, Rules, Option<&str>)] = &[
         Some("p1 one run is open at a time"),
     ),
     (Mutation::LeadershipIsNotConfirmed, FAULTS, None),
+    (Mutation::Product(Gate::NoCatchUp), MOVE, Some("p5 a planned move loses nothing")),
+    (
+        Mutation::Product(Gate::PlannedOnAnyProof),
+        Rules { mode: Mode::None, unfencings: 1, ..MOVE },
+        Some("p4 promoted only when fenced"),
+    ),
+    (Mutation::Product(Gate::PlannedBySkipping), Rules { orders: 1, ..MOVE }, Some("p6 whoever turned back serves")),
+    (Mutation::Product(Gate::TurnBackAfterPromotion), MOVE, Some("the state's invariants hold")),
+    (Mutation::Product(Gate::ForwardOnTheWayBack), MOVE, Some("the state's invariants hold")),
+    (Mutation::Product(Gate::ReleaseOverOpenQuestion), Rules { losses: 1, ..MOVE }, Some(TURNED)),
+    (Mutation::Product(Gate::ReleaseUnderOldToken), TRIED, Some(TURNED)),
+    (Mutation::Product(Gate::ReleaseWithoutLook), TRIED, None),
+    (Mutation::Product(Gate::RevertedUnreleased), MOVE, Some("p6 whoever turned back serves")),
+    (Mutation::Product(Gate::ReleaseWithoutServing), MOVE, Some("p6 whoever turned back serves")),
 ];
 
 #[test]

@@ -3,7 +3,7 @@
 use super::steps::Step;
 
 /// A rule that the model breaks, to see that the search finds out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {
     /// A guard acts under a lower token than it holds.
     GuardTakesLowerToken,
@@ -41,6 +41,8 @@ pub enum Mutation {
     LogStartsOnUnsettled,
     /// The log opens a run though one is open.
     LogOpensBesideOpenRun,
+    /// A gate of the product itself.
+    Product(watchdog::domain::mutation::Mutation),
 }
 
 /// The group's fencing mode.
@@ -63,6 +65,8 @@ pub struct Rules {
     pub elections: u8,
     /// Runs opened.
     pub runs: u8,
+    /// So many of them, the first, are planned moves.
+    pub planned: u8,
     /// Claims in all.
     pub claims: u8,
     /// Attempts of each step.
@@ -85,6 +89,9 @@ pub struct Rules {
     pub crashes: u8,
     /// Times a person takes a fence away by hand, between a fence and its promotion.
     pub unfencings: u8,
+    /// Times the old primary's host loses its power with an action of its guard under way, each followed by any number of
+    /// boots.
+    pub deaths: u8,
     /// The group's fencing mode.
     pub mode: Mode,
     /// Proposals of a leader that is none any more reach the log all the same (more than Raft allows).
@@ -99,9 +106,22 @@ impl Rules {
         self.mutation == Some(mutation)
     }
 
+    /// The gate of the product that is taken out.
+    pub fn product(self) -> Option<watchdog::domain::mutation::Mutation> {
+        match self.mutation {
+            Some(Mutation::Product(gate)) => Some(gate),
+            _ => None,
+        }
+    }
+
     /// Mode `none`: a standing assertion.
     pub fn is_mode_none(self) -> bool {
         self.mode == Mode::None
+    }
+
+    /// Whether the run of this number is a planned move.
+    pub fn is_planned(self, run: u8) -> bool {
+        run > 0 && run <= self.planned
     }
 
     /// The same with a rule broken.
@@ -116,6 +136,7 @@ pub const QUIET: Rules = Rules {
     nodes: 2,
     elections: 0,
     runs: 1,
+    planned: 0,
     claims: 4,
     attempts: 2,
     max_attempts: 2,
@@ -127,10 +148,14 @@ pub const QUIET: Rules = Rules {
     recoveries: 0,
     crashes: 0,
     unfencings: 0,
+    deaths: 0,
     mode: Mode::Confirm,
     forwards: false,
     mutation: None,
 };
+
+/// A planned move, no fault: the standby may get everything, or never.
+pub const MOVE: Rules = Rules { steps: &super::steps::PLANNED, planned: 1, ..QUIET };
 
 /// A bound that is searched to its end.
 #[derive(Debug, Clone, Copy)]
@@ -167,7 +192,7 @@ pub const SCOPES: &[Scope] = &[
     Scope { name: "late proposals count", rules: Rules { forwards: true, elections: 1, losses: 1, ..QUIET } },
     Scope {
         name: "the whole plan",
-        rules: Rules { steps: &super::steps::ALL, elections: 1, claims: 3, attempts: 1, ..QUIET },
+        rules: Rules { steps: &super::steps::FAILOVER, elections: 1, claims: 3, attempts: 1, ..QUIET },
     },
     Scope {
         name: "DNS beside promotion",
@@ -178,6 +203,33 @@ pub const SCOPES: &[Scope] = &[
         rules: Rules { duplicates: 1, elections: 1, orders: 1, claims: 3, attempts: 1, ..QUIET },
     },
     Scope { name: "mode none", rules: Rules { mode: Mode::None, elections: 1, losses: 1, crashes: 1, ..QUIET } },
+    Scope { name: "moved by plan", rules: Rules { elections: 1, failures: 1, claims: 3, attempts: 1, ..MOVE } },
+    Scope { name: "moved, answers lost", rules: Rules { losses: 1, failures: 1, ..MOVE } },
+    Scope {
+        name: "moved, operators",
+        rules: Rules { elections: 1, orders: 1, failures: 1, claims: 3, attempts: 1, ..MOVE },
+    },
+    Scope {
+        name: "moved, hosts die",
+        rules: Rules { elections: 1, deaths: 1, crashes: 1, claims: 3, attempts: 1, ..MOVE },
+    },
+    Scope { name: "moved, paused", rules: Rules { elections: 1, pauses: 1, claims: 3, attempts: 1, ..MOVE } },
+    Scope {
+        name: "moved, requests arrive twice",
+        rules: Rules { duplicates: 1, failures: 1, orders: 1, claims: 3, attempts: 1, ..MOVE },
+    },
+    Scope {
+        name: "moved, then lost",
+        rules: Rules { runs: 2, orders: 1, failures: 1, losses: 1, attempts: 1, claims: 5, ..MOVE },
+    },
+    Scope {
+        name: "moved, late proposals count",
+        rules: Rules { forwards: true, elections: 1, claims: 3, attempts: 1, ..MOVE },
+    },
+    Scope {
+        name: "moved, mode none",
+        rules: Rules { mode: Mode::None, elections: 1, unfencings: 1, claims: 3, attempts: 1, ..MOVE },
+    },
 ];
 
 /// What is searched where somebody has the time.
@@ -200,4 +252,26 @@ pub const WIDE: &[Scope] = &[
         rules: Rules { elections: 1, runs: 2, losses: 1, orders: 1, recoveries: 1, attempts: 1, ..QUIET },
     },
     Scope { name: "wide: three leaders", rules: Rules { nodes: 3, elections: 2, orders: 1, attempts: 1, ..QUIET } },
+    Scope { name: "wide: moved, answers lost", rules: Rules { elections: 1, losses: 1, failures: 1, ..MOVE } },
+    Scope {
+        name: "wide: moved, operators",
+        rules: Rules { elections: 1, orders: 2, failures: 1, losses: 1, attempts: 1, ..MOVE },
+    },
+    Scope {
+        name: "wide: moved, hosts die",
+        rules: Rules { elections: 1, deaths: 1, crashes: 1, losses: 1, orders: 1, attempts: 1, ..MOVE },
+    },
+    Scope {
+        name: "wide: moved, paused",
+        rules: Rules { elections: 1, pauses: 1, orders: 1, losses: 1, attempts: 1, ..MOVE },
+    },
+    Scope {
+        name: "wide: moved, then lost",
+        rules: Rules { runs: 2, elections: 1, orders: 2, failures: 1, losses: 1, attempts: 1, claims: 5, ..MOVE },
+    },
+    Scope {
+        name: "wide: moved, late proposals count",
+        rules: Rules { forwards: true, elections: 1, losses: 1, ..MOVE },
+    },
+    Scope { name: "wide: moved, three leaders", rules: Rules { nodes: 3, elections: 2, attempts: 1, ..MOVE } },
 ];

@@ -6,14 +6,23 @@ use watchdog::domain::ids::{ResourceName, StepId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     Fence,
+    /// Planned moves only.
+    CatchUp,
     Dns,
     Promote,
     Services,
     Verify,
+    /// A planned move's way back.
+    Release,
 }
 
 /// In the plan's order.
-pub const ALL: [Step; 5] = [Step::Fence, Step::Dns, Step::Promote, Step::Services, Step::Verify];
+pub const ALL: [Step; 7] =
+    [Step::Fence, Step::CatchUp, Step::Dns, Step::Promote, Step::Services, Step::Verify, Step::Release];
+/// A failover's, whole.
+pub const FAILOVER: [Step; 5] = [Step::Fence, Step::Dns, Step::Promote, Step::Services, Step::Verify];
+/// A planned move's, as far as writing is concerned.
+pub const PLANNED: [Step; 4] = [Step::Fence, Step::CatchUp, Step::Promote, Step::Release];
 
 /// A thing that keeps a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,10 +39,12 @@ impl Step {
     pub fn name(self) -> &'static str {
         match self {
             Step::Fence => "fence",
+            Step::CatchUp => "catch-up",
             Step::Dns => "dns",
             Step::Promote => "promote",
             Step::Services => "services",
             Step::Verify => "verify",
+            Step::Release => "release",
         }
     }
 
@@ -45,13 +56,18 @@ impl Step {
         ALL.into_iter().find(|step| step.name() == id.as_str())
     }
 
-    /// Where it acts; `verify` changes nothing.
+    /// May be done again, and changes nothing.
+    pub fn is_look(self) -> bool {
+        matches!(self, Step::CatchUp | Step::Verify)
+    }
+
+    /// Where it acts; `catch-up` and `verify` change nothing.
     pub fn place(self) -> Option<Place> {
         match self {
-            Step::Fence => Some(Place::Old),
+            Step::Fence | Step::Release => Some(Place::Old),
             Step::Dns => Some(Place::Zone),
             Step::Promote | Step::Services => Some(Place::New),
-            Step::Verify => None,
+            Step::CatchUp | Step::Verify => None,
         }
     }
 }

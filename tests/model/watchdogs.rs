@@ -16,12 +16,27 @@ use super::{executor, promises};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Due {
     Claim,
-    Start { step: Step, attempt: u8 },
-    Settle { step: Step, attempt: u8 },
-    Watch { step: Step },
-    GiveUp { step: Step },
+    Start {
+        step: Step,
+        attempt: u8,
+    },
+    Settle {
+        step: Step,
+        attempt: u8,
+    },
+    Watch {
+        step: Step,
+    },
+    GiveUp {
+        step: Step,
+    },
     Abort,
     Close,
+    TurnBack,
+    /// Closes as reverted.
+    Revert,
+    /// Closes as withdrawn: it turned back before anything was begun.
+    CallOff,
 }
 
 /// Whether an exchange's answer comes back.
@@ -59,6 +74,12 @@ pub enum Act {
     },
     /// What is at work comes through.
     Land(Place),
+    /// The release at work clears the latch.
+    ClearLatch,
+    /// The standby gets the last of what the stopped old primary took.
+    StandbyCatchesUp,
+    /// The old primary's host loses its power, and whatever its guard was doing is over.
+    OldHostDies,
     /// The old primary's server dies.
     OldPrimaryDies,
     /// The old primary's host boots; its gate starts the server unless it is latched.
@@ -119,12 +140,18 @@ impl Watchdogs {
                 seen.intents.insert(Request { run, step, attempt, token });
                 seen.started_while_paused |= before.is_paused;
                 seen.started_under_old_claim |= token != before.run_token;
+                seen.moved |= before.is_planned && step == Step::Promote;
             }
             Cmd::Open { .. } => seen.opened += 1,
             Cmd::Close { end, .. } => {
                 seen.closed += 1;
-                if end == End::Succeeded {
+                if end == End::Succeeded && !before.is_planned {
                     seen.completed_in.push(before.opened_in);
+                }
+                if end == End::Reverted {
+                    seen.reverted = true;
+                    let is_home = self.log.brief(world.head).serving.as_deref() == Some(HOME);
+                    seen.reverted_unserved |= !is_home || !promises::is_home_served(&world.resources, &world.spent);
                 }
             }
             Cmd::Order { word: Word::AssertFence, .. } => seen.is_asserted = true,
@@ -201,7 +228,7 @@ impl Watchdogs {
             Step::Promote => world.seen.promotions += 1,
             Step::Dns => world.seen.repointings += 1,
             Step::Services => *world.seen.starts.entry(request.run).or_default() += 1,
-            Step::Verify => {}
+            Step::Verify | Step::CatchUp | Step::Release => {}
         }
         Self::answer(world, request, Ended::Done);
     }
@@ -245,6 +272,7 @@ impl Watchdogs {
             if matches!(due, Due::Start { step: Step::Fence, .. })
                 && spent.recoveries < self.rules.recoveries
                 && !brief.went_past_fence
+                && !brief.is_planned
             {
                 acts.push(Act::Withdraw(n));
             }
@@ -282,6 +310,12 @@ impl Watchdogs {
         let (spent, resources) = (&world.spent, &world.resources);
         if resources.old_runs && spent.crashes < self.rules.crashes {
             acts.push(Act::OldPrimaryDies);
+        }
+        if resources.old.at_work.is_some() && spent.deaths < self.rules.deaths {
+            acts.push(Act::OldHostDies);
+        }
+        if self.rules.planned > 0 && !resources.old_runs && !resources.has_all && !resources.promoted {
+            acts.push(Act::StandbyCatchesUp);
         }
         let gate_opens = resources.latch == 0 || self.rules.breaks(Mutation::BootGateIgnoresLatch);
         if !resources.old_runs && gate_opens {
@@ -329,13 +363,27 @@ impl Watchdogs {
             Act::Land(place) => self.land(world, place),
             Act::OldPrimaryDies => {
                 world.spent.crashes += 1;
-                world.resources.old_runs = false;
+                world.resources.kill_old(self.rules);
             }
-            Act::OldPrimaryBoots => world.resources.old_runs = true,
+            Act::OldHostDies => {
+                world.spent.deaths += 1;
+                world.resources.kill_old(self.rules);
+                world.resources.old.at_work = None;
+            }
+            Act::ClearLatch => {
+                let at_work = world.resources.old.at_work;
+                if !world.resources.clear_latch()
+                    && let Some(request) = at_work
+                {
+                    Self::answer(world, request, Ended::Unknown);
+                }
+            }
+            Act::StandbyCatchesUp => world.resources.has_all = true,
+            Act::OldPrimaryBoots => world.resources.start_old(),
             Act::UnfenceByHand => {
                 world.spent.unfencings += 1;
                 world.resources.latch = 0;
-                world.resources.old_runs = true;
+                world.resources.start_old();
             }
             Act::Order(word) => {
                 world.spent.orders += 1;
@@ -362,7 +410,10 @@ fn as_due(due: &Move) -> Option<Due> {
         Move::GiveUp { step, .. } => Due::GiveUp { step: Step::of(step)? },
         Move::Abort => Due::Abort,
         Move::Close { outcome: RunOutcome::Succeeded } => Due::Close,
-        Move::Close { .. } | Move::TurnBack { .. } | Move::Lapse { .. } => return None,
+        Move::TurnBack { .. } => Due::TurnBack,
+        Move::Close { outcome: RunOutcome::Reverted } => Due::Revert,
+        Move::Close { outcome: RunOutcome::Withdrawn } => Due::CallOff,
+        Move::Close { .. } | Move::Lapse { .. } => return None,
     })
 }
 
@@ -405,8 +456,10 @@ impl Model for Watchdogs {
             }
         }
         for place in [Place::Old, Place::New, Place::Zone] {
-            if world.resources.keeper(place).at_work.is_some() {
-                acts.push(Act::Land(place));
+            match world.resources.keeper(place).at_work {
+                Some(Request { step: Step::Release, .. }) if world.resources.latch > 0 => acts.push(Act::ClearLatch),
+                Some(_) => acts.push(Act::Land(place)),
+                None => {}
             }
         }
         self.operators_acts(world, &brief, acts);

@@ -93,6 +93,10 @@ pub struct Resources {
     pub old_runs: bool,
     /// The old primary's latch: the token it was set under, 0 where clear.
     pub latch: u8,
+    /// It was stopped in an orderly way, or runs.
+    pub is_orderly: bool,
+    /// The standby has all that the stopped old primary ever took.
+    pub has_all: bool,
     /// The standby takes writes.
     pub promoted: bool,
     /// The name points to the new region.
@@ -114,6 +118,7 @@ pub struct Spent {
     pub recoveries: u8,
     pub crashes: u8,
     pub unfencings: u8,
+    pub deaths: u8,
 }
 
 /// What was seen on the way, for the promises: nothing in the model's rules reads it.
@@ -131,6 +136,10 @@ pub struct Seen {
     pub fences: u8,
     pub starts: BTreeMap<u8, u8>,
     pub is_asserted: bool,
+    /// The log took a planned move's promotion.
+    pub moved: bool,
+    /// A planned move turned back.
+    pub reverted: bool,
     /// Wrongs, each the business of one promise.
     pub effect_without_intent: bool,
     pub acted_under_lower: bool,
@@ -139,6 +148,9 @@ pub struct Seen {
     pub started_while_paused: bool,
     pub started_under_old_claim: bool,
     pub broken_invariant: bool,
+    pub lost_by_plan: bool,
+    pub forward_after_turning: bool,
+    pub reverted_unserved: bool,
 }
 
 /// One state of the search.
@@ -183,6 +195,8 @@ impl Resources {
             zone: Keeper::default(),
             old_runs: true,
             latch: 0,
+            is_orderly: true,
+            has_all: false,
             promoted: false,
             repointed: false,
             started: BTreeSet::new(),
@@ -236,7 +250,9 @@ impl Resources {
         }
         if let Some(at_work) = self.keeper(place).at_work {
             let is_other = settles || at_work.run != request.run;
-            if at_work.step != Step::Promote && request.token > at_work.token && is_other {
+            // Nor is a release ended while it waits for its start.
+            let is_deaf = at_work.step == Step::Promote || at_work.step == Step::Release && self.latch == 0;
+            if !is_deaf && request.token > at_work.token && is_other {
                 self.keeper_mut(place).at_work = None;
             }
             let could_bring = at_work.step == request.step || request.step == Step::Promote || settles;
@@ -255,7 +271,8 @@ impl Resources {
             Step::Fence if self.latch > request.token => Look::Refused,
             Step::Fence if !self.old_runs && is_latched => Look::Done,
             Step::Fence if self.old_runs && self.latch == 0 && self.old.at_work.is_none() => Look::Untouched,
-            Step::Fence | Step::Verify => Look::NotDone,
+            Step::Release => found(self.old_runs && self.latch == 0 && self.old.at_work.is_none()),
+            Step::Fence | Step::Verify | Step::CatchUp => Look::NotDone,
             Step::Promote => found(self.promoted),
             Step::Services => found(self.started.contains(&request.run)),
             Step::Dns => found(self.repointed),
@@ -265,7 +282,8 @@ impl Resources {
     /// A request to act arrives: token, then action lock, then a look, then the effect begins.
     pub fn arrive(&mut self, request: Request, fails: bool, rules: Rules) -> Arrival {
         let Some(place) = request.step.place() else {
-            return Arrival::Answered(if fails { Ended::Failed } else { Ended::Done });
+            let is_so = !fails && (request.step != Step::CatchUp || self.has_caught_up(request.token));
+            return Arrival::Answered(if is_so { Ended::Done } else { Ended::Failed });
         };
         if self.keeper(place).at_work.is_some() {
             return Arrival::Waits;
@@ -288,6 +306,38 @@ impl Resources {
         Arrival::Begun
     }
 
+    /// What both guards show together: `actuator::catch_up`. Raises nothing.
+    pub fn has_caught_up(&self, token: u8) -> bool {
+        let is_outrun = self.old.held.max(self.new.held) > token;
+        let has_ended = !self.old_runs && self.latch > 0 && self.is_orderly;
+        !is_outrun && has_ended && self.has_all && !self.promoted
+    }
+
+    /// A release clears the latch, where no later token was raised meanwhile. `false`: it ends.
+    pub fn clear_latch(&mut self) -> bool {
+        let Some(request) = self.old.at_work.filter(|request| request.step == Step::Release) else { return true };
+        let may = self.old.held == request.token && self.latch <= request.token;
+        if may {
+            self.latch = 0;
+            return true;
+        }
+        self.old.at_work = None;
+        false
+    }
+
+    /// The old primary's server runs: what it takes, the standby has yet to get.
+    pub fn start_old(&mut self) {
+        self.old_runs = true;
+        self.is_orderly = true;
+        self.has_all = false;
+    }
+
+    /// It dies as it is.
+    pub fn kill_old(&mut self, rules: Rules) {
+        self.is_orderly &= !self.old_runs || rules.planned == 0;
+        self.old_runs = false;
+    }
+
     /// What is at work at a place comes through.
     pub fn land(&mut self, place: Place) -> Option<Request> {
         let request = self.keeper_mut(place).at_work.take()?;
@@ -298,7 +348,8 @@ impl Resources {
                 self.started.insert(request.run);
             }
             Step::Dns => self.repointed = true,
-            Step::Verify => {}
+            Step::Release => self.start_old(),
+            Step::Verify | Step::CatchUp => {}
         }
         Some(request)
     }

@@ -5,6 +5,7 @@ use super::turning::begin_way_back;
 use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::{Rejection, RejectionCode, RunOrder};
 use crate::domain::ids::{GroupName, RunId, StepId, Token, UnixMs};
+use crate::domain::mutation::{Mutation, is_out};
 use crate::domain::plan::Action;
 use crate::domain::run::{Assertion, Run, RunOutcome, RunPhase, StepEvent, StepPhase};
 
@@ -131,7 +132,7 @@ fn retry(run: &mut Run, step: &StepId) -> Result<(), Rejection> {
 
 /// What a planned move proves nobody's word takes the place of.
 fn refuse_in_planned(run: &Run, what: &str) -> Result<(), Rejection> {
-    if !run.is_planned() {
+    if !run.is_planned() || is_out(Mutation::PlannedBySkipping) {
         return Ok(());
     }
     let message = format!(

@@ -233,7 +233,9 @@ impl ClusterState {
             Action::Fence { .. } if run.moves_serving() => group.serve_from(None),
             Action::Promote { .. } if run.moves_serving() => group.serve_from(Some(run.to().clone())),
             // The old primary is about to take writes again: in mode `lease` its lease must be granted for that.
-            Action::Release { .. } if run.moves_serving() => group.serve_from(Some(run.from().clone())),
+            Action::Release { .. } if run.moves_serving() && !is_out(Mutation::ReleaseWithoutServing) => {
+                group.serve_from(Some(run.from().clone()));
+            }
             _ => {}
         }
         let (verb, is_fence) = (planned.action.verb().to_owned(), matches!(planned.action, Action::Fence { .. }));
@@ -436,7 +438,9 @@ fn may_start<'a>(run: &'a Run, step: &StepId, attempt: u32) -> Result<(&'a Step,
     let planned = match run.phase {
         RunPhase::Open => run.plan.steps().find(is_it).map(|(stage, planned)| (run.stage_is_due(stage), planned)),
         RunPhase::Reverting => {
-            run.plan.undo_steps().find(is_it).map(|(stage, planned)| (run.undo_is_due(stage), planned))
+            let undo = run.plan.undo_steps().find(is_it).map(|(stage, planned)| (run.undo_is_due(stage), planned));
+            let forward = || run.plan.steps().find(is_it).map(|(stage, planned)| (run.stage_is_due(stage), planned));
+            undo.or_else(|| if is_out(Mutation::ForwardOnTheWayBack) { forward() } else { None })
         }
         _ => None,
     };

@@ -5,6 +5,7 @@ use super::runs::{Holder, note};
 use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::{FenceProof, Rejection, RejectionCode};
 use crate::domain::ids::Token;
+use crate::domain::mutation::{Mutation, is_out};
 use crate::domain::plan::{Action, Plan};
 use crate::domain::run::{Run, RunPhase, StepPhase, TurnedBack};
 
@@ -91,11 +92,11 @@ pub(super) fn plan_can_turn_back(plan: &Plan) -> Result<(), Rejection> {
 /// A planned move promotes only where the old primary's guard was read back under the promoting token, and where the standby
 /// was seen to have all that was acknowledged. No loss is expected, and nobody can accept one.
 pub(super) fn all_that_was_acknowledged(run: &Run, proof: Option<&FenceProof>) -> Result<(), Rejection> {
-    if !matches!(proof, Some(FenceProof::Guard { .. })) {
+    if !matches!(proof, Some(FenceProof::Guard { .. })) && !is_out(Mutation::PlannedOnAnyProof) {
         let message = format!("a {} promotes only by its guard's own proof for {}", run.kind, run.from());
         return reject(RejectionCode::NoFenceProof, message);
     }
-    let is_catch_up = |action: &Action| matches!(action, Action::CatchUp { .. });
+    let is_catch_up = |action: &Action| matches!(action, Action::CatchUp { .. }) && !is_out(Mutation::NoCatchUp);
     let unseen =
         run.plan.steps().find(|(_, step)| is_catch_up(&step.action) && run.phase_of(&step.id) != StepPhase::Done);
     match unseen {
@@ -109,14 +110,19 @@ pub(super) fn all_that_was_acknowledged(run: &Run, proof: Option<&FenceProof>) -
     }
 }
 
-/// After a promotion that was tried and failed, the old primary takes writes again only under a token that keeps that
-/// promotion out.
+/// The old primary takes writes again only under a later token than that of every effect of the way forward, so that none of
+/// their requests comes after it, however late or how often it arrives; and a promotion that was tried has certainly failed.
 pub(super) fn may_release(run: &Run, token: Token) -> Result<(), Rejection> {
-    for step in run.promote_steps() {
+    if is_out(Mutation::ReleaseUnderOldToken) {
+        return Ok(());
+    }
+    for (_, step) in run.plan.steps().filter(|(_, step)| !step.action.is_repeatable()) {
         let Some(record) = run.record(&step.id).filter(|record| record.attempts > 0) else { continue };
-        if record.phase != StepPhase::Failed || record.token >= Some(token) {
+        let is_promoted = matches!(step.action, Action::Promote { .. }) && record.phase != StepPhase::Failed;
+        if is_promoted || record.token >= Some(token) {
+            let failed = if is_promoted { "it failed, and " } else { "" };
             let message = format!(
-                "step {} is {}, started under token {}: the release needs it failed, and a later token than {token}",
+                "step {} is {}, started under token {}: the release needs {failed}a later token than {token}",
                 step.id,
                 record.phase,
                 record.token.unwrap_or_default()
@@ -130,7 +136,7 @@ pub(super) fn may_release(run: &Run, token: Token) -> Result<(), Rejection> {
 pub(super) fn way_back_is_done(run: &Run) -> Result<(), Rejection> {
     let undone = run.plan.undo_steps().filter(|(_, step)| !run.phase_of(&step.id).is_settled());
     let undone: Vec<_> = undone.map(|(_, step)| step.id.as_str()).collect();
-    if undone.is_empty() {
+    if undone.is_empty() || is_out(Mutation::RevertedUnreleased) {
         return Ok(());
     }
     reject(RejectionCode::Illegal, format!("run {}: not undone yet: {}", run.id, undone.join(", ")))

@@ -319,6 +319,8 @@ fn on_the_way_back_nothing_goes_forward_and_the_old_primary_serves_again_when_it
         assert_eq!(world.rejected(close(token, outcome)), RejectionCode::Illegal, "{outcome}");
     }
     assert_eq!(serving(&world), None);
+    assert_eq!(world.rejected(world.start_change("release", token)), RejectionCode::Illegal, "the fence's own token");
+    let token = world.claim("r1");
     world.must(world.start_change("release", token));
     assert_eq!((serving(&world), world.group().serving.epoch), (Some("hcmc"), epoch + 1), "for its lease");
     world.must(world.finish_change("release", token, failed(true)));
@@ -375,6 +377,7 @@ fn what_was_never_begun_is_withdrawn() {
 fn a_second_abort_ends_the_way_back_where_it_is() {
     let (mut world, token) = ready();
     world.must(turn_back(token));
+    let token = world.claim("r1");
     world.must(world.start_change("release", token));
     world.must(order(RunOrder::Abort));
     assert!(matches!(world.run().phase, RunPhase::Aborting { .. }));
