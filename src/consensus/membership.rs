@@ -116,9 +116,18 @@ impl Consensus {
         self.inner.peers.ping(node, address, wait).await
     }
 
-    /// Makes a node a learner, and does not wait until it has caught up. Leader only.
-    pub async fn admit_learner(&self, id: NodeId, node: Node, wait: Duration) -> Result<(), MembershipError> {
-        self.change(id, Instant::now() + wait, self.inner.raft.add_learner(id, node, false)).await
+    /// Makes a node a learner, and does not wait until it has caught up. As [`set_voters`](Self::set_voters): one that was
+    /// judged on a membership which is no more, or by a leader that slept since, comes to nothing.
+    pub async fn admit_learner(
+        &self,
+        seen: &Membership,
+        id: NodeId,
+        node: Node,
+        wait: Duration,
+    ) -> Result<(), MembershipError> {
+        let change = ChangeMembers::AddNodes(BTreeMap::from([(id, node)]));
+        let still = Precondition::LastMembershipLogId { last_membership_log_id: seen.at };
+        self.change(id, Instant::now() + wait, self.inner.raft.change_membership_if(change, true, [still])).await
     }
 
     /// Changes the voters to exactly these, all of them members already, through a majority of both; who votes no longer is

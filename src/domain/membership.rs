@@ -98,6 +98,8 @@ pub struct Picture<'a> {
     pub policy: &'a ClusterPolicy,
     /// Why the new node does not answer as itself at its address; `None` where it does.
     pub newcomer_silent: Option<String>,
+    /// The leader's configuration is the one in force.
+    pub is_in_force: bool,
 }
 
 /// One condition.
@@ -149,6 +151,8 @@ pub struct Judged {
     pub layout_after: Vec<Loss>,
     /// Where every gate is open.
     pub next: Next,
+    /// Removals on record that nothing came of, and that this change gives up.
+    pub given_up: BTreeSet<NodeId>,
 }
 
 impl Judged {
@@ -203,6 +207,7 @@ pub fn judge(picture: &Picture<'_>, ask: &Ask) -> Judged {
     if let Some((node, spec)) = ask.newcomer() {
         gates.extend(newcomer_gates(picture, ask, node, spec));
     }
+    gates.push(gate("configuration in force", in_force(picture)));
     gates.push(gate("one at a time", one_at_a_time(picture, ask, &after)));
     let stays = matches!(ask, Ask::Add { as_learner: true, .. });
     let layout_after = picture.policy.layout_of(after.iter().copied());
@@ -213,6 +218,7 @@ pub fn judge(picture: &Picture<'_>, ask: &Ask) -> Judged {
     }
     Judged {
         next: next(picture, ask, &before, &after),
+        given_up: given_up(picture, ask).collect(),
         gates,
         layout_before: picture.policy.layout_of(before.iter().copied()),
         before,
@@ -358,6 +364,34 @@ fn configured(picture: &Picture<'_>, node: NodeId, spec: &NodeSpec) -> Result<St
     }
 }
 
+/// What the others do not run under decides nothing about them.
+fn in_force(picture: &Picture<'_>) -> Result<String, (RejectionCode, String)> {
+    if picture.is_in_force {
+        return Ok("the leader runs under the configuration in force".to_owned());
+    }
+    let what = format!(
+        "{} leads under a configuration that is not in force: give a majority of the voters the same file and start them \
+         with it, or hand leadership to one of theirs (watchdogctl node transfer), then ask again",
+        picture.name(picture.leader)
+    );
+    Err((RejectionCode::OtherConfig, what))
+}
+
+/// A removal that was put on record and never begun, because its leader died: the node votes, and no change of the voters
+/// is half done. It must not stand in the way of repairing what was lost since.
+fn given_up<'a>(picture: &'a Picture<'_>, ask: &'a Ask) -> impl Iterator<Item = NodeId> + 'a {
+    let is_replaced = |id: NodeId| {
+        let under_way = |record: &&NodeRecord| record.phase.is_under_way() && record.replaces == Some(id);
+        picture.records.values().any(|record| under_way(&record))
+    };
+    let is_other = |id: NodeId| id != ask.node() && Some(id) != ask.leaver();
+    let leaving = picture.records.iter().filter(|(_, record)| record.phase == NodePhase::Leaving).map(|(id, _)| *id);
+    leaving.filter(move |id| {
+        let votes = picture.members.get(id).is_some_and(|seen| seen.is_voter);
+        picture.goal.is_none() && votes && is_other(*id) && !is_replaced(*id)
+    })
+}
+
 fn one_at_a_time(
     picture: &Picture<'_>,
     ask: &Ask,
@@ -367,7 +401,9 @@ fn one_at_a_time(
     // Giving up a replacement concerns the one whose place it was to take as well.
     let place = picture.records.get(&ask.node()).and_then(|record| record.replaces);
     let is_other = |id: NodeId| id != ask.node() && Some(id) != ask.leaver() && Some(id) != place;
-    let busy = picture.records.iter().find(|(id, record)| is_other(**id) && record.phase.is_under_way());
+    let given_up: BTreeSet<NodeId> = given_up(picture, ask).collect();
+    let stands = |id: NodeId, record: &NodeRecord| record.phase.is_under_way() && !given_up.contains(&id);
+    let busy = picture.records.iter().find(|(id, record)| is_other(**id) && stands(**id, record));
     if let Some((id, record)) = busy {
         let (verb, way) = if record.phase == NodePhase::Leaving { ("removed", "remove") } else { ("added", "add") };
         let name = &record.spec.name;
@@ -382,6 +418,9 @@ fn one_at_a_time(
             "a change of the voters to {} is half done: repeat the command that began it",
             names(picture, goal)
         )),
+        _ if !given_up.is_empty() => {
+            Ok(format!("the removal of {}, which was ordered and never begun, is given up", names(picture, &given_up)))
+        }
         _ => Ok("no other change is under way".to_owned()),
     }
 }

@@ -28,6 +28,7 @@ struct Site {
     policy: ClusterPolicy,
     goal: Option<BTreeSet<NodeId>>,
     silent: bool,
+    other_file: bool,
 }
 
 impl Site {
@@ -43,6 +44,7 @@ impl Site {
             policy,
             goal: None,
             silent: false,
+            other_file: false,
         }
     }
 
@@ -81,6 +83,7 @@ impl Site {
             records: &self.records,
             policy: &self.policy,
             newcomer_silent: self.silent.then(|| "connection refused".to_owned()),
+            is_in_force: !self.other_file,
         };
         judge(&picture, ask)
     }
@@ -173,11 +176,25 @@ fn what_cannot_be_is_refused_with_what_to_do_next() {
             "hanoi-2 (node 4) is being added, by user:linh",
         ),
         (
-            new().record(1, "hcmc-1", "hcmc", NodePhase::Leaving),
+            new().record(1, "hcmc-1", "hcmc", NodePhase::Leaving).with(|site| site.goal = Some(ids(&[2, 3]))),
             witness_2(),
             ChangeUnderWay,
             "hcmc-1 (node 1) is being removed",
         ),
+        (
+            new().record(1, "hcmc-1", "hcmc", NodePhase::Leaving).with(|site| site.member(1).is_voter = false),
+            witness_2(),
+            ChangeUnderWay,
+            "hcmc-1 (node 1) is being removed",
+        ),
+        // What the others do not run under.
+        (
+            new().with(|site| site.other_file = true),
+            witness_2(),
+            OtherConfig,
+            "witness-1 leads under a configuration that is",
+        ),
+        (new().with(|site| site.other_file = true), remove(1), OtherConfig, "is not in force"),
         (
             new().with(|site| site.goal = Some(ids(&[1, 2, 3, 4]))),
             witness_2(),
@@ -278,6 +295,7 @@ fn a_node_is_found_by_its_number_or_its_name_and_the_living_before_the_dead() {
         records: &site.records,
         policy: &site.policy,
         newcomer_silent: None,
+        is_in_force: true,
     };
     for (text, found) in [
         ("hcmc-1", Some(1)),
@@ -304,4 +322,22 @@ fn leadership_goes_to_a_voter_that_keeps_it() {
     assert_eq!(refused(Heir { seen: Seen { answers: false, ..heir().seen }, ..heir() }), Some(NotReachable));
     assert_eq!(refused(Heir { seen: Seen { behind: Some(999), ..heir().seen }, ..heir() }), Some(Stale));
     assert_eq!(refused(Heir { is_isolated: true, ..heir() }), Some(NotReachable));
+}
+
+/// Its leader died between the record and the change; then another node was lost. Repair must not wait for the first.
+#[test]
+fn a_removal_that_was_never_begun_is_given_up_by_the_next_change() {
+    let site = Site::new().record(1, "hcmc-1", "hcmc", NodePhase::Leaving).with(dead(2));
+    let judged = site.judge(&replace(2, 4, "hanoi-2", "hanoi"));
+    assert_eq!((judged.refusal(), &judged.given_up, &judged.next), (None, &ids(&[1]), &Next::Admit));
+    let gate = judged.gates.iter().find(|gate| gate.name == "one at a time").expect("the gate");
+    assert!(gate.detail.contains("the removal of hcmc-1, which was ordered and never begun"), "{}", gate.detail);
+    // The same removal again goes on with it, and one that another node is to take the place of belongs to that change.
+    assert!(site.judge(&remove(1)).given_up.is_empty());
+    let mut replaced = Site::new().record(2, "hanoi-1", "hanoi", NodePhase::Leaving);
+    replaced = replaced.learner(4, "hanoi-2", "hanoi", Some(0), NodePhase::Joining);
+    replaced.records.get_mut(&NodeId(4)).expect("on record").replaces = Some(NodeId(2));
+    let judged = replaced.judge(&add(6, "witness-2", "witness"));
+    assert_eq!(judged.refusal().map(|refusal| refusal.code), Some(ChangeUnderWay));
+    assert!(judged.given_up.is_empty());
 }

@@ -218,20 +218,21 @@ impl Backend {
                 Ok(Progress::Done)
             }
             Next::Admit => {
-                self.intend(asker, state, members, ask).await?;
+                self.intend(asker, (state, members), ask, judged).await?;
                 if let Ask::Add { spec, .. } | Ask::Replace { spec, .. } = ask {
                     let (name, region, address) = (spec.name.clone(), spec.region.clone(), spec.address.clone());
-                    consensus.admit_learner(node, Node { name, region, address }, CHANGE).await.map_err(failed)?;
+                    let newcomer = Node { name, region, address };
+                    consensus.admit_learner(membership, node, newcomer, CHANGE).await.map_err(failed)?;
                 }
                 Ok(Progress::CatchingUp(None))
             }
             Next::Wait { behind } => {
-                self.intend(asker, state, members, ask).await?;
+                self.intend(asker, (state, members), ask, judged).await?;
                 Ok(Progress::CatchingUp(*behind))
             }
             Next::Rest => {
                 if phase(node) != Some(NodePhase::Learner) {
-                    self.intend(asker, state, members, ask).await?;
+                    self.intend(asker, (state, members), ask, judged).await?;
                     if let Some(spec) = known_spec(state, members, node) {
                         self.record(asker, node, &spec, NodeStep::Rests).await?;
                     }
@@ -239,7 +240,7 @@ impl Backend {
                 Ok(Progress::Learner)
             }
             Next::Vote { voters } => {
-                self.intend(asker, state, members, ask).await?;
+                self.intend(asker, (state, members), ask, judged).await?;
                 consensus.set_voters(membership, node, voters.clone(), CHANGE).await.map_err(failed)?;
                 for id in voters.difference(&judged.before).copied().chain([node]).collect::<BTreeSet<_>>() {
                     let step = if voters.contains(&id) { NodeStep::Joined } else { NodeStep::Gone };
@@ -250,7 +251,7 @@ impl Backend {
                 Ok(Progress::Done)
             }
             Next::Drop => {
-                self.intend(asker, state, members, ask).await?;
+                self.intend(asker, (state, members), ask, judged).await?;
                 consensus.drop_learner(membership, node, CHANGE).await.map_err(failed)?;
                 if let Some(spec) = known_spec(state, members, node) {
                     self.record(asker, node, &spec, NodeStep::Gone).await.map_err(changed_already)?;
@@ -260,8 +261,23 @@ impl Backend {
         }
     }
 
-    /// What is wished, on record.
+    /// What is wished, on record; and before it that a removal which nothing came of is given up.
     async fn intend(
+        &self,
+        asker: &Asker<'_>,
+        (state, members): (&ClusterState, &BTreeMap<NodeId, Seen>),
+        ask: &Ask,
+        judged: &Judged,
+    ) -> Result<(), ProposeError> {
+        for id in &judged.given_up {
+            if let Some(spec) = known_spec(state, members, *id) {
+                self.record(asker, *id, &spec, NodeStep::Stays).await?;
+            }
+        }
+        self.enter(asker, state, members, ask).await
+    }
+
+    async fn enter(
         &self,
         asker: &Asker<'_>,
         state: &ClusterState,
@@ -373,7 +389,9 @@ impl MembershipBackend for Backend {
                 record: record.map(|record| (record.by.clone(), record.since)),
                 note: match (record.map(|record| record.phase), seen, configured) {
                     (Some(NodePhase::Joining), _, _) => "joins: repeat the command, or remove it".to_owned(),
-                    (Some(NodePhase::Leaving), _, _) => "leaves: repeat the command".to_owned(),
+                    (Some(NodePhase::Leaving), _, _) => {
+                        "leaves: repeat the command; another change gives it up".to_owned()
+                    }
                     (_, Some(_), None) => "not in the leader's configuration: it stands nowhere".to_owned(),
                     (_, None, Some(_)) if !is_gone => "in the configuration only: watchdogctl node add".to_owned(),
                     (Some(NodePhase::Gone), _, Some(_)) => "still in the configuration: take it out".to_owned(),
@@ -402,6 +420,7 @@ impl MembershipBackend for Backend {
             records: &state.nodes,
             policy: &self.parts.policy,
             newcomer_silent: None,
+            is_in_force: state.digest.as_ref() == Some(&self.parts.policy.digest),
         };
         let asker = Asker { by: &ask.by, reason: &ask.reason, request_id: &ask.request_id };
         let wished = match resolve(&picture, &ask.wish) {

@@ -49,6 +49,8 @@ pub enum NodeStep {
     Dismiss,
     /// It left: its number is not used again.
     Gone,
+    /// Its removal is given up before anything of it was done.
+    Stays,
 }
 
 impl NodeStep {
@@ -61,6 +63,7 @@ impl NodeStep {
             NodeStep::Rests => "learner",
             NodeStep::Dismiss => "remove",
             NodeStep::Gone => "removed",
+            NodeStep::Stays => "keep",
         }
     }
 }
@@ -154,6 +157,11 @@ impl ClusterState {
                 NodePhase::Voter
             }
             (NodeStep::Rests, _) => NodePhase::Learner,
+            (NodeStep::Stays, Some(NodePhase::Leaving)) => NodePhase::Voter,
+            (NodeStep::Stays, _) => {
+                let message = format!("node {node} is not being removed: there is nothing to give up");
+                return reject(RejectionCode::Illegal, message);
+            }
             (NodeStep::Dismiss, Some(NodePhase::Gone)) | (NodeStep::Gone, _) => NodePhase::Gone,
             (NodeStep::Dismiss, _) => NodePhase::Leaving,
         };
@@ -247,6 +255,19 @@ mod tests {
         world.must(change(4, "witness-2", NodeStep::Joined));
         assert_eq!(world.state.nodes[&NodeId(3)].phase, NodePhase::Gone);
         assert_eq!(world.state.nodes[&NodeId(4)].phase, NodePhase::Voter);
+    }
+
+    #[test]
+    fn a_removal_that_is_given_up_makes_way_for_another_change() {
+        let mut world = World::new();
+        world.must(change(1, "hcmc-1", NodeStep::Dismiss));
+        assert_eq!(code(&world.apply(change(4, "hanoi-2", admit()))), Some(RejectionCode::ChangeUnderWay));
+        world.must(change(1, "hcmc-1", NodeStep::Stays));
+        assert_eq!(world.state.nodes[&NodeId(1)].phase, NodePhase::Voter);
+        world.must(change(4, "hanoi-2", admit()));
+        assert_eq!(code(&world.apply(change(4, "hanoi-2", NodeStep::Stays))), Some(RejectionCode::Illegal));
+        world.must(change(4, "hanoi-2", NodeStep::Gone));
+        assert_eq!(code(&world.apply(change(4, "hanoi-2", NodeStep::Stays))), Some(RejectionCode::Illegal));
     }
 
     #[test]
