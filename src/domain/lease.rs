@@ -108,6 +108,14 @@ pub fn answer(state: &ClusterState, request: &LeaseRequest, is_stopped: bool, no
         let serving = group.serving.region.as_ref().map_or("nobody", RegionName::as_str);
         return LeaseAnswer::Denied { why: format!("{serving} serves, not {}", request.region) };
     }
+    // A guard that was enrolled too early must not open an old primary's gate while another region serves.
+    if group.unconfirmed {
+        let why = format!(
+            "epoch {}: this cluster was formed anew and does not know who serves: restore a backup, or resume the group",
+            state.epoch
+        );
+        return LeaseAnswer::Denied { why };
+    }
     if is_stopped {
         return LeaseAnswer::Denied { why: format!("a fence of {} was ordered", request.region) };
     }

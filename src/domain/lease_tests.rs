@@ -93,6 +93,24 @@ fn promote(world: &World, token: Token, read_under: Token) -> Change {
     }
 }
 
+/// A guard that was enrolled before the backup was restored: its old primary's gate stays as it is, whatever the mode.
+#[test]
+fn a_cluster_formed_anew_lets_nobody_open_until_a_person_has_spoken() {
+    let mut world = leased();
+    for fencing in [world.state.groups[&group()].fencing.clone(), crate::domain::policy::Fencing::Confirm] {
+        let known = world.state.groups.get_mut(&group()).unwrap();
+        (known.unconfirmed, known.fencing) = (true, fencing);
+        for gate in [bounded(), GateSeen::OpenEnded] {
+            let denied = answer(&world.state, &request(gate), false, UnixMs(5));
+            assert!(matches!(&denied, LeaseAnswer::Denied { why } if why.contains("formed anew")), "{denied:?}");
+        }
+    }
+    world.must(Change::Pause { group: group(), reason: "formed anew".to_owned(), until: None });
+    world.must(Change::Resume { group: group(), reason: "it is served from home".to_owned(), expired: None });
+    let answered = answer(&world.state, &request(GateSeen::OpenEnded), false, UnixMs(5));
+    assert!(!matches!(answered, LeaseAnswer::Denied { .. }), "{answered:?}");
+}
+
 #[test]
 fn the_answer_to_each_request() {
     let now = UnixMs(5);

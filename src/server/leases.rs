@@ -160,7 +160,7 @@ impl Desk {
             bound: lease.is_some(),
             holders: lease.map(|lease| lease.holders).unwrap_or_default(),
             // A run that is open may already count on holds having ended.
-            ground: shown.filter(|group| group.open_run.is_none()).map(|group| group.token),
+            ground: shown.filter(|group| group.open_run.is_none() && !group.unconfirmed).map(|group| group.token),
             ttl_ms: match shown.map(|group| &group.fencing) {
                 Some(Fencing::Lease { ttl_ms }) => *ttl_ms,
                 _ => 0,

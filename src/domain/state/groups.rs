@@ -116,6 +116,8 @@ impl ClusterState {
             return reject(RejectionCode::Stale, format!("the pause of group {name} was changed since"));
         }
         group.pause = None;
+        // By a person, who has seen that it is served from home: that pause has no end of its own.
+        group.unconfirmed = false;
         group.resumed_at = Some(entry.at);
         Ok(None)
     }
@@ -156,6 +158,7 @@ fn new_group(spec: &GroupSpec, epoch: u64) -> GroupState {
         traffic: spec.home.clone(),
         token: Token { epoch, n: 0 },
         pause: None,
+        unconfirmed: false,
         resumed_at: None,
         fencing: spec.fencing.clone(),
         lease: None,

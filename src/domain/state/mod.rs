@@ -113,6 +113,10 @@ pub struct GroupState {
     pub token: Token,
     /// Paused by whom, why, until when.
     pub pause: Option<Pause>,
+    /// Registered by a cluster that was formed anew, and neither restored nor confirmed by an operator since: nobody knows
+    /// who serves.
+    #[serde(default)]
+    pub unconfirmed: bool,
     /// When the last pause ended: patience does not run while paused.
     #[serde(default)]
     pub resumed_at: Option<UnixMs>,

@@ -251,6 +251,7 @@ impl ClusterState {
         );
         for (_, group) in self.groups.iter_mut().filter(|(name, _)| names.contains(name)) {
             group.pause = Some(Pause { by: entry.by.clone(), at: entry.at, reason: reason.clone(), until: None });
+            group.unconfirmed = true;
         }
     }
 
@@ -462,6 +463,7 @@ fn put_back(
     // Issued by this very command, and to nobody: what is left unsettled is settled under it.
     group.token = restored.token;
     group.pause = Some(Pause { by: entry.by.clone(), at: entry.at, reason: why.to_owned(), until: None });
+    group.unconfirmed = false;
     group.resumed_at = None;
     group.lease = None;
     group.seen_up.clear();

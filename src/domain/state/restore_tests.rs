@@ -78,6 +78,7 @@ fn p3_every_token_is_above_the_old_and_nothing_is_believed_that_may_have_changed
     let old = in_the_middle();
     let mut world = formed(2);
     assert!(world.group().pause.as_ref().unwrap().reason.contains("was formed anew"));
+    assert!(world.group().unconfirmed, "no guard is answered");
     let count = hand_over(&mut world, &old.state);
     let before = world.state.clone();
     // Nothing of it is in force before the last word.
@@ -88,6 +89,7 @@ fn p3_every_token_is_above_the_old_and_nothing_is_believed_that_may_have_changed
     assert!(world.state.restoring.is_none());
 
     let group = world.group();
+    assert!(!group.unconfirmed);
     assert!(group.token > old.group().token && group.token == Token { epoch: 2, n: 1 });
     assert_eq!((group.serving.region.as_ref(), &group.serving.last), (Some(&region("hcmc")), &region("hcmc")));
     assert!(group.serving.epoch > old.group().serving.epoch);
