@@ -293,6 +293,17 @@ impl Executor {
         Ok(())
     }
 
+    fn gate_matter(&self, id: &StepId) -> String {
+        format!("gate of {id} of {}", self.run.id)
+    }
+
+    /// Every gate of a step is open: where one was shut before, that is told.
+    pub(super) fn gates_opened(&self, id: &StepId) {
+        if let Some(untold) = self.coordinator.news.goes_well(&self.gate_matter(id)) {
+            tracing::info!(run = %self.run.id, step = %id, untold, "the gates are open");
+        }
+    }
+
     /// A gate is shut: what may open by itself is looked at again for a while, then a person is called.
     pub(super) async fn refused_gate(&self, id: &StepId, shut: Shut) -> Rest {
         // A planned move has shown before that its gates were open: each of its legs is given the same patience.
@@ -306,7 +317,10 @@ impl Executor {
             Shut::Now(reason) => self.give_up(id, reason).await,
             Shut::Soon(reason) if opened_ms >= patience_ms => self.give_up(id, reason).await,
             Shut::Soon(reason) | Shut::Wait(reason) => {
-                tracing::warn!(run = %self.run.id, step = %id, "not yet: {reason}");
+                // Looked at again many times a second.
+                if self.coordinator.news.is_news(&self.gate_matter(id), &reason) {
+                    tracing::warn!(run = %self.run.id, step = %id, "not yet: {reason}");
+                }
                 Rest::of(RECHECK)
             }
         }

@@ -215,6 +215,9 @@ impl Coordinator {
                 Change::Resume { group, reason: "the pause has run out".to_owned(), expired: Some(until) }
             }
             Decision::Tell(page) => Change::Tell { page },
+            Decision::EndEvent { group, page } => {
+                Change::ResolvePage { group, page, reason: "it told of something that is over".to_owned() }
+            }
             Decision::Escalate(due) => Change::Escalate {
                 group: due.group,
                 page: IncidentRef { key: due.key, opened: due.opened },

@@ -178,6 +178,7 @@ impl Executor {
             Ok(passed) => passed,
             Err(shut) => return self.refused_gate(id, shut).await,
         };
+        self.gates_opened(id);
         let fenced_host = self.fenced_host(proof.as_ref());
         if !step.action.is_repeatable() && self.run.moves_serving() && is_forward {
             // Before the proposal, whatever becomes of it: it may be committed although this node never hears so.

@@ -127,7 +127,9 @@ fn silent_voters(policy: &ClusterPolicy, view: &View) -> Wanted {
     let one = |id: &NodeId| {
         let name = policy.members.get(id).map_or_else(|| id.to_string(), |member| member.name.to_string());
         let summary = format!("node {name} has not reported for more than {} s", SILENT_AFTER_MS / 1000);
-        condition(format!("{}/silent/{name}", policy.cluster), "NODE_SILENT", Severity::Warning, None, summary)
+        // By number: a leader whose file does not have the voter knows no name of it, and it is one condition under both.
+        let key = format!("{}/silent/node-{id}", policy.cluster);
+        condition(key, "NODE_SILENT", Severity::Warning, None, summary)
     };
     view.voters.iter().filter(is_silent).map(one).collect()
 }

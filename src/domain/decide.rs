@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::alarms;
-use super::command::GroupSpec;
+use super::command::{GroupSpec, IncidentRef};
 use super::ids::{GroupName, RegionName, TargetName, Token, UnixMs};
-use super::incident::{self, Due};
+use super::incident::{self, Due, over};
 use super::loss::{self, Loss};
 use super::mutation::{Mutation, is_out};
 use super::page::Page;
@@ -68,6 +68,13 @@ pub enum Decision {
     Tell(Page),
     /// Nobody acknowledged in time: tell the next.
     Escalate(Due),
+    /// This incident told of something that is over, and has stood long enough.
+    EndEvent {
+        /// The group it concerns.
+        group: Option<GroupName>,
+        /// Which.
+        page: IncidentRef,
+    },
 }
 
 /// Why a group is at rest, or what it waits for.
@@ -141,6 +148,10 @@ pub fn decide(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: Un
     // Whose ladder it is, the state says: also a node under another configuration tells the next while it leads.
     let due = incident::due(&state.on_call, state.incidents.values(), view.clock_agrees, now);
     out.propose.extend(due.map(Decision::Escalate));
+    out.propose.extend(over(state.incidents.values(), view.clock_agrees, now).map(|incident| {
+        let page = IncidentRef { key: incident.key().to_owned(), opened: incident.opened };
+        Decision::EndEvent { group: incident.group().cloned(), page }
+    }));
     if ours {
         out.propose.extend(alarms::changes(state, policy, wanted, view).into_iter().map(Decision::Tell));
     }

@@ -6,7 +6,7 @@ use super::fixtures::{Says, UP, World, down_for, group, policy, region, view};
 use super::ids::{NodeId, UnixMs};
 use super::observation::Verdict;
 use super::page::{Delivery, OutboxEntry, Page, PageAction, Severity};
-use super::policy::LagAction;
+use super::policy::{ClusterPolicy, LagAction};
 use super::view::{Heartbeat, View};
 
 fn look(world: &World, says: &[Option<Says>]) -> Decisions {
@@ -237,6 +237,32 @@ fn a_silent_voter_is_paged_and_its_own_alarms_outlive_its_silence() {
     assert_eq!(world.state.alarms.len(), 1);
     assert!(pages(&look(&world, &[None, Some(UP), Some(UP)])).is_empty(), "it is silent now, not well");
     assert_eq!(pages(&look(&world, &[Some(UP), Some(UP), Some(UP)])), ["NODE_ISOLATED"]);
+}
+
+/// Whether a leader's file knows the voter must not open and end the condition with each leader.
+#[test]
+fn a_silent_voter_is_one_condition_under_every_leaders_file() {
+    let mut world = World::new();
+    let known = policy();
+    let mut without = policy();
+    without.members.remove(&NodeId(1));
+    let look = |world: &World, policy: &ClusterPolicy| {
+        let view = View { watched_ms: 600_000, ..view(&[None, Some(UP), Some(UP)]) };
+        let decided = decide(&world.state, policy, &view, world.now);
+        decided
+            .propose
+            .into_iter()
+            .filter_map(|one| match one {
+                Decision::Tell(page) if page.key.contains("/silent/") => Some(page),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let told = look(&world, &known);
+    assert_eq!((told.len(), told[0].key.as_str()), (1, "test/silent/node-1"));
+    assert_eq!(look(&world, &without)[0].key, told[0].key);
+    world.must(Change::Tell { page: told[0].clone() });
+    assert!(look(&world, &without).is_empty() && look(&world, &known).is_empty(), "one condition under both");
 }
 
 #[test]

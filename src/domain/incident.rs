@@ -190,6 +190,27 @@ fn rung(ladder: &Ladder, incident: &Incident) -> Option<Next> {
     })
 }
 
+/// It tells of something that is over, as a run that succeeded: nobody climbs a ladder for it, and it is no open incident
+/// for long.
+pub fn is_event(event: &str) -> bool {
+    event == "LB_FAILOVER" || event.ends_with("_SUCCESS") || event.ends_with("_WITHDRAWN")
+}
+
+/// So long it stands for those who come to look, milliseconds.
+pub const EVENT_LASTS_MS: u64 = 15 * 60_000;
+
+/// Events that have stood long enough.
+pub fn over<'a>(
+    incidents: impl IntoIterator<Item = &'a Incident> + 'a,
+    clock_agrees: bool,
+    now: UnixMs,
+) -> impl Iterator<Item = &'a Incident> + 'a {
+    let is_over = move |incident: &&Incident| {
+        clock_agrees && is_event(&incident.page.event) && !incident.is_test && now.since(incident.at) >= EVENT_LASTS_MS
+    };
+    incidents.into_iter().filter(is_over)
+}
+
 /// One telling that is due, with the state it was decided on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {

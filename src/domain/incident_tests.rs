@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::command::{Change, IncidentRef, RejectionCode};
 use super::fixtures::{World, digest, group, policy};
 use super::ids::{ContactName, LadderName, UnixMs};
-use super::incident::{Due, Incident, NextTelling, due, next};
+use super::incident::{Due, EVENT_LASTS_MS, Incident, NextTelling, due, next, over};
 use super::on_call::{Contact, Ladder, LadderStep, Level, LevelRule, OnCall};
 use super::page::{Delivery, OutboxEntry, Page, PageAction, Severity};
 
@@ -492,4 +492,27 @@ fn what_comes_next_is_said_as_it_will_be() {
     let next = next(&world.state.on_call, incident(&world)).expect("step 2");
     assert_eq!((next.what.clone(), next.at()), (NextTelling::Step(1), world.now.plus(10 * MIN)));
     assert_eq!(incident(&world).ladder, Some(LadderName::from("day")));
+}
+
+/// A success is told once, waits for nobody, and is over by itself.
+#[test]
+fn what_tells_of_something_over_is_no_open_incident_for_long() {
+    let mut world = World::new();
+    for event in ["DR_FAILOVER_SUCCESS", "DR_FAILOVER_WITHDRAWN", "LB_FAILOVER", "SERVICE_RECOVERY_SUCCESS"] {
+        let told = Page { event: event.to_owned(), ..page(Severity::Warning) };
+        world.must(Change::Tell { page: told });
+        let incident = world.state.incidents.values().next().unwrap().clone();
+        assert!(next(&world.state.on_call, &incident).is_none(), "{event}: nobody climbs for it");
+        let over = |now: UnixMs| over(world.state.incidents.values(), true, now).count();
+        assert_eq!(
+            (over(incident.at.plus(EVENT_LASTS_MS - 1)), over(incident.at.plus(EVENT_LASTS_MS))),
+            (0, 1),
+            "{event}"
+        );
+        // Its own alarm ends it here; a run's result has none.
+        world.must(Change::Tell { page: Page { action: PageAction::Resolve, ..page(Severity::Info) } });
+    }
+    world.must(Change::Tell { page: page(Severity::Warning) });
+    let later = world.now.plus(10 * EVENT_LASTS_MS);
+    assert_eq!(over(world.state.incidents.values(), true, later).count(), 0, "any other stands");
 }

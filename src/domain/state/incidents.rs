@@ -7,7 +7,7 @@ use super::{ClusterState, Effect, Entry, INCIDENTS_MAX, PAST_INCIDENTS_KEPT, bou
 use crate::domain::command::{IncidentRef, RejectionCode};
 use crate::domain::ids::{ContactName, LadderName, ReceiverName, RunId, UnixMs};
 use crate::domain::incident::{
-    Acknowledgement, Incident, NextTelling, Resolution, TELLINGS_KEPT, Telling, next, stamped,
+    Acknowledgement, Incident, NextTelling, Resolution, TELLINGS_KEPT, Telling, is_event, next, stamped,
 };
 use crate::domain::on_call::Ladder;
 use crate::domain::page::{Notice, Page, PageAction, Severity, Told};
@@ -56,7 +56,7 @@ impl ClusterState {
             level,
             told: u32::from(ladder.is_some()),
             told_at: entry.at,
-            ladder: ladder.map(|ladder| ladder.name),
+            ladder: ladder.map(|ladder| ladder.name).filter(|_| !is_event(&page.event)),
             round: 0,
             tellings: Default::default(),
             receivers: before,
