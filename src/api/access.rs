@@ -17,6 +17,7 @@ use super::forward::FORWARDED_BY;
 use super::origin::{self, CALLED_FROM, Call};
 use super::refusals::{RECORDED, Refusals, Refused, is_told};
 use super::refuse::{FORBIDDEN, UNPROVEN, invalid, refused_caller, signed};
+use crate::clock::unix_now;
 use crate::domain::identity::{Caller, Held, Identity, Role, Roles};
 use crate::domain::ids::{NodeName, Principal};
 use crate::metrics::events;
@@ -249,7 +250,9 @@ where
                 let made = Arc::new(Call::of(request.headers(), peer));
                 let row = ACCESS.iter().find(|row| row.path == request.uri().path());
                 let path = row.map_or("", |row| row.path);
-                let answer = deadline::within(deadline, origin::within(made.clone(), self.service.call(request)));
+                let proved_until = request.extensions().get::<Peer>().and_then(proved_until);
+                let call = origin::within(made.clone(), self.service.call(request));
+                let answer = deadline::within(deadline, proved_until, call);
                 let desk = self.desk.clone();
                 Box::pin(async move {
                     let mut answer = answer.await?;
@@ -259,16 +262,35 @@ where
             }
             Err(status) => {
                 let peer = request.extensions().get::<Peer>();
-                self.desk.turned_away(request.uri().path(), peer, &status);
+                let carried_for = self.desk.carried_for(&request);
+                match &carried_for {
+                    // Not the doing of the node that carried it, which is told that it need not enter it too.
+                    Some(first) => {
+                        let by = first.principal(self.desk.roles.cluster());
+                        let call = Call::of(request.headers(), peer);
+                        self.desk.take_down(request.uri().path(), by, &call, &status);
+                    }
+                    None => self.desk.turned_away(request.uri().path(), peer, &status),
+                }
                 let from = peer.and_then(Peer::from);
                 let (path, code) = (request.uri().path(), status.code());
                 tracing::warn!(path, ?from, ?code, message = status.message(), "call refused");
                 events::call_refused(&format!("{code:?}"));
-                let answer = signed(status, self.desk.node.as_str()).into_http();
+                let mut answer = signed(status, self.desk.node.as_str()).into_http();
+                if carried_for.is_some() {
+                    answer.headers_mut().insert(RECORDED, HeaderValue::from_static("1"));
+                }
                 Box::pin(std::future::ready(Ok(answer)))
             }
         }
     }
+}
+
+/// When a certificate ends, on this process's clock; `None` where nothing was shown, or not within a lifetime.
+fn proved_until(peer: &Peer) -> Option<tokio::time::Instant> {
+    let Peer::Known { until, .. } = peer else { return None };
+    let left = std::time::Duration::from_millis(until.since(unix_now()));
+    tokio::time::Instant::now().checked_add(left)
 }
 
 fn deadline_of(request: &Request<Body>) -> Result<Option<tokio::time::Instant>, Status> {
@@ -284,6 +306,13 @@ impl Inner {
             _ => Principal("nobody".to_owned()),
         };
         self.take_down(path, by, &call, status);
+    }
+
+    /// Whom a node makes the call for, where it may.
+    fn carried_for(&self, request: &Request<Body>) -> Option<Identity> {
+        let Some(Peer::Known { identity, .. }) = request.extensions().get::<Peer>() else { return None };
+        let (first, _) = self.first_caller(request, identity.clone(), self.roles.of(identity)).ok()?;
+        (&first != identity).then_some(first)
     }
 
     /// A call that a service answered: where it refused, that is taken down, unless the log or another node has it.

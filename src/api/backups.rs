@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -14,6 +15,7 @@ use tracing::info;
 use super::access::{self, RESTORE};
 use super::backend::ProposeError;
 use super::check::{self, Asked};
+use super::deadline;
 use super::forward::{self, Place};
 use super::origin::{origin, recorded};
 use super::refuse::{failed, invalid, rejected, too_many};
@@ -56,7 +58,7 @@ pub struct Wish {
     /// The first message.
     pub head: proto::RestoreRequest,
     /// The data of the others.
-    pub data: std::sync::Arc<Vec<u8>>,
+    pub data: Arc<Vec<u8>>,
 }
 
 impl Wish {
@@ -100,7 +102,7 @@ async fn gather(head: proto::RestoreRequest, messages: &mut Streaming<proto::Res
             format!("damaged: {found} of {expected} bytes, or other ones than were written; take another backup file"),
         ));
     }
-    Ok(Wish { head, data: std::sync::Arc::new(data) })
+    Ok(Wish { head, data: Arc::new(data) })
 }
 
 fn serving(asked: &std::collections::HashMap<String, String>) -> Result<BTreeMap<GroupName, RegionName>, Status> {
@@ -176,8 +178,12 @@ impl AdminService {
         if let Err(error) = self.propose_for(&asked, false, note).await {
             tracing::warn!(%error, "a backup could not be recorded in the audit");
         }
-        let data =
-            serde_json::to_vec(&*state).map_err(|error| Status::internal(format!("the state as JSON: {error}")))?;
+        let taken = Arc::clone(&state);
+        let written = tokio::task::spawn_blocking(move || serde_json::to_vec(&*taken)).await;
+        let data = written
+            .map_err(|error| error.to_string())
+            .and_then(|json| json.map_err(|error| error.to_string()))
+            .map_err(|why| Status::internal(format!("the state as JSON: {why}")))?;
         let header = proto::BackupHeader {
             cluster: state.cluster.as_ref().map(|cluster| cluster.0.clone()).unwrap_or_default(),
             epoch: state.epoch,
@@ -221,8 +227,11 @@ impl AdminService {
         }
         self.backend.confirm().await.map_err(failed)?;
         let cluster = self.backend.policy().cluster.clone();
-        let backup: ClusterState = serde_json::from_slice(&wish.data)
-            .map_err(|error| invalid("data", format!("no state of this program's version: {error}")))?;
+        // As much as 64 MiB: not on a thread that answers peers.
+        let data = Arc::clone(&wish.data);
+        let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice::<ClusterState>(&data)).await;
+        let parsed = parsed.map_err(|error| Status::internal(format!("reading the backup: {error}")))?;
+        let backup = parsed.map_err(|error| invalid("data", format!("no state of this program's version: {error}")))?;
         let state = self.state();
         let audit_entries = u32::try_from(backup.audit.len()).unwrap_or(u32::MAX);
         let answer = |groups: Vec<proto::RestoredGroup>, restored| proto::RestoreResponse {
@@ -266,7 +275,8 @@ impl AdminService {
                 format!("is {typed:?}, but this is cluster {cluster:?}: type its name again"),
             ));
         }
-        self.hand_over(&asked, &wish.head, &backup, serving).await?;
+        // Until the last part nothing of it takes effect; the same call again goes on or begins anew.
+        deadline::write(self.hand_over(&asked, &wish.head, &backup, serving)).await?;
         Ok(Response::new(answer(groups, true)))
     }
 

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Status};
 
-use super::refuse::{nothing_done_in_time, outcome_unknown};
+use super::refuse::{UNPROVEN, nothing_done_in_time, outcome_unknown, refused_caller};
 
 /// The answer is on its way this much before the caller stops listening, and no more than a tenth of the time it gave.
 const MARGIN: Duration = Duration::from_millis(50);
 
 tokio::task_local! {
     static DEADLINE: Option<Instant>;
+    static PROVED_UNTIL: Option<Instant>;
 }
 
 /// The deadline of a call that has just arrived; `None` where it named none.
@@ -49,9 +50,20 @@ fn parse(text: &str) -> Option<Duration> {
     }
 }
 
-/// Runs a call under its deadline.
-pub(super) async fn within<F: Future>(deadline: Option<Instant>, call: F) -> F::Output {
-    DEADLINE.scope(deadline, call).await
+/// Runs a call under its deadline; `proved_until`: when the caller's certificate proves nothing any more.
+pub(super) async fn within<F: Future>(deadline: Option<Instant>, proved_until: Option<Instant>, call: F) -> F::Output {
+    PROVED_UNTIL.scope(proved_until, DEADLINE.scope(deadline, call)).await
+}
+
+/// When the caller's certificate ends: no stream goes on beyond it.
+pub(super) fn proved_until() -> Option<Instant> {
+    PROVED_UNTIL.try_with(|until| *until).ok().flatten()
+}
+
+/// What a stream ends with then.
+pub(super) fn no_longer_proved() -> Status {
+    let why = "your certificate has expired meanwhile: call again with a new one, from where this ended";
+    refused_caller(Code::Unauthenticated, UNPROVEN, why)
 }
 
 /// The deadline of the call that this task works on.

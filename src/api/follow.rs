@@ -25,6 +25,7 @@ pub(super) async fn follow(
     to: mpsc::Sender<Result<FollowRunResponse, Status>>,
     shutdown: CancellationToken,
     until: Option<Instant>,
+    proved_until: Option<Instant>,
 ) {
     let (mut applied, mut standing) = (backend.state(), backend.standing());
     let mut sent = None;
@@ -53,6 +54,10 @@ pub(super) async fn follow(
             () = to.closed() => return,
             () = deadline::passed(until) => {
                 let _ = to.send(Err(Status::deadline_exceeded("your deadline passed; the run goes on"))).await;
+                return;
+            }
+            () = deadline::passed(proved_until) => {
+                let _ = to.send(Err(deadline::no_longer_proved())).await;
                 return;
             }
             () = shutdown.cancelled() => {

@@ -9,6 +9,7 @@ use tracing::info;
 use super::access::{self, CHANGE_NODES};
 use super::backend::ProposeError;
 use super::check;
+use super::deadline;
 use super::forward::{self, Place};
 use super::refuse::{failed, invalid};
 use super::service::AdminService;
@@ -320,7 +321,11 @@ impl AdminService {
             request_id: asked.request_id,
         };
         info!(wish = ?change.wish, by = %change.by, reason = change.reason, dry_run = change.dry_run, "admin call: nodes");
-        let done = self.backend.change_nodes(change).await.map_err(failed)?;
+        // Each step of a change is on record before the next: a call that is cut off in the middle is repeated.
+        let done = match change.dry_run {
+            true => self.backend.change_nodes(change).await.map_err(failed)?,
+            false => deadline::write(async { self.backend.change_nodes(change).await.map_err(failed) }).await?,
+        };
         let standing = self.standing_of(&self.state());
         Ok(Response::new(proto::ChangeNodesResponse { standing, ..changed(done) }))
     }
@@ -343,7 +348,7 @@ impl AdminService {
         }
         let transfer = Transfer { node, by: asked.by, reason: asked.reason, request_id: asked.request_id };
         info!(to = ?transfer.node, by = %transfer.by, reason = transfer.reason, "admin call: transfer of leadership");
-        let done = self.backend.transfer(transfer).await.map_err(failed)?;
+        let done = deadline::write(async { self.backend.transfer(transfer).await.map_err(failed) }).await?;
         Ok(Response::new(proto::TransferLeadershipResponse {
             standing: self.standing_of(&self.state()),
             leader: done.leader,

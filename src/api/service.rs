@@ -361,7 +361,8 @@ impl AdminService {
             .try_acquire_owned()
             .map_err(|_| too_many(format!("{FOLLOWERS_MAX} callers follow runs at this node already; ask another")))?;
         let (to, stream) = mpsc::channel(4);
-        let task = follow(Arc::clone(&self.backend), id, to, self.shutdown.clone(), deadline::current());
+        let (until, proved_until) = (deadline::current(), deadline::proved_until());
+        let task = follow(Arc::clone(&self.backend), id, to, self.shutdown.clone(), until, proved_until);
         tokio::spawn(async move {
             task.await;
             drop(place);

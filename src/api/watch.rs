@@ -36,6 +36,8 @@ const REACH: Duration = Duration::from_millis(1_500);
 const REACH_AGAIN: Duration = Duration::from_secs(2);
 /// At most so many entries of the audit in one message; the rest follows at once.
 const NEWS_MAX: usize = 200;
+/// Of their texts, bytes: a message has room for more, with the status beside them.
+const NEWS_BYTES: usize = 1 << 20;
 /// At most so many watchers at once on one node.
 pub(super) const WATCHERS_MAX: usize = 32;
 
@@ -103,13 +105,25 @@ fn news<'a>(state: &'a ClusterState, since: Position, only: Option<&GroupName>) 
     entries.reverse();
     let mut until = Position { epoch: state.epoch, index: state.applied_index.max(since.index) };
     // Entries of one command stay together.
-    let next = entries.get(NEWS_MAX).map(|(_, entry)| entry.index).unwrap_or(u64::MAX);
+    let mut bytes = 0_usize;
+    let fits = entries.iter().take(NEWS_MAX).take_while(|(_, entry)| {
+        bytes = bytes.saturating_add(text_bytes(entry));
+        bytes <= NEWS_BYTES
+    });
+    let fits = fits.count().max(1);
+    let next = entries.get(fits).map(|(_, entry)| entry.index).unwrap_or(u64::MAX);
     let cut = entries.iter().position(|(_, entry)| entry.index >= next).filter(|cut| *cut > 0);
     if let Some(cut) = cut {
         until.index = entries[cut - 1].1.index;
         entries.truncate(cut);
     }
     News { entries, missing, until, more: cut.is_some() }
+}
+
+/// What its texts take; the rest of an entry is small.
+fn text_bytes(entry: &AuditEntry) -> usize {
+    let evidence = entry.evidence.iter().map(String::len).sum::<usize>();
+    [&entry.what, &entry.reason, &entry.outcome].into_iter().map(String::len).sum::<usize>() + evidence
 }
 
 /// The status without what only says how the time goes: two that are alike now are no news.
@@ -156,6 +170,8 @@ struct Watcher {
     /// The call came through another node, which is to be told what this node knows.
     is_forwarded: bool,
     deadline: Option<Instant>,
+    /// The watcher's certificate.
+    proved_until: Option<Instant>,
     shutdown: CancellationToken,
     to: mpsc::Sender<Result<WatchResponse, Status>>,
 }
@@ -309,6 +325,7 @@ impl Watcher {
             () = tokio::time::sleep(pause) => return false,
             () = self.to.closed() => return true,
             () = deadline::passed(self.deadline) => Status::deadline_exceeded("your deadline passed; what you were told stands"),
+            () = deadline::passed(self.proved_until) => deadline::no_longer_proved(),
             () = self.shutdown.cancelled() => nothing_done("this node is stopping: watch another, from the last position"),
         };
         let standing = self.backend.standing().borrow().clone();
@@ -341,6 +358,7 @@ impl AdminService {
             after,
             is_forwarded: request.metadata().get(forward::FORWARDED_BY).is_some(),
             deadline: deadline::current(),
+            proved_until: deadline::proved_until(),
             shutdown: self.shutdown.clone(),
             to,
         };
@@ -419,6 +437,27 @@ mod tests {
         let other = news(&full, Position { epoch: 3, index: 100 }, None);
         assert_eq!((other.missing, other.entries.len(), other.until), (true, 0, at(full.applied_index)));
         assert!(!news(&full, Position { epoch: 0, index: 99 }, None).missing, "nothing was adopted then");
+    }
+
+    /// One entry alone may be larger: it goes by itself.
+    #[test]
+    fn large_news_come_in_parts_that_fit_a_message() {
+        let large = |index| AuditEntry { reason: "x".repeat(400 << 10), ..entry(index, None) };
+        let state = state((1..=7).map(large));
+        let (mut since, mut seen) = (at(0), Vec::new());
+        loop {
+            let part = news(&state, since, None);
+            assert!((1..=2).contains(&part.entries.len()), "{} of 400 KiB", part.entries.len());
+            seen.extend(indexes(&part));
+            since = part.until;
+            if !part.more {
+                break;
+            }
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7]);
+        let huge = AuditEntry { reason: "x".repeat(3 << 20), ..entry(8, None) };
+        let alone = super::tests::state([huge, entry(9, None)]);
+        assert_eq!(indexes(&news(&alone, at(7), None)), [8]);
     }
 
     #[test]

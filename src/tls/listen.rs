@@ -21,6 +21,7 @@ use super::material::Material;
 use super::read::read;
 use super::words;
 use crate::domain::identity::Identity;
+use crate::domain::ids::UnixMs;
 
 /// Who does not finish a handshake within this is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -59,6 +60,8 @@ pub enum Peer {
         identity: Identity,
         /// From where.
         from: Option<SocketAddr>,
+        /// The certificate proves it until then.
+        until: UnixMs,
     },
 }
 
@@ -261,8 +264,9 @@ async fn shake_hands(
     let peer = match shown {
         None => Peer::Nobody { from },
         Some(certificate) => {
-            let identity = read(certificate).and_then(|seen| seen.identity);
-            Peer::Known { identity: identity.map_err(|why| Some(format!("its certificate: {why}")))?, from }
+            let wrong = |why| Some(format!("its certificate: {why}"));
+            let seen = read(certificate).map_err(wrong)?;
+            Peer::Known { identity: seen.identity.map_err(wrong)?, from, until: seen.not_after }
         }
     };
     Ok(Conn { stream: Stream(Inner::Taken(Box::new(stream))), peer })

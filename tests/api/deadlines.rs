@@ -13,6 +13,7 @@ use tower::{Layer, ServiceExt};
 use watchdog::api::access::AccessLayer;
 use watchdog::api::refusals::Refusals;
 use watchdog::clock::unix_now;
+use watchdog::domain::identity::Identity;
 use watchdog::domain::ids::NodeId;
 use watchdog::proto::admin_client::AdminClient;
 use watchdog::proto::{self, WatchRequest};
@@ -24,11 +25,18 @@ use crate::standin::{GROUP, Log, Mood, RUN, StandInNode, config, context, leader
 fn within(
     node: &std::sync::Arc<StandInNode>,
 ) -> AdminClient<impl GrpcService<Body, ResponseBody = Body, Error: Into<tonic::codegen::StdError>> + Clone> {
+    within_as(node, Peer::Plain { from: None })
+}
+
+fn within_as(
+    node: &std::sync::Arc<StandInNode>,
+    peer: Peer,
+) -> AdminClient<impl GrpcService<Body, ResponseBody = Body, Error: Into<tonic::codegen::StdError>> + Clone> {
     let routes = watchdog::api::routes(node.clone(), Dialer::Plain, CancellationToken::new()).unwrap();
     let refusals = Refusals::new(NodeId(3), "danang-1".into());
     let served = AccessLayer::new(config().roles(), "danang-1".into(), refusals).layer(routes);
-    AdminClient::new(served.map_request(|mut request: HttpRequest<Body>| {
-        request.extensions_mut().insert(Peer::Plain { from: None });
+    AdminClient::new(served.map_request(move |mut request: HttpRequest<Body>| {
+        request.extensions_mut().insert(peer.clone());
         request
     }))
 }
@@ -65,6 +73,16 @@ async fn nothing_is_begun_after_it() {
         ..Default::default()
     };
     assert_eq!(said(&client.failover(by(ask, "0n")).await.unwrap_err()), wanted);
+    let ask = proto::ChangeNodesRequest {
+        context: context("nodes-0001"),
+        action: proto::NodeAction::Remove.into(),
+        node: "hanoi-1".into(),
+        confirm_name: "hanoi-1".into(),
+        ..Default::default()
+    };
+    assert_eq!(said(&client.change_nodes(by(ask, "0n")).await.unwrap_err()), wanted);
+    let ask = proto::TransferLeadershipRequest { context: context("leader-001"), ..Default::default() };
+    assert_eq!(said(&client.transfer_leadership(by(ask, "0n")).await.unwrap_err()), wanted);
     assert_eq!(log.state(), before);
     client.pause(by(pause(), "20S")).await.unwrap();
 }
@@ -112,6 +130,32 @@ async fn a_stream_ends_with_it() {
     let mut stream = client.follow_run(by(follow, "300m")).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some());
     assert_eq!(stream.message().await.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+/// A certificate is looked at as a call begins; a stream that began before its end does not outlive it.
+#[tokio::test]
+async fn a_stream_ends_with_the_callers_certificate() {
+    let (log, node, _served) = leader().await;
+    log.fencing_at(unix_now());
+    let shown = |for_ms| {
+        let (identity, until) = (Identity::parse("watchdog://demo/user/vy").unwrap(), unix_now().plus(for_ms));
+        Peer::Known { identity, from: None, until }
+    };
+    let mut client = within_as(&node, shown(400));
+    let mut stream = client.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    let ended = loop {
+        if let Err(status) = stream.message().await {
+            break status;
+        }
+    };
+    assert_eq!(ended.code(), Code::Unauthenticated, "{ended:?}");
+    assert!(ended.message().contains("your certificate has expired meanwhile"), "{}", ended.message());
+    let mut client = within_as(&node, shown(300));
+    let mut stream =
+        client.follow_run(Request::new(proto::FollowRunRequest { run_id: RUN.into() })).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]

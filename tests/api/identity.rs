@@ -350,5 +350,18 @@ async fn only_a_node_speaks_for_another_and_only_as_far_as_that_other_may() {
             }
         }
     }
-    assert_eq!(log.state().audit.iter().last().unwrap().by.as_str(), "user:an");
+    let entered = |what: &str| {
+        let state = log.state();
+        let found = state.audit.iter().filter(|entry| entry.what.starts_with(what));
+        found.map(|entry| (entry.by.0.clone(), entry.outcome.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(entered("pause").last().unwrap().0, "user:an");
+    // Refused for another: that other's doing, and not the node's that carried it. Refused for what only the node can have
+    // made up: the node's.
+    crate::standin::wait_until("the refusals in the audit", || async { entered("refused Pause").len() >= 5 }).await;
+    let refused = entered("refused Pause");
+    let of = |by: &str, why: &str| refused.iter().filter(|(who, told)| who == by && told.contains(why)).count();
+    assert_eq!(of("user:vy", "user/vy has viewer"), 1, "{refused:#?}");
+    assert_eq!(of("node:hcmc-1", "user/vy has viewer"), 0, "{refused:#?}");
+    assert!(of("node:hcmc-1", "") >= 1, "{refused:#?}");
 }

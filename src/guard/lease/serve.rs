@@ -143,6 +143,7 @@ pub async fn serve(config: Config, gate: Arc<dyn Gate>, stop: CancellationToken)
 mod tests {
     use super::*;
     use crate::domain::identity::Identity;
+    use crate::domain::ids::UnixMs;
     use tonic::Code;
 
     #[test]
@@ -155,7 +156,11 @@ mod tests {
             ttl_ms: 2000,
             ground: crate::domain::ids::Token { epoch: 1, n: 1 },
         };
-        let known = |text: &str| Peer::Known { identity: Identity::parse(text).expect("sound"), from: None };
+        let known = |text: &str| Peer::Known {
+            identity: Identity::parse(text).expect("sound"),
+            from: None,
+            until: UnixMs(u64::MAX),
+        };
         for (peer, code) in [
             (Some(known("watchdog://demo/guard/db-a")), None),
             (Some(known("CN=db-a")), None),
