@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "some targets are driven by chance alone"))]
 
 mod admin;
+mod audit;
 mod config;
 mod corpus;
 mod dns;

@@ -1,7 +1,7 @@
 //! All targets by name: each a test here, and most guided by coverage besides (`libfuzzer`).
 
 use crate::runner::Trial;
-use crate::{admin, config, dns, guard, guard_answer, http, lease, log, peer, postgres, records, stream, words};
+use crate::{admin, audit, config, dns, guard, guard_answer, http, lease, log, peer, postgres, records, stream, words};
 
 /// `guided`: fast enough that coverage leads somewhere; there is a program of that name in `libfuzzer/targets`.
 macro_rules! targets {
@@ -25,6 +25,8 @@ macro_rules! targets {
 targets! {
     guided "admin-messages" => admin::any_admin_message_is_answered_or_refused_precisely_and_a_refused_one_changes_nothing;
     guided "answers-to-pages" => http::any_answer_to_a_page_is_delivery_retry_or_refusal;
+    guided "audit-lines" => audit::any_line_of_an_audit_is_the_one_that_was_written_or_the_file_is_not_whole;
+    guided "backup-files" => audit::any_bytes_in_a_backup_are_what_was_written_or_damage;
     guided "cluster-configuration" => config::any_cluster_configuration_is_sound_or_every_fault_is_named;
     guided "command-lines" => words::any_command_line_is_read_or_refused;
     guided "commands" => log::any_command_is_applied_or_rejected_alike_everywhere;

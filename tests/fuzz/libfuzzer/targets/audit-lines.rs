@@ -1,0 +1,4 @@
+//! `audit-lines` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("audit-lines");

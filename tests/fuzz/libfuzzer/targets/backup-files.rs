@@ -1,0 +1,4 @@
+//! `backup-files` of tests/fuzz, guided.
+#![no_main]
+
+fuzz::guide!("backup-files");
