@@ -171,11 +171,15 @@ pub async fn order(
     let seen = find_run(cluster, run).await?;
     let summary = seen.run.as_ref().and_then(|run| run.summary.clone()).unwrap_or_default();
     // Nobody is asked to type a name for what will be refused: there is nothing to order on a closed run.
-    if order != proto::Order::Retry && summary.closed_at_ms.is_none() {
+    let is_asked = order != proto::Order::Retry && summary.closed_at_ms.is_none();
+    if is_asked {
         confirmable(&summary.group, say.yes.as_deref(), false)?;
-        if say.yes.is_none() {
-            tell(&run_page::page(&seen).render(super::text::Paint(false)));
-        }
+    }
+    // What it is about, as it stands: also where --yes answers before anybody is asked.
+    if screen.output == Output::Table && summary.closed_at_ms.is_none() {
+        tell(&run_page::page(&seen).render(super::text::Paint(false)));
+    }
+    if is_asked {
         confirm(cluster, &summary.group, say.yes.as_deref())?;
     }
     let cluster = cluster.for_request(&context.request_id);
