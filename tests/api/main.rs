@@ -34,5 +34,8 @@ mod standin_services;
 mod standin_traffic;
 mod traffic;
 mod verifying;
+#[path = "../lab/wait.rs"]
+#[allow(dead_code, reason = "the browser needs a part of it")]
+mod wait;
 mod watching;
 mod wire;

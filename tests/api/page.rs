@@ -52,6 +52,7 @@ fn step(say: &dyn Fn(&str) -> String, id: &str, stage: u32, phase: StepPhase, ti
         first_started_at_ms: times.map(|(from, _)| NOW + from),
         finished_at_ms: times.map(|(_, to)| NOW + to),
         detail: say("no route to host"),
+        undo: false,
     }
 }
 

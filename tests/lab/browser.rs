@@ -3,9 +3,11 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+use super::wait;
 
 /// A browser takes its time on a loaded machine, and no longer.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -55,18 +57,13 @@ fn run(url: &str, look: Look, words: &[&str]) -> Result<String> {
     chromium.args(words).arg(url);
     chromium.stdin(Stdio::null()).stdout(out.reopen()?).stderr(Stdio::null());
     let mut child = chromium.spawn().context("chromium cannot be started: scripts/install installs it")?;
-    let deadline = Instant::now() + PATIENCE;
-    let ended = loop {
-        if let Some(ended) = child.try_wait()? {
-            break ended;
-        }
-        if Instant::now() >= deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            bail!("chromium did not end within {PATIENCE:?} on {url}");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    let ended = wait::until_blocking(&format!("chromium to end on {url}"), PATIENCE, || child.try_wait().transpose());
+    if ended.is_err() {
+        // An error means that it is gone already.
+        let _gone = child.kill();
+        child.wait()?;
+    }
+    let ended = ended??;
     ensure!(ended.success(), "chromium on {url}: {ended}");
     Ok(std::fs::read_to_string(out.path())?)
 }
