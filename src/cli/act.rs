@@ -176,7 +176,7 @@ pub async fn order(
         confirmable(&summary.group, say.yes.as_deref(), false)?;
     }
     // What it is about, as it stands: also where --yes answers before anybody is asked.
-    if screen.output == Output::Table && summary.closed_at_ms.is_none() {
+    if is_asked && screen.output == Output::Table {
         tell(&run_page::page(&seen).render(super::text::Paint(false)));
     }
     if is_asked {

@@ -117,6 +117,11 @@ fn deaf_receivers(state: &ClusterState, policy: &ClusterPolicy, view: &View, now
     state.receivers.iter().filter_map(of).collect()
 }
 
+/// By number: a leader whose file does not have the voter knows no name of it, and it is one condition under both.
+fn silence_key(policy: &ClusterPolicy, id: NodeId) -> String {
+    format!("{}/silent/node-{id}", policy.cluster)
+}
+
 /// Voters that nobody hears: one more lost may cost the quorum. A leader judges by what it has watched itself: a report
 /// kept from an earlier leadership is old because nobody sent this node any since.
 fn silent_voters(policy: &ClusterPolicy, view: &View) -> Wanted {
@@ -127,9 +132,7 @@ fn silent_voters(policy: &ClusterPolicy, view: &View) -> Wanted {
     let one = |id: &NodeId| {
         let name = policy.members.get(id).map_or_else(|| id.to_string(), |member| member.name.to_string());
         let summary = format!("node {name} has not reported for more than {} s", SILENT_AFTER_MS / 1000);
-        // By number: a leader whose file does not have the voter knows no name of it, and it is one condition under both.
-        let key = format!("{}/silent/node-{id}", policy.cluster);
-        condition(key, "NODE_SILENT", Severity::Warning, None, summary)
+        condition(silence_key(policy, *id), "NODE_SILENT", Severity::Warning, None, summary)
     };
     view.voters.iter().filter(is_silent).map(one).collect()
 }
@@ -252,10 +255,9 @@ fn our_faults(policy: &ClusterPolicy, prefix: &str, name: &GroupName, view: &Vie
 fn is_of_a_missing_node(policy: &ClusterPolicy, key: &str, view: &View) -> bool {
     let fresh: BTreeSet<NodeId> = view.fresh(REPORT_TTL_MS).map(|(id, _)| id).collect();
     let is = |what: &str, name: &NodeName| format!("{}/{what}/{name}", policy.cluster) == key;
-    policy.members.iter().filter(|(id, _)| !fresh.contains(id)).any(|(id, member)| {
-        let is_own = is("config-differs", &member.name) || is("isolated", &member.name);
-        is_own || (view.voters.contains(id) && is("silent", &member.name))
-    })
+    let missing = policy.members.iter().filter(|(id, _)| !fresh.contains(id)).map(|(_, member)| &member.name);
+    let is_own = missing.into_iter().any(|name| is("config-differs", name) || is("isolated", name));
+    is_own || view.voters.iter().filter(|id| !fresh.contains(id)).any(|id| silence_key(policy, *id) == key)
 }
 
 /// A majority runs under a configuration that cannot be taken into force.
