@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::actuator::Actuator;
 use crate::clock::{unique_id, unix_now};
-use crate::domain::command::{Applied, Change, Command, IncidentRef};
+use crate::domain::command::{Applied, Change, Command, IncidentRef, RunOrder};
 use crate::domain::decide::{Decision, Decisions, Explanation, OpenIntent, Standing, decide};
 use crate::domain::ids::{NodeId, Principal, RunId, StepId, UnixMs};
 use crate::domain::policy::ClusterPolicy;
@@ -211,6 +211,10 @@ impl Coordinator {
                 Change::MarkSeenUp { group, digest: self.policy.digest.clone(), targets }
             }
             Decision::Open(intent) => self.open_run(intent),
+            Decision::GiveWay { group, run, expected_token, reason } => {
+                tracing::warn!(%group, %run, reason, "ending a recovery");
+                Change::Order { group, run, expected_token, order: RunOrder::Abort, reason }
+            }
             Decision::ExpirePause { group, until } => {
                 Change::Resume { group, reason: "the pause has run out".to_owned(), expired: Some(until) }
             }

@@ -12,7 +12,7 @@ use super::steps::{Executor, Over};
 use crate::clock::unix_now;
 use crate::domain::advance::{Hand, Move, Patience, advance, lapse_step};
 use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
-use crate::domain::run::{Run, StepPhase};
+use crate::domain::run::{Run, RunKind, RunPhase, StepPhase};
 use crate::domain::state::{ClusterState, GroupState};
 use crate::domain::view::View;
 
@@ -169,10 +169,15 @@ impl Runs {
             // Nor is a look that nobody needs any more.
             let is_needless = run.turned_back.is_some()
                 && run.plan.steps().any(|(_, planned)| &planned.id == step && planned.action.is_repeatable());
-            if is_skipped || is_needless {
+            // Nor is a recovery that was ended: a rejoin may take an hour, and a failover may wait for it.
+            let is_ended = run.kind == RunKind::Recovery
+                && matches!(run.phase, RunPhase::Aborting { .. })
+                && run.plan.step(step).is_some();
+            let is_over = is_skipped || is_needless || is_ended;
+            if is_over {
                 task.abort();
             }
-            !is_skipped && !is_needless
+            !is_over
         });
         let hand = Hand {
             token: held.token.filter(|token| held.floor.is_none_or(|floor| floor < *token)),

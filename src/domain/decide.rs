@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::alarms;
 use super::command::{GroupSpec, IncidentRef};
-use super::ids::{GroupName, RegionName, TargetName, Token, UnixMs};
+use super::ids::{GroupName, RegionName, RunId, TargetName, Token, UnixMs};
 use super::incident::{self, Due, over};
 use super::loss::{self, Loss};
 use super::mutation::{Mutation, is_out};
@@ -13,7 +13,7 @@ use super::page::Page;
 use super::plan::Plan;
 use super::policy::{ClusterPolicy, GroupPolicy, LagAction, Need, Trigger};
 use super::quorum::{Count, Vote, count};
-use super::run::{RunKind, RunOutcome, RunPhase};
+use super::run::{Run, RunKind, RunOutcome, RunPhase};
 use super::state::{ClusterState, GroupState};
 use super::view::View;
 
@@ -57,6 +57,17 @@ pub enum Decision {
     },
     /// Open a run.
     Open(OpenIntent),
+    /// End a recovery that stands in the way of a failover.
+    GiveWay {
+        /// The group.
+        group: GroupName,
+        /// Its open run.
+        run: RunId,
+        /// The run's token as seen.
+        expected_token: Option<Token>,
+        /// What the failover would be opened for.
+        reason: String,
+    },
     /// A pause has run out.
     ExpirePause {
         /// The group.
@@ -212,7 +223,12 @@ fn decide_group(
     let lag_ms = to.as_ref().and_then(|to| loss::lag_ms(name, rules, to, view));
     let mut look = Look { policy, name, rules, group, view, now, count: found, to, loss, lag_ms };
     if let Some(run) = &group.open_run {
-        return look.explain(Standing::Running, vec![format!("run {} ({}) is {}", run.id, run.kind, run.phase.word())]);
+        let mut lines = vec![format!("run {} ({}) is {}", run.id, run.kind, run.phase.word())];
+        if let Some(decision) = look.gives_way(run) {
+            lines.push("it gives way to a failover".to_owned());
+            propose.push(decision);
+        }
+        return look.explain(Standing::Running, lines);
     }
     let (standing, mut lines, intent) = look.failover();
     if let Some(intent) = intent {
@@ -249,6 +265,17 @@ struct Look<'a> {
 impl Look<'_> {
     fn explain(&mut self, standing: Standing, lines: Vec<String>) -> Explanation {
         Explanation { standing, lines, count: self.count.take(), loss: self.loss.take(), lag_ms: self.lag_ms }
+    }
+
+    /// One run at a time (P1): a service's restart or a rejoin, stuck perhaps, is ended where nothing else keeps a failover from
+    /// opening. Runs that move something are not: what they began must be brought to its end.
+    fn gives_way(&self, run: &Run) -> Option<Decision> {
+        if run.kind != RunKind::Recovery || !matches!(run.phase, RunPhase::Open | RunPhase::Stuck { .. }) {
+            return None;
+        }
+        let (_, _, intent) = self.failover();
+        let reason = format!("a failover goes before a recovery: {}", intent?.reason);
+        Some(Decision::GiveWay { group: self.name.clone(), run: run.id.clone(), expected_token: run.token(), reason })
     }
 
     /// The failover's case: the trigger, or replication lag where the operators ask for that.

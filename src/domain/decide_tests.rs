@@ -193,6 +193,48 @@ fn an_aborted_run_is_not_opened_again_by_itself() {
 }
 
 #[test]
+fn a_recovery_gives_way_to_a_failover_that_nothing_else_keeps_from_opening() {
+    let given_way = |decisions: &Decisions| {
+        let is_it = |decision: &&Decision| matches!(decision, Decision::GiveWay { .. });
+        assert_eq!(opens(decisions), 0, "one run at a time");
+        decisions.propose.iter().filter(is_it).count()
+    };
+    let lost = [None, Some(down_for(9000)), Some(down_for(9000))];
+    let mut world = World::new();
+    world.must(world.open_recovery("r1", "hanoi"));
+    assert_eq!(given_way(&look(&world, &[Some(UP), Some(UP), Some(UP)])), 0, "nothing is lost");
+    assert_eq!(given_way(&look(&world, &[None, Some(down_for(9000)), Some(UP)])), 0, "no majority");
+    let decisions = look(&world, &lost);
+    assert_eq!(given_way(&decisions), 1);
+    let Some(Decision::GiveWay { group, run, expected_token, reason }) =
+        decisions.propose.into_iter().find(|decision| matches!(decision, Decision::GiveWay { .. }))
+    else {
+        panic!("counted above")
+    };
+    let order = super::command::RunOrder::Abort;
+    world.must(Change::Order { group: group.clone(), run, expected_token, order, reason });
+    assert_eq!(given_way(&look(&world, &lost)), 0, "it is being ended");
+    let token = world.claim("r1");
+    world.must(Change::CloseRun {
+        group,
+        run: "r1".into(),
+        token,
+        outcome: super::run::RunOutcome::Aborted,
+        settled: Default::default(),
+        old_primary_untouched: false,
+        reason: String::new(),
+    });
+    assert_eq!(opens(&look(&world, &lost)), 1, "no cooldown follows a recovery");
+
+    let (moving, _) = World::opened("r1");
+    assert_eq!(given_way(&look(&moving, &lost)), 0, "a failover is brought to its end");
+    let mut paused = World::new();
+    paused.must(paused.open_recovery("r1", "hanoi"));
+    paused.must(Change::Pause { group: super::fixtures::group(), reason: "works".to_owned(), until: None });
+    assert_eq!(given_way(&look(&paused, &lost)), 0, "nothing automatic while paused");
+}
+
+#[test]
 fn a_cooldown_is_not_over_by_a_clock_that_disagrees() {
     let mut world = World::new();
     let at = world.now;

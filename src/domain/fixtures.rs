@@ -216,6 +216,17 @@ impl World {
         }
     }
 
+    /// As [`open_change`](Self::open_change), for a recovery in that region: its services are started and looked at.
+    pub fn open_recovery(&self, run: &str, at: &str) -> Change {
+        let mut open = self.open_change(run);
+        if let Change::OpenRun { kind, plan: steps, .. } = &mut open {
+            let stages = plan("hcmc", "hanoi").stages.into_iter().skip(2).collect();
+            *kind = RunKind::Recovery;
+            *steps = Plan { from: region(at), to: region(at), stages, undo: Vec::new() };
+        }
+        open
+    }
+
     /// As [`open_change`](Self::open_change), for a switchover.
     pub fn open_planned(&self, run: &str) -> Change {
         let here = self.group().serving.last.as_str();

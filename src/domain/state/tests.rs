@@ -8,7 +8,6 @@ use crate::domain::fixtures::{World, done, group, plan, policy, region};
 use crate::domain::ids::{RunId, StepId, Token, UnixMs};
 use crate::domain::invariants::{violations, violations_between};
 use crate::domain::page::{Page, PageAction, Severity};
-use crate::domain::plan::Plan;
 use crate::domain::run::{RunKind, RunOutcome, RunPhase, StepPhase};
 
 fn close(world: &World, token: Token, outcome: RunOutcome, untouched: bool) -> Change {
@@ -538,24 +537,11 @@ fn a_traffic_run_moves_traffic_and_leaves_serving_alone() {
 fn a_recovery_stays_in_its_region_and_moves_nothing() {
     let mut world = World::new();
     let opening = |world: &World, from: &str, to: &str| {
-        let Change::OpenRun { run, group, digest, cause, .. } = world.open_change("r1") else { unreachable!() };
-        let plan = Plan { from: region(from), to: region(to), ..plan("hcmc", "hanoi") };
-        let (expected_token, expected_serving_epoch) = (world.group().token, world.group().serving.epoch);
-        let (kind, drill, loss_acceptance, fence_assertion) = (RunKind::Recovery, false, None, None);
-        let plan = Plan { stages: plan.stages.into_iter().skip(2).collect(), ..plan };
-        Change::OpenRun {
-            run,
-            group,
-            kind,
-            drill,
-            plan,
-            digest,
-            expected_token,
-            expected_serving_epoch,
-            cause,
-            loss_acceptance,
-            fence_assertion,
+        let mut open = world.open_recovery("r1", to);
+        if let Change::OpenRun { plan, .. } = &mut open {
+            plan.from = region(from);
         }
+        open
     };
     assert_eq!(world.rejected(opening(&world, "hcmc", "hanoi")), RejectionCode::Invalid);
     assert_eq!(world.rejected(opening(&world, "witness", "witness")), RejectionCode::Invalid);
