@@ -5,6 +5,7 @@
 
 mod planned;
 mod ready;
+mod recovery;
 mod told;
 mod world;
 

@@ -1,0 +1,67 @@
+//! A recovery is the least of all runs: where a failover is due it gives way, also in the middle of its work.
+
+use watchdog::domain::command::{Applied, Change};
+use watchdog::domain::ids::RunId;
+use watchdog::domain::observation::Verdict;
+use watchdog::domain::run::{Cause, RunKind, RunOutcome, RunPhase, StepPhase};
+
+use crate::world::{Mood, group};
+use crate::{Stage, is_stuck_at, phase};
+
+/// An operator's rejoin of the standby in hanoi.
+fn rejoin(stage: &Stage) {
+    let name = group(&stage.policy);
+    let now = stage.log.group();
+    let known = stage.policy.groups[&name].rejoin_plans.iter().find(|known| known.plan.to.as_str() == "hanoi");
+    let change = Change::OpenRun {
+        run: RunId::from("rejoin"),
+        group: name,
+        kind: RunKind::Recovery,
+        drill: false,
+        plan: known.unwrap().plan.clone(),
+        digest: stage.policy.digest.clone(),
+        expected_token: now.token,
+        expected_serving_epoch: now.serving.epoch,
+        cause: Cause {
+            by: "operator:linh".into(),
+            automatic: false,
+            reason: "its disk is new".to_owned(),
+            evidence: Vec::new(),
+            fault_at: None,
+            expected_loss_ms: Some(0),
+        },
+        loss_acceptance: None,
+        fence_assertion: None,
+    };
+    let applied = stage.log.write("operator:linh", change);
+    assert!(matches!(applied, Applied::Done { .. }), "{applied:?}");
+}
+
+#[tokio::test]
+async fn a_recovery_at_work_or_stuck_gives_way_to_a_failover() {
+    for mood in [Mood::Hangs, Mood::Hopeless] {
+        let stage = Stage::new();
+        stage.world.mood("rejoin", mood);
+        rejoin(&stage);
+        let leader = stage.lead(3, Verdict::Up);
+        stage
+            .log
+            .until("the rejoin is at work, or stuck", |group| match mood {
+                Mood::Hangs => phase(group, "rejoin") == Some(StepPhase::Started),
+                _ => is_stuck_at(group, "rejoin"),
+            })
+            .await;
+        leader.report(3, Verdict::Down, 60_000, &stage.policy);
+        let now = stage.log.until("both runs are over", |group| group.history.len() == 2).await;
+        let ended: Vec<_> = now.history.iter().map(|run| (run.kind, run.phase.clone())).collect();
+        let [(RunKind::Recovery, RunPhase::Closed { outcome: RunOutcome::Aborted, .. }), (RunKind::Failover, _)] =
+            ended.as_slice()
+        else {
+            panic!("{ended:?}")
+        };
+        assert_eq!(crate::outcome(&now), RunOutcome::Succeeded);
+        assert_eq!(now.serving.region, Some("hanoi".into()));
+        assert!(stage.world.effects("rejoin").is_empty(), "what was dropped came to nothing");
+        stage.end();
+    }
+}
