@@ -74,6 +74,9 @@ pub fn encode(backup: &Backup) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Of what is wrong with a header so much is told, characters.
+const WORDS_MAX: usize = 300;
+
 /// As it was written.
 ///
 /// # Errors
@@ -92,13 +95,18 @@ pub fn decode(bytes: &[u8]) -> Result<Backup, String> {
     }
     let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged("it has no header"))?;
     let header: Header =
-        serde_json::from_slice(&rest[..end]).map_err(|error| format!("its header cannot be read: {error}"))?;
+        serde_json::from_slice(&rest[..end]).map_err(|error| format!("its header cannot be read: {}", cut(&error)))?;
     let from = MAGIC.len() + 1 + end + 1;
     let state = bytes.get(from..whole.saturating_sub(1)).ok_or_else(|| damaged("it has no state"))?.to_vec();
     if state.len() as u64 != header.bytes || sha256(&state) != header.sha256 {
         return Err(damaged("its state is not the one that its header describes"));
     }
     Ok(Backup { header, state })
+}
+
+/// The parser's words repeat what was read, however long.
+fn cut(error: &serde_json::Error) -> String {
+    error.to_string().chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }
 
 /// Before anything is asked of the cluster.
