@@ -208,7 +208,11 @@ fn a_release_leaves_the_gate_to_the_lease_and_holds_begin_again() {
     site.node.say(Some(LeaseWord::Granted));
     assert!(matches!(releasing.answer(), (Reply::Done { acted: true, .. }, 0)));
     site.until("the gate to be open by a grant", |until_ms| until_ms > boottime_ms() && until_ms < u64::MAX);
-    // And the standby holds again over the run's token.
+    // And the standby holds again over the run's token: its hold counts once a grant has bound it.
+    let nonce = || site.node.last.lock().unwrap().as_ref().map(|request| request.nonce);
+    wait_until("the standby's hold to be bound", || site.node.holders().filter(|bound| !bound.is_empty()));
+    let bound_by = nonce();
+    wait_until("the guard to have heard of it", || (nonce() != bound_by).then_some(()));
     site.node.say(None);
     let gone_ms = boottime_ms();
     site.until("a renewal by the hold alone", |until_ms| until_ms > gone_ms + 2 * TTL_MS);
