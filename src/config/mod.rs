@@ -12,6 +12,7 @@ mod validate;
 
 pub mod check;
 pub mod raw;
+pub mod template;
 pub mod types;
 
 pub use check::{Fault, Report, render};

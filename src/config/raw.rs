@@ -146,6 +146,12 @@ tables! {
         routing_key_file: String,
         /// Of the webhook.
         url: String,
+        /// Instead: file whose first line is the address, where that is a secret.
+        url_file: String,
+        /// The webhook's body: `telegram`, `slack`, or JSON with placeholders.
+        template: String,
+        /// Telegram's chat.
+        chat_id: String,
         /// File with the webhook's HMAC secret.
         secret_file: String,
     }

@@ -17,6 +17,7 @@ use crate::domain::plan::{DatabaseEndpoint, DnsProvider, GuardEndpoint, RecordKi
 use crate::domain::policy::GroupPolicy;
 
 use super::check::Fault;
+use super::template::Template;
 
 /// The whole file.
 #[derive(Debug, Clone, Serialize)]
@@ -322,7 +323,9 @@ pub enum ReceiverKind {
     /// A POST of the page as JSON.
     Webhook {
         /// Where to.
-        url: String,
+        to: Address,
+        /// Another body than the promised one.
+        template: Option<Template>,
         /// File whose first line is the key of the HMAC-SHA256 signature.
         secret_file: Option<String>,
     },

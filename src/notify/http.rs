@@ -16,6 +16,8 @@ use super::Sent;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// So much of a receiver's answer is shown, bytes.
 const SHOWN_BODY_MAX: usize = 300;
+/// Shorter parts of an address are words, bytes.
+const SECRET_PART_MIN: usize = 8;
 /// A file with a key may be so long, bytes.
 const SECRET_MAX: usize = 4096;
 
@@ -187,7 +189,10 @@ impl Poster {
         // A 404 page likes to repeat the path it did not find.
         let path = Some(url.path()).filter(|path| path.len() > 1);
         // "…/hook?" has an empty query, which is found between any two characters.
-        let hidden = [secret, path, url.query().filter(|query| !query.is_empty())];
+        let whole = [secret, path, url.query().filter(|query| !query.is_empty())];
+        // A bot's token is one part of its path, and answers like to repeat that part alone.
+        let parts = url.path().split('/').filter(|part| part.len() >= SECRET_PART_MIN).map(Some);
+        let hidden: Vec<Option<&str>> = whole.into_iter().chain(parts).collect();
         let answer = shown_body(response, &hidden).await;
         classify(&address, status, after, &answer)
     }

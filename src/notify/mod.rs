@@ -18,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use url::Url;
 
+use crate::config::template::Template;
 use crate::domain::ids::{ClusterName, NodeName, ReceiverName, UnixMs};
 use crate::domain::incident::Incident;
 use crate::domain::page::{Notice, Page, PageAction, Severity};
@@ -55,7 +56,9 @@ pub enum ReceiverKind {
     /// A JSON object by `POST`.
     Webhook {
         /// Where to. May carry a secret in its path or query: never shown.
-        url: Url,
+        to: Address,
+        /// Another body than the promised one.
+        template: Option<Template>,
         /// File whose first line is the key of the HMAC-SHA256 signature. Read at every send.
         secret_file: Option<PathBuf>,
     },
@@ -74,8 +77,8 @@ impl fmt::Debug for ReceiverKind {
                 .field("base_url", &shown_address(base_url))
                 .field("token_file", token_file)
                 .finish(),
-            ReceiverKind::Webhook { url, secret_file } => {
-                f.debug_struct("Webhook").field("url", &shown_address(url)).field("secret_file", secret_file).finish()
+            ReceiverKind::Webhook { to, secret_file, .. } => {
+                f.debug_struct("Webhook").field("to", to).field("secret_file", secret_file).finish_non_exhaustive()
             }
         }
     }
@@ -103,8 +106,9 @@ impl ReceiverConfig {
             ReceiverKind::Alertmanager { base_url, token_file } => {
                 Box::new(Alertmanager::new(cluster.clone(), base_url, token_file.clone(), timeout)?)
             }
-            ReceiverKind::Webhook { url, secret_file } => {
-                Box::new(Webhook::new(cluster.clone(), url.clone(), secret_file.clone(), timeout)?)
+            ReceiverKind::Webhook { to, template, secret_file } => {
+                let hook = Webhook::new(cluster.clone(), to.clone(), secret_file.clone(), timeout)?;
+                Box::new(hook.with_template(template.clone()))
             }
         })
     }

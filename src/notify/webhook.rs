@@ -11,12 +11,12 @@ use async_trait::async_trait;
 use reqwest::header::HeaderMap;
 use ring::hmac;
 use serde::Serialize;
-use url::Url;
 
-use super::http::{NotifyError, Poster, header, read_secret};
+use super::http::{Address, NotifyError, Poster, header, read_secret};
 use super::rfc3339::rfc3339;
 use super::{Notifier, Parcel, Sent};
 use crate::clock;
+use crate::config::template::Template;
 use crate::domain::ids::{ClusterName, GroupName, LadderName, RunId};
 use crate::domain::page::{PageAction, Severity, Told};
 
@@ -29,6 +29,7 @@ pub const TIMESTAMP_HEADER: &str = "x-watchdog-timestamp";
 #[derive(Debug)]
 pub struct Webhook {
     cluster: ClusterName,
+    template: Option<Template>,
     secret_file: Option<PathBuf>,
     poster: Poster,
 }
@@ -40,18 +41,31 @@ impl Webhook {
     /// Where no HTTP client can be built.
     pub fn new(
         cluster: ClusterName,
-        url: Url,
+        to: impl Into<Address>,
         secret_file: Option<PathBuf>,
         timeout: Duration,
     ) -> Result<Self, NotifyError> {
-        Ok(Self { cluster, secret_file, poster: Poster::new(url, timeout)? })
+        Ok(Self { cluster, template: None, secret_file, poster: Poster::new(to, timeout)? })
+    }
+
+    /// With another body than the promised one: a chat's.
+    #[must_use]
+    pub fn with_template(self, template: Option<Template>) -> Self {
+        Self { template, ..self }
+    }
+
+    fn body(&self, parcel: Parcel<'_>) -> serde_json::Result<Vec<u8>> {
+        match &self.template {
+            Some(template) => serde_json::to_vec(&template.fill(&in_words(&self.cluster, parcel))),
+            None => serde_json::to_vec(&Body::new(&self.cluster, parcel)),
+        }
     }
 }
 
 #[async_trait]
 impl Notifier for Webhook {
     async fn send(&self, parcel: Parcel<'_>) -> Sent {
-        let body = match serde_json::to_vec(&Body::new(&self.cluster, parcel)) {
+        let body = match self.body(parcel) {
             Ok(body) => body,
             Err(e) => return Sent::Refused { reason: format!("the page cannot be written as JSON: {e}") },
         };
@@ -79,6 +93,35 @@ pub fn sign(key: &[u8], timestamp_s: u64, body: &[u8]) -> String {
     context.update(body);
     let hex: String = context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("v1={hex}")
+}
+
+/// What a template's placeholders stand for.
+fn in_words(cluster: &ClusterName, parcel: Parcel<'_>) -> BTreeMap<&'static str, String> {
+    let page = parcel.page;
+    let details: Vec<String> = page.details.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let told = parcel.notice.map_or(&[][..], |notice| notice.contacts.as_slice());
+    let contacts: Vec<String> = told.iter().map(|one| format!("{} ({})", one.name, one.role)).collect();
+    let (severity, action) = match page.action {
+        PageAction::Trigger => (page.severity.word().to_uppercase(), "trigger"),
+        PageAction::Acknowledge => ("acknowledged".to_owned(), "acknowledge"),
+        PageAction::Resolve => ("over".to_owned(), "resolve"),
+    };
+    let lines = [format!("[{severity}] {} ({cluster})", page.event), page.summary.clone(), details.join("\n")];
+    let text: Vec<String> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    BTreeMap::from([
+        ("cluster", cluster.to_string()),
+        ("key", page.key.clone()),
+        ("event", page.event.clone()),
+        ("severity", page.severity.word().to_owned()),
+        ("action", action.to_owned()),
+        ("summary", page.summary.clone()),
+        ("group", page.group.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("run", page.run.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("at", rfc3339(parcel.at)),
+        ("details", details.join("\n")),
+        ("contacts", contacts.join(", ")),
+        ("text", text.join("\n")),
+    ])
 }
 
 /// The shape is promised to receivers: fields are added, never renamed or taken away.

@@ -12,7 +12,7 @@ use super::backend::Backend;
 use super::journal::RaftJournal;
 use crate::api::backend::AdminBackend as _;
 use crate::clock::unix_now;
-use crate::config::{Config, ReceiverKind};
+use crate::config::{Address, Config, ReceiverKind};
 use crate::consensus::Consensus;
 use crate::coordinator::Journal as _;
 use crate::domain::command::{Change, Command};
@@ -50,9 +50,14 @@ pub fn receivers(config: &Config) -> Result<Vec<notify::ReceiverConfig>, ServerE
                     base_url: url(base_url)?,
                     token_file: token_file.as_ref().map(Into::into),
                 },
-                ReceiverKind::Webhook { url: to, secret_file } => {
-                    notify::ReceiverKind::Webhook { url: url(to)?, secret_file: secret_file.as_ref().map(Into::into) }
-                }
+                ReceiverKind::Webhook { to, template, secret_file } => notify::ReceiverKind::Webhook {
+                    to: match to {
+                        Address::Url(to) => notify::Address::Fixed(url(to)?),
+                        Address::File(path) => notify::Address::File(path.into()),
+                    },
+                    template: template.clone(),
+                    secret_file: secret_file.as_ref().map(Into::into),
+                },
             };
             Ok(notify::ReceiverConfig { name: receiver.name.clone(), kind })
         })

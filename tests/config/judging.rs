@@ -36,6 +36,27 @@ fn assert_warning(text: &str, path: &str, phrase: &str) {
 }
 
 #[test]
+fn a_chats_body_is_judged_before_a_page_is_due() {
+    let url = "url = \"http://127.0.0.1:9000/pages\"";
+    let with = |lines: &str| changed(&[(url, &format!("{url}\n{lines}"))]);
+    for (lines, path, phrase) in [
+        ("template = \"telegram\"", "receiver[chat].chat_id", "chat_id is missing"),
+        ("template = \"telegram\"\nchat_id = \"x y\"", "receiver[chat].chat_id", "is not a chat"),
+        ("template = \"signal\"", "receiver[chat].template", "is not JSON"),
+        ("template = '{\"text\": \"{{sumary}}\"}'", "receiver[chat].template", "there is no {{sumary}}"),
+        ("chat_id = \"-1001\"", "receiver[chat].chat_id", "means nothing without"),
+        ("url_file = \"/etc/bot.url\"", "receiver[chat].url_file", "stands beside url"),
+    ] {
+        assert_error(&with(lines), path, phrase);
+    }
+    for lines in
+        ["template = \"slack\"", "template = \"telegram\"\nchat_id = \"-100123\"", "template = '{\"t\": \"{{text}}\"}'"]
+    {
+        sound(&with(lines));
+    }
+}
+
+#[test]
 fn a_status_page_is_bound_to_loopback_or_behind_certificates() {
     let outside = ("data_dir = \"/var/lib/n1\"", "data_dir = \"/var/lib/n1\"\npage = \"10.1.0.5:7301\"");
     sound(&changed(&[outside]));

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use url::Url;
+use watchdog::config::template::Template;
 use watchdog::domain::ids::ReceiverName;
 use watchdog::domain::on_call::built_in_levels;
 use watchdog::domain::page::{Notice, PageAction, Told};
 use watchdog::notify::{
-    Notifier, PagerDuty, Parcel, ReceiverConfig, ReceiverKind, SIGNATURE_HEADER, Sent, TIMESTAMP_HEADER, Webhook, sign,
+    Address, Notifier, PagerDuty, Parcel, ReceiverConfig, ReceiverKind, SIGNATURE_HEADER, Sent, TIMESTAMP_HEADER,
+    Webhook, sign,
 };
 
 use super::receiver::{Answer, StandInReceiver};
@@ -78,7 +80,7 @@ async fn a_refused_connection_is_tried_again_and_shows_no_secret() {
     let Sent::Retry { reason, after: None } = sent else { panic!("{sent:?}") };
     assert!(reason.contains("refused") && reason.contains(&closed.to_string()), "{reason}");
 
-    let kind = ReceiverKind::Webhook { url, secret_file: None };
+    let kind = ReceiverKind::Webhook { to: url.into(), template: None, secret_file: None };
     let shown = format!("{reason} {:?}", ReceiverConfig { name: ReceiverName::from("chat"), kind });
     assert!(!shown.contains("T0KEN") && !shown.contains("pass"), "{shown}");
 }
@@ -195,4 +197,36 @@ async fn a_bad_key_file_is_named_and_nothing_is_sent() {
         }
     }
     assert!(receiver.received().is_empty());
+}
+
+#[tokio::test]
+async fn chats_are_sent_bodies_of_their_own() {
+    tls();
+    let receiver = StandInReceiver::start(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    // A bot's address is its token: kept in a file.
+    let address = secret_file(&folder, &format!("{}/botT0KEN/sendMessage\n", receiver.url()));
+    let own = r#"{"card": {"title": "{{event}}", "lines": ["{{summary}}", "{{group}}"]}, "n": 1}"#;
+    for template in [Template::telegram("-100123"), Template::slack(), Template::parse(own).unwrap()] {
+        let hook = Webhook::new("demo".into(), Address::File(address.clone()), None, AMPLE).unwrap();
+        let hook = hook.with_template(Some(template));
+        let page = page("\"}, {{event}}");
+        assert_eq!(hook.send(Parcel { seq: Some(1), at: AT, page: &page, notice: None }).await, Sent::Delivered);
+    }
+    let received = receiver.received();
+    assert!(received.iter().all(|one| one.path.ends_with("/botT0KEN/sendMessage")), "{received:?}");
+    let page = page("\"}, {{event}}");
+    assert_eq!(received[0].body["chat_id"], "-100123");
+    let text = received[0].body["text"].as_str().unwrap();
+    assert!(text.starts_with('[') && text.contains(&page.summary) && text.contains(&page.event), "{text}");
+    assert_eq!(received[1].body, serde_json::json!({ "text": text }));
+    assert_eq!(received[2].body["card"]["lines"][0], page.summary);
+    // A refused one is told without the bot's token.
+    let refusing = StandInReceiver::start(&[Answer::Status(400, "chat not found for botT0KEN")]).await;
+    let address = secret_file(&folder, &format!("{}/botT0KEN/sendMessage\n", refusing.url()));
+    let hook = Webhook::new("demo".into(), Address::File(address), None, AMPLE).unwrap();
+    let sent =
+        hook.with_template(Some(Template::slack())).send(Parcel { seq: None, at: AT, page: &page, notice: None }).await;
+    let Sent::Refused { reason } = sent else { panic!("{sent:?}") };
+    assert!(reason.contains("400") && !reason.contains("T0KEN"), "{reason}");
 }

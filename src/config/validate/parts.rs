@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::check::Item;
+use crate::config::check::{Item, Place};
 use crate::config::raw::{RawDns, RawHost, RawReceiver};
+use crate::config::template::Template;
 use crate::config::types::{HostConfig, ReceiverConfig, ReceiverKind};
 use crate::domain::ids::{HostName, ProviderName, ReceiverName, RegionName};
 use crate::domain::plan::{DnsProvider, GuardEndpoint};
@@ -24,11 +25,7 @@ impl Judge<'_> {
             let kind = match self.choice(place, "kind", &value.kind, None, &kinds) {
                 Some("pagerduty") => self.pagerduty(&Item { place: place.clone(), value: value.clone() }),
                 Some("alertmanager") => self.alertmanager(&Item { place: place.clone(), value: value.clone() }),
-                Some(_) => {
-                    self.only(place, "webhook", &["name", "kind"], &["url", "secret_file"]);
-                    let secret_file = self.file(place, "secret_file", &value.secret_file, true);
-                    self.url(place, "url", &value.url).map(|url| ReceiverKind::Webhook { url, secret_file })
-                }
+                Some(_) => self.webhook(&Item { place: place.clone(), value: value.clone() }),
                 None => None,
             };
             if let (Some(name), Some(kind)) = (name, kind) {
@@ -41,6 +38,43 @@ impl Judge<'_> {
             self.report.warn(&Default::default(), "receiver", "nobody is paged: no [[receiver]]", todo);
         }
         receivers
+    }
+
+    fn webhook(&mut self, item: &Item<RawReceiver>) -> Option<ReceiverKind> {
+        let Item { place, value } = item;
+        let own = ["url", "url_file", "template", "chat_id", "secret_file"];
+        self.only(place, "webhook", &["name", "kind"], &own);
+        let secret_file = self.file(place, "secret_file", &value.secret_file, true);
+        let template = match value.template.as_deref() {
+            Some("telegram") => self.telegram(place, &value.chat_id),
+            Some("slack") => Some(Template::slack()),
+            Some(text) => match Template::parse(text) {
+                Ok(template) => Some(template),
+                Err(what) => {
+                    let todo = "write \"telegram\", \"slack\", or JSON such as '{\"text\": \"{{text}}\"}'";
+                    self.report.error(place, "template", what, todo);
+                    None
+                }
+            },
+            None => None,
+        };
+        if value.chat_id.is_some() && value.template.as_deref() != Some("telegram") {
+            self.report.error(place, "chat_id", "means nothing without template = \"telegram\"", "remove it");
+        }
+        let to = self.address(place, &value.url, &value.url_file)?;
+        (template.is_some() == value.template.is_some()).then_some(ReceiverKind::Webhook { to, template, secret_file })
+    }
+
+    fn telegram(&mut self, place: &Place, chat_id: &Option<String>) -> Option<Template> {
+        let chat = self.required(place, "chat_id", chat_id)?;
+        let is_number = chat.strip_prefix('-').unwrap_or(&chat).bytes().all(|b| b.is_ascii_digit()) && chat.len() > 1;
+        let word = |name: &str| name.len() >= 4 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !chat.is_ascii() || chat.len() > 64 || !(is_number || chat.strip_prefix('@').is_some_and(word)) {
+            let what = format!("{:?} is not a chat", cut(&chat));
+            self.report.error(place, "chat_id", what, "write its number as text, \"-1001234567890\", or \"@channel\"");
+            return None;
+        }
+        Some(Template::telegram(&chat))
     }
 
     fn pagerduty(&mut self, item: &Item<RawReceiver>) -> Option<ReceiverKind> {
