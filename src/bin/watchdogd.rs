@@ -32,7 +32,7 @@ struct Run {
     #[arg(long, env = "WATCHDOG_NODE", value_name = "NAME")]
     node: String,
     /// How the log is written to standard error. RUST_LOG filters it (default: info).
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, env = "WATCHDOG_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
 

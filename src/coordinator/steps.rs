@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Coordinator, JournalError};
 use crate::clock::unix_now;
@@ -82,7 +83,19 @@ impl Rest {
 }
 
 impl Executor {
+    /// Every line that is logged on the way, by whatever part, carries whose move it was.
     pub(super) async fn carry_out(self, due: Move) -> Over {
+        let step = match &due {
+            Move::Start { step, .. } | Move::Settle { step, .. } | Move::GiveUp { step, .. } => step.as_str(),
+            Move::Lapse { step } | Move::Watch { step } => step.as_str(),
+            Move::Claim | Move::Abort | Move::TurnBack { .. } | Move::Close { .. } => "",
+        };
+        let Run { group, id, .. } = &self.run;
+        let span = tracing::info_span!("move", %group, run = %id, step, token = %self.token);
+        self.make(due).instrument(span).await
+    }
+
+    async fn make(self, due: Move) -> Over {
         let group = self.run.group.clone();
         let (step, rest) = match due {
             Move::Claim => return self.claim().await,
