@@ -88,6 +88,14 @@ tables! {
         token_file: String,
     }
 
+    /// `[traces]`
+    RawTraces {
+        /// Of the collector, without `/v1/traces`.
+        endpoint: String,
+        /// File with a bearer token.
+        token_file: String,
+    }
+
     /// `[probe_defaults]`
     RawProbe {
         /// Between two probes.

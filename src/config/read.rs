@@ -11,7 +11,7 @@ use super::raw::{RawConfig, RawGroupTables};
 pub const MAX_BYTES: usize = 1 << 20;
 
 /// Keys whose value may hold what should not be there: never repeated in a message.
-const UNQUOTED: &[&str] = &["conninfo", "primary", "standby", "url", "base_url", "endpoint_url"];
+const UNQUOTED: &[&str] = &["conninfo", "primary", "standby", "url", "base_url", "endpoint", "endpoint_url"];
 
 /// Reads the text. `None` when it is not TOML at all; otherwise what could be read, with faults for the rest.
 pub fn read(text: &str, report: &mut Report) -> Option<RawConfig> {
@@ -79,6 +79,7 @@ impl<'t> Reader<'t> {
             timing: self.one(&mut root, "timing"),
             audit: self.one(&mut root, "audit"),
             heartbeat: self.one(&mut root, "heartbeat"),
+            traces: self.one(&mut root, "traces"),
             probe_defaults: self.one(&mut root, "probe_defaults"),
             regions: self.many(&mut root, "", "region"),
             nodes: self.many(&mut root, "", "node"),
@@ -98,6 +99,7 @@ impl<'t> Reader<'t> {
             "timing",
             "audit",
             "heartbeat",
+            "traces",
             "probe_defaults",
             "region",
             "node",

@@ -44,6 +44,9 @@ pub struct Config {
     /// Who hears that the cluster lives, and misses it when it does not. No part of the digest: no run depends on it.
     #[serde(skip)]
     pub heartbeat: Option<HeartbeatConfig>,
+    /// Where closed runs are told as traces. No part of the digest.
+    #[serde(skip)]
+    pub traces: Option<TracesConfig>,
     /// Regions and witness sites.
     pub regions: BTreeMap<RegionName, RegionConfig>,
     /// Nodes, all of them voters.
@@ -298,6 +301,15 @@ pub struct HeartbeatConfig {
     pub by_get: bool,
     /// Between two beats.
     pub interval: Duration,
+    /// File whose first line is a bearer token.
+    pub token_file: Option<String>,
+}
+
+/// The collector of traces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracesConfig {
+    /// Without `/v1/traces`: `http://127.0.0.1:4318`.
+    pub endpoint: String,
     /// File whose first line is a bearer token.
     pub token_file: Option<String>,
 }

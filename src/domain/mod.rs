@@ -39,6 +39,7 @@ pub mod service;
 pub mod state;
 pub mod stuck;
 pub mod text;
+pub mod trace;
 pub mod verdict;
 pub mod view;
 

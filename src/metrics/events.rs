@@ -33,6 +33,7 @@ struct Events {
     pages: IntCounterVec,
     calls: IntCounterVec,
     heartbeats: IntCounterVec,
+    traces: IntCounterVec,
 }
 
 static EVENTS: LazyLock<Events> = LazyLock::new(Events::new);
@@ -113,6 +114,11 @@ impl Events {
             heartbeats: counter(
                 "watchdog_heartbeats_total",
                 "Heartbeats that this node sent while it led, by what the outside receiver answered: delivered, refused or retried.",
+                &["result"],
+            ),
+            traces: counter(
+                "watchdog_traces_total",
+                "Traces of closed runs that this node sent, by what the collector answered: delivered, refused or retried.",
                 &["result"],
             ),
             registry,
@@ -205,6 +211,11 @@ pub fn beaten(result: &'static str) {
     EVENTS.heartbeats.with_label_values(&[result]).inc();
 }
 
+/// The trace collector answered, or did not: `delivered`, `refused` or `retried`.
+pub fn traced(result: &'static str) {
+    EVENTS.traces.with_label_values(&[result]).inc();
+}
+
 /// The table of roles refused a call.
 pub fn call_refused(code: &str) {
     EVENTS.calls.with_label_values(&[code]).inc();
@@ -229,6 +240,7 @@ pub fn names() -> Vec<String> {
         &events.pages,
         &events.calls,
         &events.heartbeats,
+        &events.traces,
     ];
     let histograms = [&events.probe_duration, &events.step_duration, &events.run_duration];
     let of_counters = counters.into_iter().flat_map(|it| it.desc()).map(|desc| desc.fq_name.clone());

@@ -9,6 +9,7 @@ mod heartbeat;
 mod http;
 mod pagerduty;
 mod rfc3339;
+mod traces;
 mod webhook;
 
 use std::fmt;
@@ -28,6 +29,7 @@ pub use dispatcher::{Backoff, Dispatcher, Settle, Told};
 pub use heartbeat::{Heartbeat, HeartbeatConfig};
 pub use http::{Address, NotifyError, shown_address};
 pub use pagerduty::PagerDuty;
+pub use traces::Traces;
 pub use webhook::{SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhook, sign};
 
 /// Where pages are sent unless the configuration says otherwise.

@@ -20,6 +20,7 @@ pub mod pager;
 mod readiness;
 mod refusals;
 mod services;
+mod traces;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -211,6 +212,7 @@ async fn serve(
         .map_err(|(receiver, source)| ServerError::Receiver { receiver, source })?;
     let dispatcher = Arc::new(dispatcher);
     let heart = heartbeat::Heart::new(config, own)?;
+    let collector = traces::collector(config, own)?;
     let (stop, stopping) = watch::channel(false);
     let audit_trouble = Arc::new(audit::AuditTrouble::default());
     let backend = Arc::new(backend::Backend::new(backend::Parts {
@@ -233,6 +235,9 @@ async fn serve(
     // Everything below is dropped, and so ends, when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(take_in(received, sightings.clone()));
+    if let Some(collector) = collector {
+        tasks.spawn(traces::export(collector, consensus.clone(), policy.clone()));
+    }
     if let Some(heart) = heart {
         tasks.spawn(heart.keep_beating(consensus.clone(), sightings.clone()));
     }

@@ -17,6 +17,7 @@ mod refusals;
 mod restored;
 mod service;
 mod supervised;
+mod traces;
 mod traffic;
 
 use lab::{calm, scene};

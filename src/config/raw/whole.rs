@@ -3,7 +3,7 @@
 use super::{
     RawAudit, RawCluster, RawContact, RawDns, RawDrill, RawDrillCheck, RawEscalation, RawGroup, RawGroupRegion,
     RawGroupService, RawHeartbeat, RawHost, RawIncidentLevel, RawNode, RawProbe, RawReceiver, RawRecord, RawRegion,
-    RawRole, RawStep, RawTarget, RawTiming, RawTls, RawVerify,
+    RawRole, RawStep, RawTarget, RawTiming, RawTls, RawTraces, RawVerify,
 };
 use crate::config::check::Item;
 
@@ -47,6 +47,8 @@ pub struct RawConfig {
     pub audit: Item<RawAudit>,
     /// `[heartbeat]`
     pub heartbeat: Item<RawHeartbeat>,
+    /// `[traces]`
+    pub traces: Item<RawTraces>,
     /// `[probe_defaults]`
     pub probe_defaults: Item<RawProbe>,
     /// `[[region]]`

@@ -1,11 +1,11 @@
-//! `[heartbeat]`, and addresses that may be secrets themselves.
+//! `[heartbeat]`, `[traces]`, and addresses that may be secrets themselves.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::check::{Item, Place};
-use crate::config::raw::{RawHeartbeat, RawNode};
-use crate::config::types::{Address, HeartbeatConfig};
+use crate::config::raw::{RawHeartbeat, RawNode, RawTraces};
+use crate::config::types::{Address, HeartbeatConfig, TracesConfig};
 
 use super::Judge;
 
@@ -39,6 +39,17 @@ impl Judge<'_> {
             self.report.warn(place, "token_file", what, "use https, unless the receiver is on this machine");
         }
         Some(HeartbeatConfig { to: to?, by_get: by_get?, interval: Duration::from_secs(interval_s), token_file })
+    }
+
+    pub(super) fn traces(&mut self, item: &Item<RawTraces>) -> Option<TracesConfig> {
+        let Item { place, value } = item;
+        place.line?;
+        let endpoint = self.url(place, "endpoint", &value.endpoint).map(|url| url.trim_end_matches('/').to_owned());
+        let token_file = self.file(place, "token_file", &value.token_file, true);
+        if endpoint.as_ref().is_some_and(|url| url.ends_with("/v1/traces")) {
+            self.report.error(place, "endpoint", "ends with /v1/traces, which is added to it", "leave that out");
+        }
+        Some(TracesConfig { endpoint: endpoint?, token_file })
     }
 
     /// `url`, or `url_file` where the address itself is a secret.

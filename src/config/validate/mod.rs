@@ -33,6 +33,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
     let (cluster, epoch) = judge.cluster(&raw.cluster);
     let timing = judge.timing(&raw.timing);
     let audit_retention = judge.audit(&raw.audit);
+    let traces = judge.traces(&raw.traces);
     let heartbeat = judge.heartbeat(&raw.heartbeat, &raw.nodes);
     let tls = judge.tls(&raw.tls, &raw.nodes);
     judge.is_plaintext = tls == Some(super::types::TlsConfig::PlaintextOnLoopback);
@@ -61,6 +62,7 @@ pub fn validate(raw: &RawConfig, report: &mut Report) -> Option<Config> {
         timing,
         audit_retention,
         heartbeat,
+        traces,
         regions: judge.regions,
         nodes,
         references,
