@@ -137,6 +137,11 @@ pub fn guard_config(folder: &Folder, database: &Postgres, service: &Service, tri
         true => (holdable_programs(folder, database)?, 30),
         false => (database.bin.clone(), 3),
     };
+    // As the first standby does (`lease`): on loopback only the Unix socket passes the other's gate.
+    let upstream = match database.cgroup().is_some() && !hub::inside() {
+        true => folder.path.join("run").join(other).display().to_string(),
+        false => address_of(other).to_string(),
+    };
     let text = format!(
         r#"# The guard on db-{site}: what it may do there. Nothing else can be asked of it.
 cluster = "{CLUSTER}"
@@ -155,7 +160,7 @@ start_options = "{options}"
 start_log = "{log}"
 
 [postgres.upstream.{other}]
-conninfo = "host={other_address} port={port} user=postgres application_name={site}"
+conninfo = "host={upstream} port={port} user=postgres application_name={site}"
 
 [action.restart]
 argv = [["{restart}", "{{name}}"]]
@@ -182,7 +187,6 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
         user = super::postgres::database_user().map_or_else(login, str::to_owned),
         options = database.options().join(" "),
         other = other,
-        other_address = super::address_of(other),
         // The lab's own log of the server is root's; what the guard starts writes as the database's user.
         log = database.sockets.join("started-by-guard.log").display(),
         start = service.start_script.display(),
