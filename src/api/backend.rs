@@ -206,6 +206,28 @@ pub struct OpenFailover {
     pub request_id: RequestId,
 }
 
+impl OpenFailover {
+    /// A wish in which nobody vouches for anything. What other runs ask for by hand, and what a dry run reads under, is one too.
+    pub fn plain(
+        group: &GroupName,
+        to: &RegionName,
+        (by, reason): (&Principal, &str),
+        expected_token: Option<Token>,
+        request_id: &RequestId,
+    ) -> Self {
+        Self {
+            group: group.clone(),
+            to: to.clone(),
+            by: by.clone(),
+            reason: reason.to_owned(),
+            accept_loss: false,
+            assert_fence: None,
+            expected_token,
+            request_id: request_id.clone(),
+        }
+    }
+}
+
 /// What a failover would do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DryRun {

@@ -4,19 +4,16 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use tonic::{Request, Response, Status};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::access::{self, MOVE};
 use super::backend::{DryRun, ProposeError};
 use super::check;
 use super::deadline;
 use super::forward::{self, Place};
-use super::origin::origin;
 use super::refuse::{about, failed, invalid};
 use super::service::{AdminService, FORWARD, FORWARD_DRY_RUN};
 use super::show;
-use crate::clock::unix_now;
-use crate::domain::command::{Change, Command};
 use crate::domain::ids::{GroupName, Principal, RegionName, RequestId, RunId, Token};
 use crate::proto::{self, MoveRequest, MoveResponse};
 
@@ -118,17 +115,8 @@ impl AdminService {
         let PlanMove { kind, group, by, reason, .. } = wish;
         info!(%kind, %group, %by, reason, "admin call: dry run of a planned move");
         let dry = self.backend.dry_run_move(wish).await.map_err(|error| about(failed(error), group))?;
-        // It changes nothing, so that a failure to record it in the audit is no reason to refuse its answer.
-        let change = Change::Note {
-            group: Some(group.clone()),
-            what: format!("dry run of a {kind} to {}: {reason}", dry.plan.to),
-            outcome: "done".to_owned(),
-        };
-        let (node, request_id) = (self.standing().node, Some(RequestId(format!("{}.dry", wish.request_id))));
-        let command = Command { node, at: unix_now(), by: by.clone(), from: origin(), request_id, change };
-        if let Err(error) = self.backend.propose(command).await {
-            warn!(%error, "a dry run could not be recorded in the audit");
-        }
+        self.note_dry_run(group, by, &wish.request_id, format!("dry run of a {kind} to {}: {reason}", dry.plan.to))
+            .await;
         let state = self.state();
         Ok(Response::new(MoveResponse {
             standing: self.standing_of(&state),

@@ -27,7 +27,7 @@ use super::watch::{WATCHERS_MAX, WatchStream};
 use crate::clock::unix_now;
 use crate::domain::command::{Applied, Change, Command};
 use crate::domain::identity::Caller;
-use crate::domain::ids::{GroupName, RegionName, RequestId};
+use crate::domain::ids::{GroupName, Principal, RegionName, RequestId};
 use crate::domain::run::Run;
 use crate::domain::state::ClusterState;
 use crate::proto::admin_client::AdminClient;
@@ -209,7 +209,8 @@ impl AdminService {
         let OpenFailover { group, to, by, reason, .. } = &open;
         info!(%group, %to, %by, reason, "admin call: dry run of a failover");
         let dry = self.backend.dry_run(&open).await.map_err(|error| about(failed(error), group))?;
-        self.note_dry_run(&open).await;
+        let what = format!("dry run of a failover to {to}: {reason}");
+        self.note_dry_run(group, by, &open.request_id, what).await;
         let state = self.state();
         Ok(Response::new(proto::FailoverResponse {
             standing: self.standing_of(&state),
@@ -224,15 +225,10 @@ impl AdminService {
     }
 
     /// A dry run changes nothing, so that a failure to record it in the audit is no reason to refuse its answer.
-    async fn note_dry_run(&self, open: &OpenFailover) {
-        let change = Change::Note {
-            group: Some(open.group.clone()),
-            what: format!("dry run of a failover to {}: {}", open.to, open.reason),
-            outcome: "done".to_owned(),
-        };
-        let id = RequestId(format!("{}.dry", open.request_id));
-        let (node, by) = (self.standing().node, open.by.clone());
-        let command = Command { node, at: unix_now(), by, from: origin(), request_id: Some(id), change };
+    pub(super) async fn note_dry_run(&self, group: &GroupName, by: &Principal, request_id: &RequestId, what: String) {
+        let change = Change::Note { group: Some(group.clone()), what, outcome: "done".to_owned() };
+        let (node, id) = (self.standing().node, RequestId(format!("{request_id}.dry")));
+        let command = Command { node, at: unix_now(), by: by.clone(), from: origin(), request_id: Some(id), change };
         if let Err(error) = self.backend.propose(command).await {
             warn!(%error, "a dry run could not be recorded in the audit");
         }

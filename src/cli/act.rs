@@ -95,11 +95,8 @@ pub async fn failover(cluster: &Cluster, cli: &Cli, wish: &FailoverWish, screen:
         if wish.dry_run || !plan.would_open || screen.output == Output::Table {
             screen.show(&plan, || plan_page::page("failover", &wish.group, &plan))?;
         }
-        if wish.dry_run {
-            return Ok(if plan.would_open { Exit::Ok } else { Exit::Refused });
-        }
-        if !plan.would_open {
-            return Err(CliError::Refused { code: "gate_closed".to_owned(), message: plan_page::closed_gates(&plan) });
+        if let Some(end) = plan_page::ends_here(&plan, wish.dry_run)? {
+            return Ok(end);
         }
         ask.expected_token.clone_from(&plan.token);
     }

@@ -34,12 +34,8 @@ pub async fn planned(
             let what = MoveKind::word(kind.into());
             screen.show(&plan, || plan_page::page(&what, &wish.group, &as_plan(&plan)))?;
         }
-        if wish.dry_run {
-            return Ok(if plan.would_open { Exit::Ok } else { Exit::Refused });
-        }
-        if !plan.would_open {
-            let message = plan_page::closed_gates(&as_plan(&plan));
-            return Err(CliError::Refused { code: "gate_closed".to_owned(), message });
+        if let Some(end) = plan_page::ends_here(&as_plan(&plan), wish.dry_run)? {
+            return Ok(end);
         }
         // What was shown is what is done: the leader's answer, not a guess of ours, names the region.
         if kind != MoveKind::Failback {

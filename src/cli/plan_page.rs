@@ -1,5 +1,6 @@
-//! What a failover, or a move of traffic, would do: gates, then steps with what each resource shows now.
+//! What a run that is opened by hand would do: gates, then steps with what each resource shows now.
 
+use super::error::{CliError, Exit};
 use super::text::{Page, Span, bad, bold, dim, good, warn};
 use crate::proto::{FailoverResponse, Gate, PlannedStep, Present, Word};
 
@@ -39,9 +40,22 @@ pub fn page(what: &str, group: &str, plan: &FailoverResponse) -> Page {
 }
 
 /// The gates that keep it from opening, with their reasons, for one line.
-pub fn closed_gates(plan: &FailoverResponse) -> String {
+fn closed_gates(plan: &FailoverResponse) -> String {
     let closed = plan.gates.iter().filter(|gate| !gate.open && !gate.before_promote);
     closed.map(|gate| format!("{}: {}", gate.name, gate.detail)).collect::<Vec<_>>().join("; ")
+}
+
+/// How the verb ends where the plan was all that was asked for, or will not open; `None`: it goes on to the opening.
+///
+/// # Errors
+/// A gate is closed.
+pub fn ends_here(plan: &FailoverResponse, is_dry_run: bool) -> Result<Option<Exit>, CliError> {
+    match (is_dry_run, plan.would_open) {
+        (true, true) => Ok(Some(Exit::Ok)),
+        (true, false) => Ok(Some(Exit::Refused)),
+        (false, true) => Ok(None),
+        (false, false) => Err(CliError::Refused { code: "gate_closed".to_owned(), message: closed_gates(plan) }),
+    }
 }
 
 fn gate_row(gate: &Gate) -> Vec<Span> {

@@ -30,12 +30,8 @@ pub async fn traffic(cluster: &Cluster, cli: &Cli, wish: &TrafficWish, screen: S
         if wish.dry_run || !plan.would_open || screen.output == Output::Table {
             screen.show(&plan, || plan_page::page("traffic", &wish.group, &as_plan(&plan)))?;
         }
-        if wish.dry_run {
-            return Ok(if plan.would_open { Exit::Ok } else { Exit::Refused });
-        }
-        if !plan.would_open {
-            let message = plan_page::closed_gates(&as_plan(&plan));
-            return Err(CliError::Refused { code: "gate_closed".to_owned(), message });
+        if let Some(end) = plan_page::ends_here(&as_plan(&plan), wish.dry_run)? {
+            return Ok(end);
         }
         ask.expected_token = plan.token;
     }

@@ -134,7 +134,7 @@ impl Backend {
         self.parts.sightings.view(self.parts.own.id, voters, Instant::now(), unix_now())
     }
 
-    async fn apply(&self, change: Change, ask: &OpenFailover) -> Result<Applied, ProposeError> {
+    pub(super) async fn apply(&self, change: Change, ask: &OpenFailover) -> Result<Applied, ProposeError> {
         let command = Command {
             node: self.parts.own.id,
             at: unix_now(),

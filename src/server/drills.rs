@@ -167,16 +167,7 @@ fn writable(plan: &Plan) -> Option<DatabaseEndpoint> {
 
 /// A failover's wish has all that a dry run needs.
 fn wish(group: &GroupName, drill: &Drill, to: &RegionName) -> OpenFailover {
-    OpenFailover {
-        group: group.clone(),
-        to: to.clone(),
-        by: drill.by.clone(),
-        reason: drill.reason.clone(),
-        accept_loss: false,
-        assert_fence: None,
-        expected_token: None,
-        request_id: RequestId(drill.id.0.clone()),
-    }
+    OpenFailover::plain(group, to, (&drill.by, &drill.reason), None, &RequestId(drill.id.0.clone()))
 }
 
 fn of_dry_run(dry: &DryRun) -> impl Iterator<Item = Line> {

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::backend::Backend;
 use crate::api::backend::{AdminBackend as _, Gate, OpenFailover, ProposeError};
 use crate::domain::attempt::ReadBack;
-use crate::domain::command::{Rejection, RejectionCode};
+use crate::domain::command::{Applied, Change, Rejection, RejectionCode};
 use crate::domain::ids::{GroupName, RegionName, RunId, StepId, Token};
 use crate::domain::plan::Plan;
 use crate::domain::policy::GroupPolicy;
-use crate::domain::run::{Run, RunKind};
+use crate::domain::run::{Cause, Run, RunKind};
 use crate::domain::state::GroupState;
 
 /// The cluster's word against a wish.
@@ -79,6 +79,41 @@ impl Backend {
             refused(RejectionCode::NotFound, format!("group {name} is not in this node's configuration"))
         })?;
         Ok((group.clone(), rules.clone()))
+    }
+
+    /// Proposes a run of which no loss is expected, under the wish's own request id.
+    pub(super) async fn open_by_hand(
+        &self,
+        wish: &OpenFailover,
+        (kind, plan): (RunKind, Plan),
+        group: &GroupState,
+        evidence: Vec<String>,
+    ) -> Result<RunId, ProposeError> {
+        let run = RunId(wish.request_id.0.clone());
+        let change = Change::OpenRun {
+            run: run.clone(),
+            group: wish.group.clone(),
+            kind,
+            drill: false,
+            plan,
+            digest: self.parts.policy.digest.clone(),
+            expected_token: group.token,
+            expected_serving_epoch: group.serving.epoch,
+            cause: Cause {
+                by: wish.by.clone(),
+                automatic: false,
+                reason: wish.reason.clone(),
+                evidence,
+                fault_at: None,
+                expected_loss_ms: Some(0),
+            },
+            loss_acceptance: None,
+            fence_assertion: None,
+        };
+        match self.apply(change, wish).await? {
+            Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
+            _ => Ok(run),
+        }
     }
 
     /// What each step's resource shows now, all read at once and under no token; what cannot be read before is left out.

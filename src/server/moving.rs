@@ -13,15 +13,13 @@ use super::dry_run::{gate, opened_before, refused, same_wish, settled_gates, sta
 use super::journal::CONFIRM_TIMEOUT;
 use crate::api::backend::{AdminBackend, DryRun, Gate, OpenFailover, ProposeError};
 use crate::api::moving::{MoveKind, MovingBackend, PlanMove};
-use crate::api::origin::origin;
-use crate::clock::unix_now;
-use crate::domain::command::{Applied, Change, Command, RejectionCode};
+use crate::domain::command::RejectionCode;
 use crate::domain::ids::{HostName, RegionName, RunId};
 use crate::domain::moving::{self, Facts};
 use crate::domain::plan::Plan;
 use crate::domain::policy::GroupPolicy;
 use crate::domain::readiness::GuardSeen;
-use crate::domain::run::{Cause, RunKind};
+use crate::domain::run::RunKind;
 use crate::domain::state::GroupState;
 
 /// What does not answer within this keeps a move from being opened.
@@ -35,18 +33,9 @@ fn run_kind(kind: MoveKind) -> RunKind {
     }
 }
 
-/// What a dry run reads under; a failover's wish has all that is needed for it.
+/// What a dry run reads under, and what is opened; a failover's wish has all that is needed for it.
 fn look(ask: &PlanMove, plan: &Plan) -> OpenFailover {
-    OpenFailover {
-        group: ask.group.clone(),
-        to: plan.to.clone(),
-        by: ask.by.clone(),
-        reason: ask.reason.clone(),
-        accept_loss: false,
-        assert_fence: None,
-        expected_token: ask.expected_token,
-        request_id: ask.request_id.clone(),
-    }
+    OpenFailover::plain(&ask.group, &plan.to, (&ask.by, &ask.reason), ask.expected_token, &ask.request_id)
 }
 
 /// The region that is meant: the one named, or the only one it can be.
@@ -169,31 +158,7 @@ impl MovingBackend for Backend {
             return Err(refused(code, why.join("; ")));
         }
         let evidence = gates.iter().map(|gate| format!("{}: {}", gate.name, gate.detail)).collect();
-        let change = Change::OpenRun {
-            run: run.clone(),
-            group: ask.group.clone(),
-            kind,
-            drill: false,
-            plan,
-            digest: self.parts.policy.digest.clone(),
-            expected_token: group.token,
-            expected_serving_epoch: group.serving.epoch,
-            cause: Cause {
-                by: ask.by.clone(),
-                automatic: false,
-                reason: ask.reason.clone(),
-                evidence,
-                fault_at: None,
-                expected_loss_ms: Some(0),
-            },
-            loss_acceptance: None,
-            fence_assertion: None,
-        };
-        let (node, request_id) = (self.parts.own.id, Some(ask.request_id));
-        let command = Command { node, at: unix_now(), by: ask.by, from: origin(), request_id, change };
-        match self.propose(command).await? {
-            Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
-            _ => Ok(run),
-        }
+        let wish = look(&ask, &plan);
+        self.open_by_hand(&wish, (kind, plan), &group, evidence).await
     }
 }

@@ -152,16 +152,7 @@ impl Backend {
             refuse(RejectionCode::NotFound, format!("group {name} has no plan that leads away from {here}"))
         })?;
         let by = Principal(format!("node:{}", self.parts.own.name));
-        Ok(OpenFailover {
-            group: name.clone(),
-            to,
-            by,
-            reason: "readiness".to_owned(),
-            accept_loss: false,
-            assert_fence: None,
-            expected_token: None,
-            request_id: RequestId("readiness".to_owned()),
-        })
+        Ok(OpenFailover::plain(name, &to, (&by, "readiness"), None, &RequestId("readiness".to_owned())))
     }
 }
 

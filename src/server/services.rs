@@ -6,13 +6,11 @@ use super::backend::{Backend, DRY_RUN_DEADLINE};
 use super::dry_run::{opened_before, refused, same_wish, settled_gates, standing_gates, token_as_seen};
 use super::journal::CONFIRM_TIMEOUT;
 use crate::api::backend::{AdminBackend, DryRun, OpenFailover, ProposeError};
-use crate::api::origin::origin;
 use crate::api::services::{RecoverService, ServiceBackend};
-use crate::clock::unix_now;
-use crate::domain::command::{Applied, Change, Command, RejectionCode};
+use crate::domain::command::RejectionCode;
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
-use crate::domain::run::{Cause, RunKind};
+use crate::domain::run::RunKind;
 use crate::domain::service;
 use crate::domain::state::GroupState;
 
@@ -28,18 +26,9 @@ impl Backend {
     }
 }
 
-/// What a dry run reads under; a failover's wish has all that is needed for it.
+/// What a dry run reads under, and what is opened; a failover's wish has all that is needed for it.
 fn look(ask: &RecoverService, plan: &Plan) -> OpenFailover {
-    OpenFailover {
-        group: ask.group.clone(),
-        to: plan.to.clone(),
-        by: ask.by.clone(),
-        reason: ask.reason.clone(),
-        accept_loss: false,
-        assert_fence: None,
-        expected_token: ask.expected_token,
-        request_id: ask.request_id.clone(),
-    }
+    OpenFailover::plain(&ask.group, &plan.to, (&ask.by, &ask.reason), ask.expected_token, &ask.request_id)
 }
 
 #[async_trait::async_trait]
@@ -68,31 +57,7 @@ impl ServiceBackend for Backend {
             return Err(refused(RejectionCode::Invalid, message));
         }
         let (group, plan) = self.resolve_recovery(&ask)?;
-        let change = Change::OpenRun {
-            run: run.clone(),
-            group: ask.group.clone(),
-            kind: RunKind::Recovery,
-            drill: false,
-            plan,
-            digest: self.parts.policy.digest.clone(),
-            expected_token: group.token,
-            expected_serving_epoch: group.serving.epoch,
-            cause: Cause {
-                by: ask.by.clone(),
-                automatic: false,
-                reason: ask.reason.clone(),
-                evidence: vec![ask.in_words()],
-                fault_at: None,
-                expected_loss_ms: Some(0),
-            },
-            loss_acceptance: None,
-            fence_assertion: None,
-        };
-        let (node, request_id) = (self.parts.own.id, Some(ask.request_id));
-        let command = Command { node, at: unix_now(), by: ask.by, from: origin(), request_id, change };
-        match self.propose(command).await? {
-            Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
-            _ => Ok(run),
-        }
+        let wish = look(&ask, &plan);
+        self.open_by_hand(&wish, (RunKind::Recovery, plan), &group, vec![ask.in_words()]).await
     }
 }

@@ -6,15 +6,13 @@ use super::backend::{Backend, DRY_RUN_DEADLINE};
 use super::dry_run::{gate, opened_before, refused, same_wish, settled_gates, standing_gates, token_as_seen};
 use super::journal::CONFIRM_TIMEOUT;
 use crate::api::backend::{AdminBackend, DryRun, Gate, OpenFailover, ProposeError};
-use crate::api::origin::origin;
 use crate::api::traffic::{MoveTraffic, TrafficBackend};
-use crate::clock::unix_now;
-use crate::domain::command::{Applied, Change, Command, RejectionCode};
+use crate::domain::command::RejectionCode;
 use crate::domain::ids::{RegionName, RunId};
 use crate::domain::plan::Plan;
 use crate::domain::policy::{GroupPolicy, Need, Trigger};
 use crate::domain::quorum;
-use crate::domain::run::{Cause, RunKind};
+use crate::domain::run::RunKind;
 use crate::domain::state::GroupState;
 
 impl Backend {
@@ -61,18 +59,9 @@ fn no_plan(rules: &GroupPolicy, from: &RegionName, ask: &MoveTraffic) -> String 
     format!("to: traffic cannot go from {from} to {}; it can go to: {}", ask.to, known.join(", "))
 }
 
-/// What a dry run reads under; a failover's wish has all that is needed for it.
+/// What a dry run reads under, and what is opened; a failover's wish has all that is needed for it.
 fn look(ask: &MoveTraffic) -> OpenFailover {
-    OpenFailover {
-        group: ask.group.clone(),
-        to: ask.to.clone(),
-        by: ask.by.clone(),
-        reason: ask.reason.clone(),
-        accept_loss: false,
-        assert_fence: None,
-        expected_token: ask.expected_token,
-        request_id: ask.request_id.clone(),
-    }
+    OpenFailover::plain(&ask.group, &ask.to, (&ask.by, &ask.reason), ask.expected_token, &ask.request_id)
 }
 
 #[async_trait::async_trait]
@@ -101,31 +90,6 @@ impl TrafficBackend for Backend {
         if !there.is_open {
             return Err(refused(RejectionCode::Illegal, format!("{}: {}", there.name, there.detail)));
         }
-        let change = Change::OpenRun {
-            run: run.clone(),
-            group: ask.group.clone(),
-            kind: RunKind::Traffic,
-            drill: false,
-            plan,
-            digest: self.parts.policy.digest.clone(),
-            expected_token: group.token,
-            expected_serving_epoch: group.serving.epoch,
-            cause: Cause {
-                by: ask.by.clone(),
-                automatic: false,
-                reason: ask.reason.clone(),
-                evidence: vec![there.detail],
-                fault_at: None,
-                expected_loss_ms: Some(0),
-            },
-            loss_acceptance: None,
-            fence_assertion: None,
-        };
-        let (node, request_id) = (self.parts.own.id, Some(ask.request_id));
-        let command = Command { node, at: unix_now(), by: ask.by, from: origin(), request_id, change };
-        match self.propose(command).await? {
-            Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
-            _ => Ok(run),
-        }
+        self.open_by_hand(&look(&ask), (RunKind::Traffic, plan), &group, vec![there.detail]).await
     }
 }
