@@ -1,5 +1,7 @@
 //! The rules and the dashboard in `cluster-config/monitoring/` name what there is, and the rules do what they say.
 
+mod grafana;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,7 +35,10 @@ fn collect(value: &Value, found: &mut Vec<String>) {
         Value::Object(fields) => {
             for (name, value) in fields {
                 match value.as_str() {
-                    Some(text) if ["expr", "definition"].contains(&name.as_str()) => found.push(text.to_owned()),
+                    // A variable's "query" is an expression too, where it is not a data source's kind.
+                    Some(text) if name == "expr" || name == "query" && text.contains('(') => {
+                        found.push(text.to_owned())
+                    }
                     _ => collect(value, found),
                 }
             }
