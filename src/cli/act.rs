@@ -6,10 +6,8 @@ use std::io::{BufRead, IsTerminal, Write};
 use super::args::{Cli, FailoverWish, Output, Say};
 use super::call::{Cluster, Kind};
 use super::error::{CliError, Exit};
-use super::text::{Page, Span, bold, dim, good, print, tell};
-use super::when::{ago, stamp};
+use super::text::{Page, Span, bold, good, print, tell};
 use super::{Screen, find_run, follow, plan_page, run_id, run_page};
-use crate::clock::unix_now;
 use crate::proto::{self, WriteContext};
 
 /// Who asks, why, and the one id of this request.
@@ -22,51 +20,6 @@ pub(super) fn context(cli: &Cli, reason: &str) -> Result<WriteContext, CliError>
     }
     let request_id = cli.request_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     Ok(WriteContext { request_id, by, reason: reason.trim().to_owned() })
-}
-
-/// `pause`.
-pub async fn pause(
-    cluster: &Cluster,
-    cli: &Cli,
-    group: &str,
-    reason: &str,
-    lasting_ms: Option<u64>,
-    screen: Screen,
-) -> Result<Exit, CliError> {
-    let context = context(cli, reason)?;
-    let cluster = cluster.for_request(&context.request_id);
-    let until = lasting_ms.map(|ms| crate::api::show::ms(unix_now().plus(ms)));
-    let ask = proto::PauseRequest { context: Some(context), group: group.to_owned(), until_ms: until };
-    let answer = cluster.ask(Kind::Write, ask, |mut node, ask| async move { node.pause(ask).await }).await?;
-    screen.show(&answer, || {
-        let mut page = Page::default();
-        let now_ms = answer.standing.as_ref().map(|standing| standing.at_ms).unwrap_or_default();
-        let until = answer.pause.as_ref().and_then(|pause| pause.until_ms);
-        let until = until.map_or_else(
-            || "until resumed".to_owned(),
-            |until| format!("until {} ({})", stamp(until), ago(until, now_ms)),
-        );
-        page.line([bold(group), good(" paused "), until.into()]);
-        page.line([dim(
-            "nothing automatic starts; an open run stops at its next step boundary; you are paged as before",
-        )]);
-        page
-    })?;
-    Ok(Exit::Ok)
-}
-
-/// `resume`.
-pub async fn resume(cluster: &Cluster, cli: &Cli, group: &str, reason: &str, screen: Screen) -> Result<Exit, CliError> {
-    let context = context(cli, reason)?;
-    let cluster = cluster.for_request(&context.request_id);
-    let ask = proto::ResumeRequest { context: Some(context), group: group.to_owned() };
-    let answer = cluster.ask(Kind::Write, ask, |mut node, ask| async move { node.resume(ask).await }).await?;
-    screen.show(&answer, || {
-        let mut page = Page::default();
-        page.line([bold(group), good(" resumed")]);
-        page
-    })?;
-    Ok(Exit::Ok)
 }
 
 /// `failover`: a dry run first, its result shown, then the group's name typed, then the run, followed.

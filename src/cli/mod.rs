@@ -29,6 +29,7 @@ pub mod moving;
 pub mod nodes;
 pub mod nodes_page;
 pub mod pages;
+pub mod pause;
 pub mod plan_page;
 pub mod readiness;
 pub mod readiness_page;
@@ -116,8 +117,8 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Verb::Readiness { group: None, .. } => readiness::of_all(&cluster, screen).await,
         Verb::Status { group, watch: true, .. } => watch::status(&cluster, group.as_deref(), screen).await,
         Verb::Status { group, local, .. } => status(&cluster, group.as_deref(), *local, screen).await,
-        Verb::Pause { group, reason, lasting } => act::pause(&cluster, &cli, group, reason, *lasting, screen).await,
-        Verb::Resume { group, reason } => act::resume(&cluster, &cli, group, reason, screen).await,
+        Verb::Pause { group, reason, lasting } => pause::pause(&cluster, &cli, group, reason, *lasting, screen).await,
+        Verb::Resume { group, reason } => pause::resume(&cluster, &cli, group, reason, screen).await,
         Verb::Cluster { verb } => cluster::run(&cluster, &cli, verb, screen).await,
         Verb::Drill { verb } => drill::run(&cluster, &cli, verb, screen).await,
         Verb::Node { verb } => nodes::run(&cluster, &cli, verb, screen).await,

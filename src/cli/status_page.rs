@@ -114,7 +114,8 @@ fn group_part(page: &mut Page, group: &GroupStatus, status: &GetStatusResponse, 
     votes_part(page, &group.votes);
 }
 
-fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
+/// Which region serves, the mode, the fencing, and what of it is out of the ordinary.
+pub(super) fn group_head(page: &mut Page, group: &GroupStatus, now_ms: i64) {
     let serving = group.serving.clone().unwrap_or_default();
     let at_home = serving.region == group.home;
     let region = match serving.region.as_str() {

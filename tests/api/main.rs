@@ -10,6 +10,7 @@ mod connections;
 mod contexts;
 mod ctl;
 mod ctl_help;
+mod ctl_pause;
 mod ctl_watch;
 mod deadlines;
 mod details;
