@@ -33,6 +33,7 @@ pub mod key {
 /// How the domain's own messages begin, and the field of a request that they mean.
 const FIELDS: &[(&str, &str)] = &[
     ("reason", "context.reason"),
+    ("request_id", "context.request_id"),
     ("until", "until_ms"),
     ("to", "to_region"),
     ("service", "service"),
@@ -42,6 +43,11 @@ const FIELDS: &[(&str, &str)] = &[
     ("region", "region"),
     ("step", "step"),
 ];
+
+/// The fields that the domain's own messages name, as they are on the wire.
+pub fn fields() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|(_, wire)| *wire)
+}
 
 /// The same status with other details; code, message and trailers stay.
 fn with(status: &Status, details: ErrorDetails) -> Status {

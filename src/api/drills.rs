@@ -79,7 +79,12 @@ impl AdminService {
             return Err(refuse(RejectionCode::NotFound, message));
         };
         if let Some(why) = obstacle(kind, rules, group) {
-            return Err(refuse(RejectionCode::Illegal, format!("a {} drill cannot begin: {why}", kind.word())));
+            let code = match (&group.drills.open, &group.open_run, &group.pause) {
+                (None, Some(_), _) => RejectionCode::RunOpen,
+                (None, None, Some(_)) => RejectionCode::Paused,
+                _ => RejectionCode::Illegal,
+            };
+            return Err(refuse(code, format!("a {} drill cannot begin: {why}", kind.word())));
         }
         let to = away_from(rules, group)
             .ok_or_else(|| refuse(RejectionCode::Invalid, format!("no plan leads away from {}", group.serving.last)))?;
@@ -240,9 +245,7 @@ fn find<'a>(state: &'a ClusterState, asked: &str) -> Result<(&'a GroupName, &'a 
     match (fitting.next(), fitting.next()) {
         (Some(found), None) => Ok(found),
         (Some(_), Some(_)) => Err(invalid("drill_id", format!("{asked} fits more than one drill"))),
-        (None, _) => {
-            Err(Status::not_found(format!("no drill {asked}; only the newest of each group are remembered: list them")))
-        }
+        (None, _) => Err(Status::not_found(format!("no drill {asked}; only the newest of each group are remembered"))),
     }
 }
 

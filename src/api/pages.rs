@@ -7,10 +7,10 @@ use tonic::{Request, Response, Status};
 use super::access;
 use super::check;
 use super::forward::{self, Place};
-use super::refuse::invalid;
+use super::refuse::{invalid, rejected};
 use super::service::{AdminService, FORWARD};
 use super::show::ms;
-use crate::domain::command::{Change, IncidentRef};
+use crate::domain::command::{Change, IncidentRef, Rejection, RejectionCode};
 use crate::domain::ids::{ContactName, GroupName, ReceiverName};
 use crate::domain::incident::{Incident, NextTelling, Telling, next};
 use crate::domain::on_call::{Ladder, Level, OnCall};
@@ -130,10 +130,14 @@ fn find<'a>(state: &'a ClusterState, asked: &str) -> Result<&'a Incident, Status
     })
 }
 
+fn refuse(code: RejectionCode, message: String) -> Status {
+    rejected(&Rejection { code, message })
+}
+
 fn reference(one: &Incident) -> Result<IncidentRef, Status> {
     match &one.resolved {
         None => Ok(IncidentRef { key: one.key().to_owned(), opened: one.opened }),
-        Some(_) => Err(Status::failed_precondition(format!("{} is over already; nothing was changed", one.key()))),
+        Some(_) => Err(refuse(RejectionCode::Illegal, format!("{} is over already; nothing was changed", one.key()))),
     }
 }
 
@@ -315,7 +319,10 @@ fn test_receivers(state: &ClusterState, ask: &proto::TestPageRequest) -> Result<
     }
     if ask.contact.is_empty() {
         return match state.receivers.is_empty() {
-            true => Err(Status::failed_precondition("no [[receiver]] is configured: nobody would be told")),
+            true => Err(refuse(
+                RejectionCode::OtherConfig,
+                "no [[receiver]] is configured: nobody would be told".to_owned(),
+            )),
             false => Ok(state.receivers.iter().cloned().collect()),
         };
     }
@@ -329,7 +336,7 @@ fn test_receivers(state: &ClusterState, ask: &proto::TestPageRequest) -> Result<
     };
     if contact.receivers.is_empty() {
         let message = format!("{name} has no receivers: they are called by hand (`watchdogctl contact list`)");
-        return Err(Status::failed_precondition(message));
+        return Err(refuse(RejectionCode::Illegal, message));
     }
     Ok(contact.receivers.iter().cloned().collect())
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches};
+use watchdog::cli::advice::Asked;
 use watchdog::cli::args::Cli;
 use watchdog::cli::contexts::Typed;
 use watchdog::cli::error::CliError;
@@ -14,21 +15,21 @@ use watchdog::cli::text::{Span, Style, tell};
 async fn main() -> ExitCode {
     // Before anything can make a TLS connection; a second provider is a fault of the build.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let cli = parse();
+    let (cli, asked) = parse();
     match watchdog::cli::run(cli).await {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
-            report(&error);
+            report(&error, &asked);
             ExitCode::from(error.exit() as u8)
         }
     }
 }
 
-fn parse() -> Cli {
+fn parse() -> (Cli, Asked) {
     let parsed = Cli::command().try_get_matches().and_then(|matches| {
         let mut cli = Cli::from_arg_matches(&matches)?;
         cli.typed = Typed::of(&matches);
-        Ok(cli)
+        Ok((cli, Asked::of(&matches)))
     });
     parsed.unwrap_or_else(|mut error| {
         // The parser's own usage lists, as if they were required, the options that the environment sets.
@@ -52,8 +53,8 @@ fn usage() -> StyledStr {
     verb.render_usage()
 }
 
-fn report(error: &CliError) {
+fn report(error: &CliError, asked: &Asked) {
     let plain = |text: String| Span::new(text, Style::Plain).into_text();
     tell(&plain(format!("{}: {error}", error.word())));
-    tell(&plain(format!("next: {}", error.next())));
+    tell(&plain(format!("next: {}", error.next(asked))));
 }

@@ -107,7 +107,7 @@ pub async fn nodes(cluster: &Cluster, screen: Screen) -> Result<Exit, CliError> 
                 entries.iter().for_each(|(entry, prev)| verifier.kept(entry, *prev));
                 sources.push(name);
             }
-            Err(error @ (CliError::Unreachable(_) | CliError::NoQuorum(_))) => {
+            Err(error @ (CliError::Unreachable(_) | CliError::NoQuorum(_) | CliError::Full(_))) => {
                 verifier.note(format!("{endpoint} did not answer, and was not compared"));
                 silent.push(error);
             }

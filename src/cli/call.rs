@@ -114,12 +114,12 @@ pub(super) fn well_formed(endpoint: &str) -> Result<(&str, &str), String> {
 enum Tried<A> {
     Answer(A),
     Final(CliError),
-    Next { why: String, maybe_done: bool, is_undecided: bool },
+    Next { why: String, maybe_done: bool, is_undecided: bool, is_full: bool },
 }
 
 impl<A> Tried<A> {
     fn next(why: String, maybe_done: bool) -> Self {
-        Tried::Next { why, maybe_done, is_undecided: false }
+        Tried::Next { why, maybe_done, is_undecided: false, is_full: false }
     }
 }
 
@@ -189,14 +189,15 @@ impl Cluster {
         let deadline = Instant::now() + self.timeout;
         let mut was_sent = false;
         loop {
-            let (mut reasons, mut undecided) = (Vec::new(), false);
+            let (mut reasons, mut undecided, mut all_full) = (Vec::new(), false, true);
             for endpoint in &self.endpoints {
                 match self.one(endpoint, kind, &message, &call, deadline).await {
                     Tried::Answer(answer) => return Ok(answer),
                     Tried::Final(error) => return Err(error),
-                    Tried::Next { why, maybe_done, is_undecided } => {
+                    Tried::Next { why, maybe_done, is_undecided, is_full } => {
                         was_sent |= maybe_done;
                         undecided |= is_undecided;
+                        all_full &= is_full;
                         reasons.push(why);
                     }
                 }
@@ -207,6 +208,8 @@ impl Cluster {
                     CliError::Unknown { why, request_id: self.request_id.clone() }
                 } else if undecided {
                     CliError::NoQuorum(why)
+                } else if all_full {
+                    CliError::Full(why)
                 } else {
                     CliError::Unreachable(why)
                 });
@@ -253,10 +256,12 @@ impl Cluster {
         let words = words.unwrap_or_else(|| status.message().to_owned());
         let why = format!("{}: {words}{}", said_by(endpoint, &status), self.hint(&status));
         match outcome {
-            Some("none") => Tried::Next { why, maybe_done: false, is_undecided: is_undecided(&status) },
+            Some("none") => Tried::Next { why, maybe_done: false, is_undecided: is_undecided(&status), is_full: false },
             Some(_) => Tried::next(why, kind == Kind::Write),
             // Another may have room.
-            None if status.code() == Code::ResourceExhausted => Tried::next(why, false),
+            None if status.code() == Code::ResourceExhausted => {
+                Tried::Next { why, maybe_done: false, is_undecided: false, is_full: true }
+            }
             None if is_certain(&status) => Tried::Final(CliError::from_status(&status)),
             None => Tried::next(why, kind == Kind::Write),
         }
@@ -311,7 +316,7 @@ impl Cluster {
             match alone.ask(Kind::Read, ask.clone(), &call).await {
                 Ok(answer) if can_decide(answer.standing()) => return Ok(answer),
                 Ok(answer) => second_best = second_best.or(Some(answer)),
-                Err(CliError::Unreachable(why)) => {
+                Err(CliError::Unreachable(why) | CliError::Full(why)) => {
                     last_error = Some(match last_error {
                         Some(CliError::Unreachable(earlier)) => CliError::Unreachable(format!("{earlier}; {why}")),
                         _ => CliError::Unreachable(why),

@@ -1,7 +1,8 @@
-//! What went wrong, which exit code it has, and what to do next.
+//! What went wrong, which exit code it has, and what to do next ([`advice`](super::advice) after a refusal).
 
 use tonic::{Code, Status};
 
+use super::advice::{self, Asked};
 use super::fields;
 use crate::api::refuse::{NO_LEADER, NO_QUORUM, REJECTION};
 
@@ -41,6 +42,14 @@ pub enum CliError {
     /// The command line, or a value in it, cannot be.
     #[error("{0}")]
     Usage(String),
+    /// The cluster said that a value cannot be.
+    #[error("{message}")]
+    Wrong {
+        /// Its words, with what was typed.
+        message: String,
+        /// The first field that is wrong; empty where none is named.
+        field: String,
+    },
     /// The cluster said no.
     #[error("{message}")]
     Refused {
@@ -55,6 +64,15 @@ pub enum CliError {
     /// A node, but no leader or no quorum.
     #[error("{0}")]
     NoQuorum(String),
+    /// Nodes that have no room for one more.
+    #[error("{0}")]
+    Full(String),
+    /// A node of another version.
+    #[error("the node does not know this call: its version differs from this program's")]
+    OtherVersion,
+    /// A node's own fault.
+    #[error("{0}")]
+    Internal(String),
     /// It may or may not have been done.
     #[error("{why}")]
     Unknown {
@@ -70,17 +88,19 @@ impl CliError {
     pub fn from_status(status: &Status) -> Self {
         let message = status.message().to_owned();
         match status.code() {
-            Code::InvalidArgument => CliError::Usage(fields::words(status)),
+            Code::InvalidArgument => {
+                CliError::Wrong { message: fields::words(status), field: fields::first_wrong(status) }
+            }
             Code::NotFound | Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied => {
                 let word = status.metadata().get(REJECTION).and_then(|word| word.to_str().ok());
                 let code = word.unwrap_or(if status.code() == Code::NotFound { "not_found" } else { "" }).to_owned();
                 CliError::Refused { message, code }
             }
-            Code::Unimplemented => {
-                CliError::Failed("the node does not know this call: its version differs from this program's".to_owned())
-            }
+            Code::Unimplemented => CliError::OtherVersion,
+            Code::Internal => CliError::Internal(message),
             Code::Unavailable if is_undecided(status) => CliError::NoQuorum(message),
             Code::Unavailable => CliError::Unreachable(message),
+            Code::ResourceExhausted => CliError::Full(message),
             code => CliError::Failed(format!("the node answered {code:?}: {message}")),
         }
     }
@@ -88,12 +108,15 @@ impl CliError {
     /// Its exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            CliError::Failed(_) | CliError::File(_) | CliError::ContextFile(_) | CliError::Certificate(_) => {
-                Exit::Failure
-            }
-            CliError::Usage(_) => Exit::Usage,
+            CliError::Failed(_)
+            | CliError::File(_)
+            | CliError::ContextFile(_)
+            | CliError::Certificate(_)
+            | CliError::OtherVersion
+            | CliError::Internal(_) => Exit::Failure,
+            CliError::Usage(_) | CliError::Wrong { .. } => Exit::Usage,
             CliError::Refused { .. } => Exit::Refused,
-            CliError::Unreachable(_) | CliError::NoQuorum(_) => Exit::Unreachable,
+            CliError::Unreachable(_) | CliError::NoQuorum(_) | CliError::Full(_) => Exit::Unreachable,
             CliError::Unknown { .. } => Exit::Unknown,
         }
     }
@@ -105,7 +128,11 @@ impl CliError {
             | CliError::File(_)
             | CliError::ContextFile(_)
             | CliError::Certificate(_)
+            | CliError::OtherVersion
+            | CliError::Internal(_)
+            | CliError::Wrong { .. }
             | CliError::Usage(_) => "error",
+            CliError::Full(_) => "busy",
             CliError::Refused { .. } => "refused",
             CliError::Unreachable(_) => "unreachable",
             CliError::NoQuorum(_) => "no quorum",
@@ -114,8 +141,17 @@ impl CliError {
     }
 
     /// What to do next.
-    pub fn next(&self) -> String {
+    pub fn next(&self, asked: &Asked) -> String {
         match self {
+            CliError::Wrong { field, .. } => advice::after_wrong(field, asked),
+            CliError::Full(_) => "ask again in 10 s, name another node with --endpoint, or end other --watch and follow".to_owned(),
+            CliError::OtherVersion => {
+                "use the watchdogctl of the nodes' version: --version says this one's, watchdogd --version there a node's".to_owned()
+            }
+            CliError::Internal(_) => {
+                "its log says more (journalctl -u watchdogd there); watchdogctl status shows how the cluster stands"
+                    .to_owned()
+            }
             CliError::Failed(_) => "watchdogctl status shows what the cluster thinks".to_owned(),
             CliError::File(_) => "name a file that is there and readable".to_owned(),
             CliError::ContextFile(_) => "mend the file; watchdogctl contexts --help shows one".to_owned(),
@@ -123,24 +159,20 @@ impl CliError {
                 "watchdogctl cert show FILE tells what a certificate says; watchdogctl cert issue makes another"
                     .to_owned()
             }
-            CliError::Usage(_) => "watchdogctl --help, or VERB --help, says what is expected".to_owned(),
+            CliError::Usage(_) => advice::after_wrong("", asked),
             CliError::Unreachable(_) => {
                 "nothing was changed. See that a majority of the watchdogd processes run and reach \
                  each other; name other nodes with --endpoint or WATCHDOG_ENDPOINTS"
                     .to_owned()
             }
-            CliError::NoQuorum(_) => {
-                "see that a majority of the nodes run and reach each other (watchdogctl status says who is reached), \
-                 then ask again; where a link is cut, name nodes on the side with the majority with --endpoint"
-                    .to_owned()
-            }
+            CliError::NoQuorum(_) => advice::UNDECIDED.to_owned(),
             CliError::Unknown { request_id: Some(id), .. } => {
                 format!(
                     "the same command with --request-id {id} is safe to repeat and tells which; so does watchdogctl audit"
                 )
             }
             CliError::Unknown { request_id: None, .. } => "ask again".to_owned(),
-            CliError::Refused { code, .. } => next_after(code).to_owned(),
+            CliError::Refused { code, .. } => advice::after_refusal(code, asked),
         }
     }
 }
@@ -149,51 +181,4 @@ impl CliError {
 pub(super) fn is_undecided(status: &Status) -> bool {
     let word = status.metadata().get(REJECTION).and_then(|word| word.to_str().ok());
     word.is_some_and(|word| word == NO_QUORUM || word == NO_LEADER)
-}
-
-fn next_after(code: &str) -> &'static str {
-    match code {
-        "unauthenticated" => {
-            "give --ca, --certificate and --key (WATCHDOG_CA, WATCHDOG_CERTIFICATE, WATCHDOG_KEY); \
-             watchdogctl cert issue user NAME makes a certificate"
-        }
-        "permission_denied" => {
-            "ask somebody who has that role, or have it given to this identity with [[role]] in the nodes' configuration; \
-             watchdogctl cert show FILE tells who a certificate says you are"
-        }
-        "not_found" => {
-            "watchdogctl status lists the groups, run list the runs, page list the incidents, node list the nodes"
-        }
-        "stale" => "something changed since you looked: watchdogctl status, then decide again",
-        "run_open" => "watchdogctl run show GROUP; retry, skip or abort it first",
-        "paused" => "watchdogctl resume GROUP --reason …",
-        "no_fence_proof" => {
-            "look at the old primary with your own eyes; when it is silent and stays so: watchdogctl run assert-fence \
-             GROUP --region REGION --reason …"
-        }
-        "loss_too_great" => {
-            "bring the standby up to date, or accept the loss by name: --accept-loss (or watchdogctl run accept-loss GROUP)"
-        }
-        "gate_closed" => "nothing was changed. Open what is closed, then ask again; --dry-run shows how it stands",
-        "no_standby" => {
-            "nothing was changed. Mend the standby as said above, then ask again; `--dry-run` shows whether it would do"
-        }
-        "other_config" => {
-            "give every node one configuration file that has what is said above; watchdogctl node list marks nodes whose file differs"
-        }
-        "already_failed_over" => "one automatic failover a serving epoch; an operator may still: watchdogctl failover",
-        "unsettled" => {
-            "watchdogctl status names the resource; make its host or zone reachable, it is then settled by itself"
-        }
-        "taken" => "nothing was changed. watchdogctl node list shows the numbers, names and addresses in use",
-        "change_under_way" => "nothing was changed. watchdogctl node list shows who joins or leaves; finish that first",
-        "is_leader" => "watchdogctl node transfer --reason …, then ask again",
-        "layout_broken" => "nothing was changed. --dry-run shows the layout before and after",
-        "quorum_lost" => "nothing was changed. watchdogctl node list shows who does not answer",
-        "not_reachable" => "nothing was changed. See that watchdogd runs there and that its port is open to every node",
-        "not_paused" => "nothing is to be done; watchdogctl status shows how the group stands",
-        "run_closed" => "watchdogctl run show RUN tells how it went, watchdogctl status whether another is open",
-        "illegal" => "watchdogctl run show GROUP says where the run stands",
-        _ => "watchdogctl status shows the present state",
-    }
 }

@@ -5,7 +5,7 @@ use tonic_types::StatusExt;
 
 /// A field on the wire, and the option or argument that it comes from. `region` of an order on a run is `--region`, a
 /// `group` an argument of every verb that has one.
-const TYPED: &[(&str, &str)] = &[
+pub(super) const TYPED: &[(&str, &str)] = &[
     ("context.request_id", "--request-id"),
     ("context.reason", "--reason"),
     ("context.by", "--by"),
@@ -27,6 +27,12 @@ const TYPED: &[(&str, &str)] = &[
 /// What was typed for a field; the field's own name where nothing was.
 pub fn typed(field: &str) -> &str {
     TYPED.iter().find(|(wire, _)| *wire == field).map_or(field, |(_, typed)| *typed)
+}
+
+/// The first field that is wrong; empty where none is named.
+pub fn first_wrong(status: &Status) -> String {
+    let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+    violations.into_iter().next().map(|wrong| wrong.field).unwrap_or_default()
 }
 
 /// The refusal with each wrong field by what was typed for it; its own words where it names no field.

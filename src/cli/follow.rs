@@ -24,7 +24,9 @@ pub async fn follow(cluster: &Cluster, run_id: &str, screen: Screen) -> Result<E
     loop {
         match follow_one(cluster, run_id, &mut view).await {
             Ok(exit) => return Ok(exit),
-            Err(CliError::Unreachable(why) | CliError::NoQuorum(why)) if reopened < REOPENED_MAX => {
+            Err(CliError::Unreachable(why) | CliError::NoQuorum(why) | CliError::Full(why))
+                if reopened < REOPENED_MAX =>
+            {
                 view.clear()?;
                 if reopened == 0 {
                     tell(&format!("the view is lost, the run goes on without it ({why}); looking for another node"));

@@ -1,12 +1,13 @@
 //! What `watchdogctl` does and prints. Data goes to stdout, words about it to stderr.
 //!
 //! [`args`] is the command line, [`contexts`] which nodes it means, [`call`] reaches one, [`error`] says what went wrong
-//! and what to do next, [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
+//! and what to do next ([`advice`] after a refusal), [`cert`] makes certificates, [`manual`] completions and man pages; [`act`] holds the verbs that change something,
 //! [`nodes`] those about who is in the cluster, [`cluster`] those about the whole of it
 //! ([`backup_file`] is its file), [`drill`] those about rehearsals, [`follow`] a run as it goes, [`readiness`] what would become of a group; the
 //! `*_page` modules are what people read.
 
 pub mod act;
+pub mod advice;
 pub mod args;
 pub mod audit_page;
 pub mod audit_verify;

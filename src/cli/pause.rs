@@ -79,7 +79,7 @@ async fn show_before(
     let ask = proto::GetStatusRequest { group: group.to_owned(), local: false };
     let status = match cluster.within(LOOK).best_status(ask).await {
         Ok(status) => status,
-        Err(error @ (CliError::Refused { .. } | CliError::Usage(_))) => return Err(error),
+        Err(error @ (CliError::Refused { .. } | CliError::Wrong { .. })) => return Err(error),
         Err(error) => {
             tell(&format!("how {group} stands could not be read: {error}"));
             return Ok(());

@@ -45,6 +45,18 @@ fn closed_gates(plan: &FailoverResponse) -> String {
     closed.map(|gate| format!("{}: {}", gate.name, gate.detail)).collect::<Vec<_>>().join("; ")
 }
 
+/// The code that says what to do next: of the one gate that is closed, or of gates in general.
+fn closed_code(plan: &FailoverResponse) -> &'static str {
+    let mut closed = plan.gates.iter().filter(|gate| !gate.open && !gate.before_promote).map(|gate| gate.name.as_str());
+    let first = closed.next();
+    match first.filter(|first| closed.all(|other| other == *first)) {
+        Some("pause") => "paused",
+        Some("no open run") => "run_open",
+        Some("settled") => "unsettled",
+        _ => "gate_closed",
+    }
+}
+
 /// How the verb ends where the plan was all that was asked for, or will not open; `None`: it goes on to the opening.
 ///
 /// # Errors
@@ -54,7 +66,7 @@ pub fn ends_here(plan: &FailoverResponse, is_dry_run: bool) -> Result<Option<Exi
         (true, true) => Ok(Some(Exit::Ok)),
         (true, false) => Ok(Some(Exit::Refused)),
         (false, true) => Ok(None),
-        (false, false) => Err(CliError::Refused { code: "gate_closed".to_owned(), message: closed_gates(plan) }),
+        (false, false) => Err(CliError::Refused { code: closed_code(plan).to_owned(), message: closed_gates(plan) }),
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn same_wish(known: &Run, kind: RunKind, to: &RegionName) -> Result<(
         return Ok(());
     }
     let message =
-        format!("request id {} was used for a {} to {} before; choose a new one", known.id, known.kind, known.to());
+        format!("request_id: {} was used for a {} to {} before; choose a new one", known.id, known.kind, known.to());
     Err(refused(RejectionCode::Invalid, message))
 }
 

@@ -42,22 +42,25 @@ fn look(ask: &PlanMove, plan: &Plan) -> OpenFailover {
 fn region_meant(ask: &PlanMove, group: &GroupState, rules: &GroupPolicy) -> Result<RegionName, ProposeError> {
     let here = &group.serving.last;
     let invalid = |message: String| Err(refused(RejectionCode::Invalid, message));
+    let others: Vec<_> = rules.regions.iter().filter(|region| *region != here).collect();
+    let named = || others.iter().map(|region| region.as_str()).collect::<Vec<_>>().join(", ");
     let region = match (ask.kind, &ask.region) {
         (MoveKind::Failback, _) => rules.home.clone(),
         (_, Some(region)) => region.clone(),
-        (_, None) => match rules.regions.iter().filter(|region| *region != here).collect::<Vec<_>>().as_slice() {
+        (_, None) => match others.as_slice() {
             [only] => (*only).clone(),
-            others => {
-                let names: Vec<_> = others.iter().map(|region| region.as_str()).collect();
-                return invalid(format!("region: which one? {}", names.join(", ")));
-            }
+            _ => return invalid(format!("region: which one? {}", named())),
         },
     };
     if &region == here && ask.kind == MoveKind::Failback {
-        return invalid(format!("group {} serves from its home {region} already", ask.group));
+        let message = format!("group {} serves from its home {region} already", ask.group);
+        return Err(refused(RejectionCode::Illegal, message));
     }
     if &region == here {
-        return invalid(format!("region: group {} serves from {region}", ask.group));
+        return invalid(format!("region: group {} serves from {region}; the others are: {}", ask.group, named()));
+    }
+    if !others.contains(&&region) {
+        return invalid(format!("region: {region} is none of group {}'s; the others are: {}", ask.group, named()));
     }
     Ok(region)
 }
@@ -74,8 +77,12 @@ impl Backend {
             MoveKind::Switchover | MoveKind::Failback => rules.switchover_plan(here, &region),
         };
         let Some(plan) = plan.cloned().filter(|plan| !plan.stages.is_empty()) else {
-            let message = format!("region: there is no plan for a {} of {here} and {region}", ask.kind);
-            return Err(refused(RejectionCode::Invalid, message));
+            let message = format!(
+                "this leader's configuration has no plan for a {} of {here} and {region}: both regions of the group need a \
+                 database_host with a guard",
+                ask.kind
+            );
+            return Err(refused(RejectionCode::OtherConfig, message));
         };
         Ok((group, rules, plan))
     }

@@ -53,7 +53,7 @@ impl ServiceBackend for Backend {
             return same_wish(known, RunKind::Recovery, known.to()).map(|()| run);
         }
         if let Some(known) = known {
-            let message = format!("request id {run} was used for another {} before; choose a new one", known.kind);
+            let message = format!("request_id: {run} was used for another {} before; choose a new one", known.kind);
             return Err(refused(RejectionCode::Invalid, message));
         }
         let (group, plan) = self.resolve_recovery(&ask)?;

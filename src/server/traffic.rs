@@ -21,7 +21,7 @@ impl Backend {
         let (group, rules) = self.known_group(&ask.group)?;
         let from = &group.traffic;
         let plan = rules.traffic_plans.iter().find(|plan| &plan.from == from && plan.to == ask.to).cloned();
-        let plan = plan.ok_or_else(|| refused(RejectionCode::Invalid, no_plan(&rules, from, ask)))?;
+        let plan = plan.ok_or_else(|| no_plan(&rules, from, ask))?;
         token_as_seen(&ask.group, &group, ask.expected_token)?;
         Ok((group, rules, plan))
     }
@@ -45,18 +45,19 @@ impl Backend {
     }
 }
 
-fn no_plan(rules: &GroupPolicy, from: &RegionName, ask: &MoveTraffic) -> String {
+fn no_plan(rules: &GroupPolicy, from: &RegionName, ask: &MoveTraffic) -> ProposeError {
     if rules.traffic_plans.is_empty() {
-        return format!(
-            "to: group {} has no [[group.traffic_record]], so that its traffic cannot be moved alone",
-            ask.group
-        );
-    }
-    if from == &ask.to {
-        return format!("to: the traffic of {} goes to {from} already", ask.group);
+        let message =
+            format!("group {} has no [[group.traffic_record]], so that its traffic cannot be moved alone", ask.group);
+        return refused(RejectionCode::OtherConfig, message);
     }
     let known: Vec<_> = rules.traffic_plans.iter().filter(|plan| &plan.from == from).map(|p| p.to.as_str()).collect();
-    format!("to: traffic cannot go from {from} to {}; it can go to: {}", ask.to, known.join(", "))
+    let known = known.join(", ");
+    let message = match from == &ask.to {
+        true => format!("to: the traffic of {} goes to {from} already; it can go to: {known}", ask.group),
+        false => format!("to: traffic cannot go from {from} to {}; it can go to: {known}", ask.to),
+    };
+    refused(RejectionCode::Invalid, message)
 }
 
 /// What a dry run reads under, and what is opened; a failover's wish has all that is needed for it.

@@ -54,7 +54,7 @@ async fn programs_and_repeated_requests_get_the_answer_alone() {
             let said = ctl(&served.address, &[&[verb, GROUP, "--reason", "x"], words].concat());
             let wanted = match (words[0], verb) {
                 ("--request-id", "resume") => {
-                    "error: request id pause-0001 was used for \"Pause aicamera\" before; choose a new one"
+                    "error: --request-id: pause-0001 was used for \"Pause aicamera\" before; choose a new one\nnext: leave --request-id out"
                 }
                 _ => "",
             };

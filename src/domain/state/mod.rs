@@ -285,7 +285,7 @@ impl ClusterState {
             }
             let rejected = Applied::Rejected(Rejection {
                 code: RejectionCode::Invalid,
-                message: format!("request id {id} was used for \"{}\" before; choose a new one", answered.change),
+                message: format!("request_id: {id} was used for \"{}\" before; choose a new one", answered.change),
             });
             self.record(entry, &command.change, &rejected);
             return rejected;
