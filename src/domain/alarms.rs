@@ -49,24 +49,18 @@ fn condition(
 pub fn of_cluster(state: &ClusterState, policy: &ClusterPolicy, view: &View, now: UnixMs) -> Wanted {
     let mut wanted = Wanted::new();
     let Some(digest) = &state.digest else { return wanted };
-    let cluster = &policy.cluster;
     for (id, sight) in view.fresh(REPORT_TTL_MS) {
         let name = policy.members.get(&id).map_or_else(|| id.to_string(), |member| member.name.to_string());
         if &sight.report.digest != digest {
             let summary =
                 format!("node {name} runs under another configuration than the one in force: it votes, but never acts");
-            let key = format!("{cluster}/config-differs/{name}");
+            let key = node_key(policy, "config-differs", id);
             wanted.extend([condition(key, "CONFIG_DIFFERS", Severity::Warning, None, summary)]);
         }
         if sight.report.isolated {
             let summary = format!("node {name} sees neither its references nor a majority of its peers");
-            wanted.extend([condition(
-                format!("{cluster}/isolated/{name}"),
-                "NODE_ISOLATED",
-                Severity::Warning,
-                None,
-                summary,
-            )]);
+            let key = node_key(policy, "isolated", id);
+            wanted.extend([condition(key, "NODE_ISOLATED", Severity::Warning, None, summary)]);
         }
     }
     wanted.extend(silent_voters(policy, view));
@@ -117,9 +111,10 @@ fn deaf_receivers(state: &ClusterState, policy: &ClusterPolicy, view: &View, now
     state.receivers.iter().filter_map(of).collect()
 }
 
-/// By number: a leader whose file does not have the voter knows no name of it, and it is one condition under both.
-fn silence_key(policy: &ClusterPolicy, id: NodeId) -> String {
-    format!("{}/silent/node-{id}", policy.cluster)
+/// By number: numbers are used once, names may be another node's later; and a leader whose file does not have the node
+/// knows no name of it, and it is one condition under both.
+fn node_key(policy: &ClusterPolicy, what: &str, id: NodeId) -> String {
+    format!("{}/{what}/node-{id}", policy.cluster)
 }
 
 /// Voters that nobody hears: one more lost may cost the quorum. A leader judges by what it has watched itself: a report
@@ -132,7 +127,7 @@ fn silent_voters(policy: &ClusterPolicy, view: &View) -> Wanted {
     let one = |id: &NodeId| {
         let name = policy.members.get(id).map_or_else(|| id.to_string(), |member| member.name.to_string());
         let summary = format!("node {name} has not reported for more than {} s", SILENT_AFTER_MS / 1000);
-        condition(silence_key(policy, *id), "NODE_SILENT", Severity::Warning, None, summary)
+        condition(node_key(policy, "silent", *id), "NODE_SILENT", Severity::Warning, None, summary)
     };
     view.voters.iter().filter(is_silent).map(one).collect()
 }
@@ -252,12 +247,18 @@ fn our_faults(policy: &ClusterPolicy, prefix: &str, name: &GroupName, view: &Vie
 
 /// What only one node can say of itself is not over because that node is silent now, and its silence ends by its word
 /// alone: not because a new leader has not waited long enough to call it silent.
+///
+/// The first two were once told by the node's name: what is still open under one ends as the node is heard again.
 fn is_of_a_missing_node(policy: &ClusterPolicy, key: &str, view: &View) -> bool {
     let fresh: BTreeSet<NodeId> = view.fresh(REPORT_TTL_MS).map(|(id, _)| id).collect();
-    let is = |what: &str, name: &NodeName| format!("{}/{what}/{name}", policy.cluster) == key;
-    let missing = policy.members.iter().filter(|(id, _)| !fresh.contains(id)).map(|(_, member)| &member.name);
-    let is_own = missing.into_iter().any(|name| is("config-differs", name) || is("isolated", name));
-    is_own || view.voters.iter().filter(|id| !fresh.contains(id)).any(|id| silence_key(policy, *id) == key)
+    let known: BTreeSet<NodeId> = policy.members.keys().chain(&view.voters).copied().collect();
+    let is_own = |id: &NodeId| ["config-differs", "isolated"].iter().any(|what| node_key(policy, what, *id) == key);
+    let by_name = |name: &NodeName| {
+        ["config-differs", "isolated"].iter().any(|what| format!("{}/{what}/{name}", policy.cluster) == key)
+    };
+    let was_own = |id: &NodeId| policy.members.get(id).is_some_and(|member| by_name(&member.name));
+    let is_silence = |id: &NodeId| view.voters.contains(id) && node_key(policy, "silent", *id) == key;
+    known.difference(&fresh).any(|id| is_own(id) || was_own(id) || is_silence(id))
 }
 
 /// A majority runs under a configuration that cannot be taken into force.

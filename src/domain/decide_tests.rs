@@ -307,6 +307,65 @@ fn a_silent_voter_is_one_condition_under_every_leaders_file() {
     assert!(look(&world, &without).is_empty() && look(&world, &known).is_empty(), "one condition under both");
 }
 
+/// A name may be another node's later, a number never.
+#[test]
+fn what_a_node_says_of_itself_is_told_by_its_number() {
+    let told_by = |world: &World, says: &[Option<Says>], policy: &ClusterPolicy| {
+        let decided = decide(&world.state, policy, &view(says), world.now);
+        let pages = decided
+            .propose
+            .into_iter()
+            .filter_map(|one| if let Decision::Tell(page) = one { Some(page) } else { None });
+        pages.map(|page| (page.key.clone(), page.action, page)).collect::<Vec<_>>()
+    };
+    let mut world = World::new();
+    let isolated = [Some(Says { isolated: true, ..UP }), Some(UP), Some(UP)];
+    let told = told_by(&world, &isolated, &policy());
+    assert_eq!((told.len(), told[0].0.as_str()), (1, "test/isolated/node-1"));
+    world.must(Change::Tell { page: told[0].2.clone() });
+    let mut renamed = policy();
+    renamed.members.get_mut(&NodeId(1)).expect("it is there").name = "other".into();
+    assert!(told_by(&world, &isolated, &renamed).is_empty(), "the same node under another name is no news");
+    let mut without = policy();
+    without.members.remove(&NodeId(1));
+    assert!(
+        told_by(&world, &[None, Some(UP), Some(UP)], &without).is_empty(),
+        "silent, under a file without it: not over"
+    );
+
+    let mut differs = view(&[Some(UP), Some(UP), Some(UP)]);
+    differs.sights.get_mut(&NodeId(2)).expect("it is there").report.digest = "d2".into();
+    let decided = decide(&World::new().state, &policy(), &differs, world.now);
+    let keys = decided
+        .propose
+        .iter()
+        .filter_map(|one| if let Decision::Tell(page) = one { Some(page.key.as_str()) } else { None });
+    assert_eq!(keys.collect::<Vec<_>>(), ["test/config-differs/node-2"]);
+}
+
+#[test]
+fn an_alarm_under_a_nodes_name_is_over_once_the_node_is_heard() {
+    let mut world = World::new();
+    let name = policy().members[&NodeId(1)].name.clone();
+    let isolated = [Some(Says { isolated: true, ..UP }), Some(UP), Some(UP)];
+    let mut page = decide(&world.state, &policy(), &view(&isolated), world.now)
+        .propose
+        .into_iter()
+        .find_map(|one| if let Decision::Tell(page) = one { Some(page) } else { None })
+        .expect("it is told");
+    page.key = format!("test/isolated/{name}");
+    world.must(Change::Tell { page });
+    assert!(pages(&look(&world, &[None, Some(UP), Some(UP)])).is_empty(), "it is silent, not well");
+    for decision in look(&world, &isolated).propose {
+        if let Decision::Tell(page) = decision {
+            world.must(Change::Tell { page });
+        }
+    }
+    let open: Vec<&str> = world.state.alarms.keys().map(String::as_str).collect();
+    assert_eq!(open, ["test/isolated/node-1"], "it goes on under its number, and not under both");
+    assert!(world.state.incidents.values().filter(|one| one.resolved.is_none()).count() == 1);
+}
+
 #[test]
 fn a_leader_calls_a_voter_silent_only_after_waiting_for_it_itself() {
     // What the node of hcmc last said is so old, and so long has this leader watched.
