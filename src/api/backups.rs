@@ -18,7 +18,7 @@ use super::check::{self, Asked};
 use super::deadline;
 use super::forward::{self, Place};
 use super::origin::{origin, recorded};
-use super::refuse::{failed, invalid, rejected, too_many};
+use super::refuse::{failed, invalid, nothing_done_in_time, rejected, too_many};
 use super::service::AdminService;
 use super::show::ms;
 use crate::clock::unix_now;
@@ -76,8 +76,12 @@ impl Wish {
 }
 
 async fn next(messages: &mut Streaming<proto::RestoreRequest>) -> Result<Option<proto::RestoreRequest>, Status> {
-    let late = |_| Status::deadline_exceeded("data: the next message of the backup did not come; nothing was changed");
-    timeout(CHUNK_WAIT, messages.message()).await.map_err(late)?
+    let wait = deadline::left(CHUNK_WAIT);
+    if wait.is_zero() {
+        return Err(nothing_done_in_time("your deadline passed before the whole backup had come"));
+    }
+    let late = |_| nothing_done_in_time("data: the next message of the backup did not come");
+    timeout(wait, messages.message()).await.map_err(late)?
 }
 
 /// The whole of it, no longer than it announced, and not other than it was written.

@@ -194,6 +194,11 @@ async fn an_operator_steers_a_stuck_run_to_its_end() {
     let said = ctl(&served.address, &[&["run", "assert-fence", GROUP, "--region", "hcmc"][..], &say].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(said.stdout.contains("fence asserted") && said.stdout.contains("by operator:linh"), "{}", said.stdout);
+    // What it is about goes before, on stderr, though --yes asked nobody.
+    let shown = said.stderr.starts_with(&format!("run {RUN}\n")) && said.stderr.contains("no fence proof: db-hcmc");
+    assert!(shown && !said.stderr.contains("fence asserted"), "as it was: {}", said.stderr);
+    let json = ctl(&served.address, &[&["run", "accept-loss", GROUP, "-o", "json"][..], &say].concat());
+    assert_eq!((json.code, json.stderr.as_str()), (0, ""), "programs are told nothing beside it");
     for verb in ["accept-loss", "abort"] {
         assert_eq!(ctl(&served.address, &[&["run", verb, GROUP][..], &say].concat()).code, 0, "{verb}");
     }

@@ -11,6 +11,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 use tower::{Layer, ServiceExt};
 use watchdog::api::access::AccessLayer;
+use watchdog::api::backups::{RESTORE_CHUNK_BYTES, sha256};
 use watchdog::api::refusals::Refusals;
 use watchdog::clock::unix_now;
 use watchdog::domain::identity::Identity;
@@ -95,6 +96,69 @@ async fn what_is_under_way_when_it_passes_has_an_unknown_outcome() {
     assert_eq!(said(&refused), (Code::DeadlineExceeded, "outcome_unknown".to_owned(), "unknown".to_owned()));
     assert!(refused.message().contains("ask again with the same request_id"), "{}", refused.message());
     assert!(log.state().groups[&GROUP.into()].pause.is_some(), "and it was done");
+}
+
+/// A backup that the stand-in's cluster would take: its own state, of an epoch before.
+fn restore(log: &Log) -> Vec<proto::RestoreRequest> {
+    let mut state = serde_json::to_value(&*log.state()).unwrap();
+    state["epoch"] = 0.into();
+    let data = serde_json::to_vec(&state).unwrap();
+    let bytes = u64::try_from(data.len()).unwrap();
+    let header = proto::BackupHeader { bytes, sha256: sha256(&data), ..Default::default() };
+    let head = proto::RestoreRequest {
+        context: context("restore-01"),
+        header: Some(header),
+        serving: [(GROUP.to_owned(), "hcmc".to_owned())].into(),
+        confirm_cluster: "demo".to_owned(),
+        ..Default::default()
+    };
+    let chunks = data
+        .chunks(RESTORE_CHUNK_BYTES)
+        .map(|data| proto::RestoreRequest { data: data.to_vec(), ..Default::default() });
+    std::iter::once(head).chain(chunks).collect()
+}
+
+#[tokio::test]
+async fn a_restoration_heeds_it_too() {
+    let (log, node, _served) = leader().await;
+    let mut client = within(&node);
+    let before = log.state();
+    let late = client.restore(by(tokio_stream::iter(restore(&log)), "0n")).await.unwrap_err();
+    assert_eq!(said(&late), (Code::DeadlineExceeded, "deadline_exceeded".to_owned(), "none".to_owned()));
+    assert!(late.message().contains("nothing was changed"), "{}", late.message());
+    // One whose messages stop coming is not waited for beyond it.
+    let stops =
+        tokio_stream::StreamExt::chain(tokio_stream::iter(restore(&log).into_iter().take(1)), tokio_stream::pending());
+    let late = client.restore(by(stops, "300m")).await.unwrap_err();
+    assert_eq!(said(&late).2, "none", "{}", late.message());
+    assert_eq!(log.state(), before);
+
+    node.set_mood(Mood::Hangs);
+    let late = client.restore(by(tokio_stream::iter(restore(&log)), "400m")).await.unwrap_err();
+    assert_eq!(said(&late), (Code::DeadlineExceeded, "outcome_unknown".to_owned(), "unknown".to_owned()));
+    // Until the last part nothing of it takes effect; the same call again does it.
+    node.set_mood(Mood::Healthy);
+    assert!(!log.state().audit.iter().any(|entry| entry.what.starts_with("restore the backup")));
+    let done = client.restore(by(tokio_stream::iter(restore(&log)), "20S")).await.unwrap().into_inner();
+    assert!(done.restored);
+}
+
+#[tokio::test]
+async fn what_is_handed_over_or_changed_when_it_passes_has_an_unknown_outcome() {
+    let (_log, node, _served) = leader().await;
+    node.set_mood(Mood::Hangs);
+    let mut client = within(&node);
+    let wanted = (Code::DeadlineExceeded, "outcome_unknown".to_owned(), "unknown".to_owned());
+    let ask = proto::TransferLeadershipRequest { context: context("leader-001"), ..Default::default() };
+    assert_eq!(said(&client.transfer_leadership(by(ask, "300m")).await.unwrap_err()), wanted);
+    let ask = proto::ChangeNodesRequest {
+        context: context("nodes-0001"),
+        action: proto::NodeAction::Remove.into(),
+        node: "hanoi-1".into(),
+        confirm_name: "hanoi-1".into(),
+        ..Default::default()
+    };
+    assert_eq!(said(&client.change_nodes(by(ask, "300m")).await.unwrap_err()), wanted);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use watchdog::api::backend::ProposeError;
 use watchdog::api::nodes::{ChangeNodes, MembershipBackend, Nodes, NodesChanged, Progress, Transfer, Transferred};
 use watchdog::domain::command::{Rejection, RejectionCode};
 
-use crate::standin::StandInNode;
+use crate::standin::{Mood, StandInNode};
 
 #[async_trait]
 impl MembershipBackend for StandInNode {
@@ -18,6 +18,9 @@ impl MembershipBackend for StandInNode {
     }
 
     async fn change_nodes(&self, ask: ChangeNodes) -> Result<NodesChanged, ProposeError> {
+        if !ask.dry_run && *self.mood.lock().unwrap() == Mood::Hangs {
+            std::future::pending::<()>().await;
+        }
         if !ask.dry_run {
             let message = "a stand-in's membership never changes".to_owned();
             return Err(ProposeError::Rejected(Rejection { code: RejectionCode::Illegal, message }));
@@ -35,6 +38,9 @@ impl MembershipBackend for StandInNode {
     }
 
     async fn transfer(&self, _ask: Transfer) -> Result<Transferred, ProposeError> {
+        if *self.mood.lock().unwrap() == Mood::Hangs {
+            std::future::pending::<()>().await;
+        }
         let name = "danang-1".to_owned();
         Ok(Transferred { leader: name.clone(), from: name, preferred: None, note: String::new() })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use watchdog::consensus::{MARK_FILE, Node, ProposeError, Retention, STORE_FILE, StartError};
+use watchdog::consensus::{MARK_FILE, MembershipError, Node, ProposeError, Retention, STORE_FILE, StartError};
 use watchdog::domain::ids::{ConfigDigest, NodeId, UnixMs};
 use watchdog::domain::observation::Report;
 
@@ -215,6 +215,21 @@ async fn a_node_whose_folder_was_emptied_comes_back_only_under_a_new_number() {
     let other = (1..=2).find(|id| *id != leader).expect("two are left");
     cluster.stop(other).await;
     consensus.propose(note("with 4"), CALL).await.expect("the new node's vote counts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_is_admitted_only_into_the_membership_that_was_judged() {
+    let cluster = Cluster::form(Retention::default()).await;
+    let consensus = cluster.nodes[&cluster.leader().await].consensus.clone();
+    let newcomer = |port: u16| Node { address: format!("127.0.0.1:{port}"), ..cluster.members[&NodeId(3)].clone() };
+    let seen = consensus.membership();
+    consensus.admit_learner(&seen, NodeId(4), newcomer(1), CALL).await.expect("nothing changed meanwhile");
+    let late = consensus.admit_learner(&seen, NodeId(5), newcomer(2), CALL).await;
+    assert!(matches!(late, Err(MembershipError::Unknown { .. })), "judged before node 4 was there: {late:?}");
+    let now = consensus.membership();
+    assert_eq!(now.learners.keys().collect::<Vec<_>>(), [&NodeId(4)]);
+    consensus.admit_learner(&now, NodeId(5), newcomer(2), CALL).await.expect("judged anew");
+    assert_eq!(consensus.membership().learners.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
