@@ -97,6 +97,8 @@ pub async fn go_home(lab: &mut Lab) -> Result<()> {
     let counted = writes_at(lab, HOME).await?;
     println!("  {DR} streams from {HOME}; dig: {}", lab.dig()?);
     println!("  {counted} rows were acknowledged on the way home, of them missing: 0");
+    until_open(lab, "switchover").await?;
+    println!("  `watchdogctl switchover {GROUP} --dry-run`: every gate is open again");
     Ok(())
 }
 

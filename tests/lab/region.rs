@@ -1,7 +1,7 @@
 //! A region's host: its SSH server with the guard behind it, and its service.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -142,6 +142,10 @@ pub fn guard_config(folder: &Folder, database: &Postgres, service: &Service, tri
         true => folder.path.join("run").join(other).display().to_string(),
         false => address_of(other).to_string(),
     };
+    let starts = match start_script(folder, database, &bin)? {
+        Some(script) => format!("start_argv = [\"{}\"]\n", script.display()),
+        None => String::new(),
+    };
     let text = format!(
         r#"# The guard on db-{site}: what it may do there. Nothing else can be asked of it.
 cluster = "{CLUSTER}"
@@ -158,7 +162,7 @@ user = "{user}"
 stop_timeout_s = {stop_timeout_s}
 start_options = "{options}"
 start_log = "{log}"
-
+{starts}
 [postgres.upstream.{other}]
 conninfo = "host={upstream} port={port} user=postgres application_name={site}"
 
@@ -188,13 +192,36 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
         options = database.options().join(" "),
         other = other,
         // The lab's own log of the server is root's; what the guard starts writes as the database's user.
-        log = database.sockets.join("started-by-guard.log").display(),
+        log = start_log(database).display(),
         start = service.start_script.display(),
         restart = service.restart_script.display(),
         status = service.status_script.display(),
         login = login(),
     );
     folder.write(&format!("{site}/guard.toml"), &text)
+}
+
+fn start_log(database: &Postgres) -> PathBuf {
+    database.sockets.join("started-by-guard.log")
+}
+
+/// As a unit of systemd would: into the cgroup that the gate is at, then the server as its own user. Without a cgroup
+/// `pg_ctl` alone does.
+fn start_script(folder: &Folder, database: &Postgres, bin: &Path) -> Result<Option<PathBuf>> {
+    let Some(cgroup) = database.cgroup() else { return Ok(None) };
+    let user = super::postgres::database_user();
+    let as_user =
+        user.map(|user| format!("setpriv --reuid={user} --regid={user} --init-groups -- ")).unwrap_or_default();
+    let text = format!(
+        "#!/bin/sh\necho $$ >{cgroup}/cgroup.procs || exit 1\n\
+         exec {as_user}{pg_ctl} start -w -t 60 -D {data} -l {log} -o '{options}'\n",
+        cgroup = cgroup.path().display(),
+        pg_ctl = bin.join("pg_ctl").display(),
+        data = database.data.display(),
+        log = start_log(database).display(),
+        options = database.options().join(" "),
+    );
+    folder.write_script(&format!("{}/bin/start-database", database.site), &text).map(Some)
 }
 
 /// PostgreSQL's programs, with a `pg_ctl` before the real one that can be held, and that keeps a ledger of its own.
