@@ -1,8 +1,11 @@
 //! A page that is kept up to date: in place on a terminal, one after the other where stdout is none, and one JSON document
 //! a line for programs.
 
+use std::time::Duration;
+
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::Screen;
 use super::args::Output;
@@ -11,8 +14,10 @@ use super::text::{self, Page, Paint, Span, dim, tell, warn};
 use super::when::time_of_day;
 use crate::clock::unix_now;
 
-/// Lines where the terminal does not say how many it has.
-const ROWS: usize = 24;
+/// Lines and columns where the terminal does not say how many it has.
+const SIZE: (usize, usize) = (24, 80);
+/// The clock in the last line.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The page as it is kept.
 pub struct Live {
@@ -63,8 +68,10 @@ impl Live {
         if !self.is_drawn() || self.page.height() == 0 {
             return Ok(());
         }
-        let rows = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(ROWS, |size| usize::from(size.ws_row));
-        let frame = frame(&self.page, &self.trouble, rows.max(3), self.screen.paint);
+        let size =
+            rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
+        let size = size.map_or(SIZE, |size| (usize::from(size.ws_row), usize::from(size.ws_col)));
+        let frame = frame(&self.page, &self.trouble, size, self.screen.paint);
         // Away from the scrollback and back, the cursor hidden; and one write a frame, so that nothing flickers.
         let enter = if self.is_away { "" } else { "\x1b[?1049h\x1b[?25l" };
         self.is_away = true;
@@ -73,7 +80,8 @@ impl Live {
 }
 
 /// As much of the page as fits, and a last line that says how it stands.
-fn frame(page: &Page, trouble: &str, rows: usize, paint: Paint) -> String {
+fn frame(page: &Page, trouble: &str, (rows, columns): (usize, usize), paint: Paint) -> String {
+    let (rows, page) = (rows.max(3), page.within(columns));
     let text = page.render(paint);
     let lines: Vec<&str> = text.lines().collect();
     let room = rows.saturating_sub(2);
@@ -94,7 +102,7 @@ fn frame(page: &Page, trouble: &str, rows: usize, paint: Paint) -> String {
         why => foot.line([warn(format!("! {now}Z: this may be old, and is looked for elsewhere: {why}"))]),
     }
     out.push_str("\x1b[K\r\n");
-    out.push_str(foot.render(paint).trim_end());
+    out.push_str(foot.within(columns).render(paint).trim_end());
     out.push_str("\x1b[K");
     out
 }
@@ -113,6 +121,41 @@ pub fn line<T: Serialize>(answer: &T) -> Result<(), CliError> {
     let json = serde_json::to_string(answer);
     let json = json.map_err(|error| CliError::Failed(format!("the answer is no JSON: {error}")))?;
     text::print(&(json + "\n"))
+}
+
+/// When to draw again: each second, and as the window's size changes.
+pub struct Ticks {
+    clock: Interval,
+    resized: Option<Signal>,
+}
+
+impl Ticks {
+    /// From now on.
+    pub fn new() -> Self {
+        let mut clock = interval(TICK);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        Self { clock, resized: signal(SignalKind::window_change()).ok() }
+    }
+
+    /// The next.
+    pub async fn tick(&mut self) {
+        let resized = async {
+            match &mut self.resized {
+                Some(resized) => resized.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.clock.tick() => {}
+            _ = resized => {}
+        }
+    }
+}
+
+impl Default for Ticks {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Until somebody ends the program: Ctrl-C, or a signal to end. Only then the terminal can be put back.
@@ -142,13 +185,16 @@ mod tests {
             page.line([format!("line {n}").into()]);
         }
         for (rows, shown, hidden) in [(10, 8, Some("22 more lines")), (40, 30, None), (3, 1, Some("29 more lines"))] {
-            let text = frame(&page, "", rows, Paint(false));
+            let text = frame(&page, "", (rows, 80), Paint(false));
             let lines: Vec<&str> = text.split("\r\n").collect();
             assert!(lines.len() <= rows, "{rows}: {text}");
             assert_eq!(lines.iter().filter(|line| line.starts_with("line ")).count(), shown, "{rows}");
             assert_eq!(text.contains("more lines"), hidden.is_some());
             assert!(hidden.is_none_or(|words| text.contains(words)), "{text}");
         }
-        assert!(frame(&page, "hcmc-1: connection refused", 10, Paint(false)).contains("this may be old"));
+        assert!(frame(&page, "hcmc-1: connection refused", (10, 80), Paint(false)).contains("this may be old"));
+        let narrow = frame(&page, "hcmc-1: connection refused", (10, 20), Paint(false));
+        let widest = narrow.replace("\x1b[K", "").split("\r\n").map(|line| line.chars().count()).max();
+        assert_eq!(widest, Some(20), "{narrow}");
     }
 }

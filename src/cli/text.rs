@@ -149,6 +149,11 @@ impl Page {
         }
     }
 
+    /// The same with no line wider than a terminal: what is cut ends with `…`.
+    pub fn within(&self, columns: usize) -> Self {
+        Self { lines: self.lines.iter().map(|line| cut(line, columns.max(1))).collect() }
+    }
+
     /// How many lines.
     pub fn height(&self) -> usize {
         self.lines.len()
@@ -170,6 +175,20 @@ impl Page {
     }
 }
 
+fn cut(line: &[Span], columns: usize) -> Vec<Span> {
+    if line.iter().map(Span::width).sum::<usize>() <= columns {
+        return line.to_vec();
+    }
+    let (mut left, mut kept) = (columns - 1, Vec::new());
+    for span in line {
+        let text: String = span.text.chars().take(left).collect();
+        left -= text.chars().count();
+        kept.push(Span { text, style: span.style });
+    }
+    kept.push(Span::from("…"));
+    kept
+}
+
 /// Writes to stdout. A reader that went away (`| head`) is no error.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
@@ -184,4 +203,25 @@ pub fn print(text: &str) -> Result<(), CliError> {
 /// Writes a line to stderr; where that fails there is nobody left to tell.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut page = Page::default();
+        page.line([bold("aicamera"), dim("   serving "), good("hcmc")]);
+        page.line([Span::from("✓✓✓")]);
+        for (columns, wanted) in [
+            (23, "aicamera   serving hcmc\n✓✓✓\n"),
+            (22, "aicamera   serving hc…\n✓✓✓\n"),
+            (9, "aicamera…\n✓✓✓\n"),
+            (2, "a…\n✓…\n"),
+            (0, "…\n…\n"),
+        ] {
+            assert_eq!(page.within(columns).render(Paint(false)), wanted, "{columns}");
+        }
+    }
 }

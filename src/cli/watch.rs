@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::args::Output;
 use super::call::{Cluster, Kind, Node, Stands};
 use super::error::{CliError, Exit};
-use super::live::{Live, ended, line};
+use super::live::{Live, Ticks, ended, line};
 use super::text::{Page, dim, tell};
 use super::{Screen, audit_page, readiness_page, run_page, status_page};
 use crate::proto::{
@@ -20,8 +20,6 @@ use crate::proto::{
 
 /// Between two looks for a node, once the view was lost.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// The clock in the last line.
-const TICK: Duration = Duration::from_secs(1);
 /// News below a status.
 const NEWS_SHOWN: usize = 6;
 /// Readiness reads every resource of a plan: not more often than this, whatever changes.
@@ -64,7 +62,9 @@ fn start(cluster: &Cluster, group: &str) -> Telling {
                         Err(status) => break status.message().to_owned(),
                     }
                 },
-                Err(error @ (CliError::Unreachable(_) | CliError::NoQuorum(_))) if !is_first => error.to_string(),
+                Err(error @ (CliError::Unreachable(_) | CliError::NoQuorum(_) | CliError::Full(_))) if !is_first => {
+                    error.to_string()
+                }
                 Err(error) => {
                     let _ = to.send(Err(error)).await;
                     return;
@@ -87,13 +87,13 @@ async fn heard(telling: &mut Telling) -> Result<Told, CliError> {
 pub async fn status(cluster: &Cluster, group: Option<&str>, screen: Screen) -> Result<Exit, CliError> {
     let mut telling = start(cluster, group.unwrap_or_default());
     let (mut live, mut news) = (Live::new(screen), VecDeque::new());
-    let mut tick = ticks();
+    let mut tick = Ticks::new();
     let ended = ended();
     tokio::pin!(ended);
     loop {
         let told = tokio::select! {
             told = heard(&mut telling) => told?,
-            _ = tick.tick(), if live.is_drawn() => {
+            () = tick.tick(), if live.is_drawn() => {
                 live.draw()?;
                 continue;
             }
@@ -205,10 +205,12 @@ where
     F: Future<Output = Result<A, CliError>>,
 {
     let mut telling = start(cluster, group);
-    let (mut live, mut tick) = (Live::new(screen), ticks());
+    let (mut live, mut tick) = (Live::new(screen), Ticks::new());
     let ended = ended();
     tokio::pin!(ended);
     let (mut shown, mut asked, mut is_due) = (None, None::<Instant>, true);
+    // What happens between the first answer and the stream's beginning is no news to the stream.
+    let (mut seen_index, mut is_begun) = (0, false);
     loop {
         let since = asked.map_or(Duration::MAX, |at| at.elapsed());
         if is_due && since >= often.at_most || since >= often.at_least {
@@ -219,13 +221,16 @@ where
             };
             match answer {
                 Ok(answer) => {
+                    seen_index = answer.standing().map_or(0, |standing| standing.as_of_index);
                     let now = without_standing(&answer);
                     if shown.as_ref() != Some(&now) {
                         live.show(&answer, || page(&answer))?;
                         shown = Some(now);
                     }
                 }
-                Err(error @ (CliError::Unreachable(_) | CliError::NoQuorum(_))) if shown.is_some() => {
+                Err(error @ (CliError::Unreachable(_) | CliError::NoQuorum(_) | CliError::Full(_)))
+                    if shown.is_some() =>
+                {
                     is_due = true;
                     live.trouble(&error.to_string())?;
                 }
@@ -234,10 +239,15 @@ where
         }
         tokio::select! {
             told = heard(&mut telling) => match told? {
-                Told::Message(message) => is_due |= asked.is_some() && !message.news.is_empty(),
+                Told::Message(message) => {
+                    let standing = message.status.as_ref().and_then(|status| status.standing.as_ref());
+                    let is_late = !is_begun && standing.is_some_and(|standing| standing.as_of_index > seen_index);
+                    is_begun = true;
+                    is_due |= asked.is_some() && (is_late || !message.news.is_empty());
+                }
                 Told::Lost(why) => live.trouble(&why)?,
             },
-            _ = tick.tick() => live.draw()?,
+            () = tick.tick() => live.draw()?,
             over = &mut ended => return over.map(|()| Exit::Ok),
         }
     }
@@ -250,10 +260,4 @@ fn without_standing<A: Serialize>(answer: &A) -> serde_json::Value {
         fields.remove("standing");
     }
     value
-}
-
-fn ticks() -> tokio::time::Interval {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    tick
 }
