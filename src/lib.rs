@@ -5,7 +5,7 @@
 //! * [`calendar`]: when something is due.
 //! * [`consensus`]: the replicated log and state.
 //! * [`probe`]: seeing. [`actuator`]: acting. [`notify`]: telling.
-//! * [`resolve`]: asking one name server one question, for those who see and those who act.
+//! * [`resolve`]: asking one name server one question, for those who see and those who act. [`redis`]: one Redis server.
 //! * [`metrics`]: what a node tells Prometheus.
 //! * [`guard`]: the program on each host that is acted upon.
 //! * [`coordinator`]: the leader's loop: decide, commit, act, read back, commit.
@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod notify;
 pub mod probe;
 pub mod proto;
+pub mod redis;
 pub mod resolve;
 pub mod server;
 pub mod systemd;

@@ -346,6 +346,8 @@ tables! {
         load_balancer: String,
         /// What the other regions' guards call this region's primary: their `[postgres.upstream.NAME]`.
         upstream: String,
+        /// The target that looks at this region's Redis server.
+        redis: String,
     }
 
     /// `[[group.target]]` and `[[reference]]`
@@ -354,7 +356,7 @@ tables! {
         name: String,
         /// Where it stands.
         region: String,
-        /// `http`, `tcp`, `postgres`, `replication`, `backup` or `dns`.
+        /// `http`, `tcp`, `postgres`, `replication`, `redis`, `backup` or `dns`.
         kind: String,
         /// Between two probes.
         interval_ms: u64,
@@ -376,19 +378,21 @@ tables! {
         ca_file: String,
         /// http: a redirect is followed instead of judged.
         follow_redirects: bool,
-        /// tcp: `address:port`.
+        /// tcp, redis: `address:port`.
         address: String,
+        /// redis: the user of its access list.
+        user: String,
         /// postgres: where.
         conninfo: String,
-        /// postgres, replication: file with the password.
+        /// postgres, replication, redis: file with the password.
         password_file: String,
         /// postgres, replication: PEM file of the authority to trust.
         tls_ca_file: String,
-        /// postgres: `primary`, `standby` or `any`.
+        /// postgres: `primary`, `standby` or `any`; redis: `primary`, `replica` or `any`.
         expect_role: String,
         /// postgres: try a write too.
         canary: bool,
-        /// replication: conninfo of the primary.
+        /// replication: conninfo of the primary; redis: `address:port` of the primary that it is to follow.
         primary: String,
         /// replication: conninfo of the standby.
         standby: String,

@@ -13,7 +13,7 @@ use crate::domain::ids::{
     TargetName,
 };
 use crate::domain::on_call::OnCall;
-use crate::domain::plan::{DatabaseEndpoint, DnsProvider, GuardEndpoint, RecordKind};
+use crate::domain::plan::{DatabaseEndpoint, DnsProvider, GuardEndpoint, RecordKind, RedisEndpoint};
 use crate::domain::policy::GroupPolicy;
 
 use super::check::Fault;
@@ -210,6 +210,15 @@ pub enum TargetKind {
         /// To.
         standby: DatabaseEndpoint,
     },
+    /// A Redis server.
+    Redis {
+        /// Where.
+        server: RedisEndpoint,
+        /// The primary that it follows while another region serves; reached with the same user and password.
+        primary: Option<RedisEndpoint>,
+        /// The role wanted: [`DatabaseRole::Standby`] is a replica.
+        expect_role: DatabaseRole,
+    },
     /// When the last good backup was made. Never part of a trigger.
     Backup {
         /// Where that is written.
@@ -244,6 +253,7 @@ impl TargetKind {
             TargetKind::Tcp { .. } => "tcp",
             TargetKind::Postgres { .. } => "postgres",
             TargetKind::Replication { .. } => "replication",
+            TargetKind::Redis { .. } => "redis",
             TargetKind::Backup { .. } => "backup",
             TargetKind::Dns { .. } => "dns",
         }

@@ -92,6 +92,7 @@ pub fn policy() -> ClusterPolicy {
         observation_ttl_ms: 5000,
         rpo_limit_ms: 60_000,
         replication: BTreeMap::from([(region("hanoi"), "replication".into())]),
+        redis: BTreeMap::new(),
         lag_action: LagAction::Page,
         lag_limit_ms: 300_000,
         load_balancers: BTreeMap::from([(region("hcmc"), "hcmc-lb".into())]),

@@ -92,6 +92,30 @@ pub struct BackupMeasure {
     pub note: String,
 }
 
+/// What a look at a Redis server found. Offsets are byte positions in its history.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisMeasure {
+    /// It takes writes; otherwise it is a replica.
+    pub is_primary: bool,
+    /// A replica: connected to its primary and in step.
+    pub linked: bool,
+    /// A replica: how long ago it last heard of its primary, milliseconds; Redis counts whole seconds.
+    pub last_io_age_ms: Option<u64>,
+    /// How far its history goes.
+    pub offset: u64,
+    /// How far the primary's went when it was last reached by this node, while they share one history.
+    pub primary_offset: Option<u64>,
+    /// How long ago that was, milliseconds.
+    pub primary_offset_age_ms: Option<u64>,
+}
+
+impl RedisMeasure {
+    /// What a replica lacks of what its primary is known to have written.
+    pub fn behind_bytes(&self) -> Option<u64> {
+        self.primary_offset.filter(|_| !self.is_primary).map(|primary| primary.saturating_sub(self.offset))
+    }
+}
+
 /// Numbers that some kinds of probe bring home besides the verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -114,6 +138,8 @@ pub enum Measure {
     Replication(ReplicationMeasure),
     /// Backups.
     Backup(BackupMeasure),
+    /// A Redis server.
+    Redis(RedisMeasure),
     /// What a name resolved to.
     Dns {
         /// Addresses or names, sorted.

@@ -33,6 +33,17 @@ pub struct DatabaseEndpoint {
     pub tls_ca_file: Option<String>,
 }
 
+/// How a Redis server is reached. The password, if any, is in a file on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisEndpoint {
+    /// `address:port`.
+    pub address: String,
+    /// The user of its access list; without one the default user.
+    pub user: Option<String>,
+    /// File whose first line is the password.
+    pub password_file: Option<String>,
+}
+
 /// The kinds of record a failover repoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RecordKind {

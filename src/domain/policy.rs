@@ -96,6 +96,9 @@ pub struct GroupPolicy {
     pub rpo_limit_ms: u64,
     /// For each region: the target that measures replication into it.
     pub replication: BTreeMap<RegionName, TargetName>,
+    /// For each region: the target that looks at its Redis server. Left out of the digest where there is none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub redis: BTreeMap<RegionName, TargetName>,
     /// What lag above `lag_limit_ms` does.
     pub lag_action: LagAction,
     /// The limit, milliseconds.

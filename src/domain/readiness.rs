@@ -17,6 +17,7 @@ use super::decide::loss_obstacle;
 use super::ids::{GroupName, HostName, NodeId, RegionName, StepId, UnixMs};
 use super::lease::silence_ms;
 use super::loss::Loss;
+use super::observation::RedisMeasure;
 use super::plan::Plan;
 use super::policy::{ClusterPolicy, Fencing, GroupPolicy};
 use super::quorum::need_of;
@@ -127,6 +128,9 @@ pub struct Facts<'a> {
     pub prospect: Option<Prospect>,
     /// Replication into the target region streams.
     pub is_streaming: bool,
+    /// The Redis server in the target region as it was last seen; the inner `None` where nobody sees it, the outer where the
+    /// group has none there.
+    pub redis: Option<Option<RedisMeasure>>,
     /// The expected loss.
     pub loss: Loss,
     /// Mode `lease`: why the lease is not bound; empty where it is.
@@ -141,7 +145,7 @@ pub struct Facts<'a> {
 
 /// Judges.
 pub fn judge(facts: &Facts<'_>, rules: &GroupPolicy) -> Readiness {
-    let items = vec![
+    let mut items = vec![
         quorum(facts),
         decision(facts, rules),
         resources::fence(facts),
@@ -153,6 +157,7 @@ pub fn judge(facts: &Facts<'_>, rules: &GroupPolicy) -> Readiness {
         resources::services(facts),
         past::drill(facts, rules),
     ];
+    items.extend(resources::redis(facts));
     let mut readiness = Readiness {
         from: facts.plan.from.clone(),
         to: facts.plan.to.clone(),

@@ -29,6 +29,7 @@ struct Scene {
     zones: BTreeMap<StepId, ZoneSeen>,
     prospect: Prospect,
     is_streaming: bool,
+    redis: Option<Option<RedisMeasure>>,
     loss: Loss,
     unbound: String,
     obstacle: Option<String>,
@@ -90,6 +91,7 @@ impl Scene {
             zones,
             prospect: Prospect::Good { evidence: "in recovery".to_owned() },
             is_streaming: true,
+            redis: None,
             loss: Loss::AtMost { ms: 180, bytes: Some(0) },
             unbound: String::new(),
             obstacle: None,
@@ -111,6 +113,7 @@ impl Scene {
             zones: &self.zones,
             prospect: Some(self.prospect.clone()),
             is_streaming: self.is_streaming,
+            redis: self.redis.clone(),
             loss: self.loss.clone(),
             unbound: &self.unbound,
             notice: Some(NOTICE),
@@ -204,6 +207,25 @@ fn what_failovers_took_so_far_is_told_beside_what_is_computed() {
     assert_eq!(scene.judge().past, Some(Past { runs: 4, median_ms: 20_000, worst_ms: 90_000 }));
     scene.world.state.groups.get_mut(&group()).expect("the group").history.clear();
     assert_eq!(scene.judge().past, None);
+}
+
+#[test]
+fn redis_is_spoken_of_where_there_is_one_and_keeps_nobody_from_failing_over() {
+    let mut scene = Scene::new();
+    let linked = RedisMeasure { linked: true, offset: 90, primary_offset: Some(100), ..RedisMeasure::default() };
+    for (redis, holds, words) in [
+        (None, Holds::Weak, "no node sees the Redis server in hanoi"),
+        (Some(linked.clone()), Holds::Yes, "Redis replica linked, 10 bytes behind"),
+        (Some(RedisMeasure { primary_offset: None, ..linked.clone() }), Holds::Yes, "its lag is not known"),
+        (Some(RedisMeasure { linked: false, ..linked.clone() }), Holds::Weak, "is not linked"),
+        (Some(RedisMeasure { is_primary: true, ..linked }), Holds::Weak, "follows nobody"),
+    ] {
+        scene.redis = Some(redis);
+        let readiness = scene.judge();
+        let item = readiness.items.last().expect("items");
+        assert_eq!((item.name, item.holds), ("redis", holds), "{item:?}");
+        assert!(item.detail.contains(words) && readiness.is_ready(), "{item:?}");
+    }
 }
 
 #[test]

@@ -238,10 +238,13 @@ fn may_be_a_lost_packet(kind: FailureKind) -> bool {
 /// The measure as it reads `elapsed_ms` later: nothing new came, so what is an age has grown.
 fn aged(measure: &Measure, elapsed_ms: u64) -> Measure {
     let mut measure = measure.clone();
-    if let Measure::Replication(replication) = &mut measure {
-        for age in [&mut replication.primary_lsn_age_ms, &mut replication.covered_age_ms] {
-            *age = age.map(|ms| ms.saturating_add(elapsed_ms));
-        }
+    let ages = match &mut measure {
+        Measure::Replication(seen) => [&mut seen.primary_lsn_age_ms, &mut seen.covered_age_ms],
+        Measure::Redis(seen) => [&mut seen.primary_offset_age_ms, &mut seen.last_io_age_ms],
+        _ => return measure,
+    };
+    for age in ages {
+        *age = age.map(|ms| ms.saturating_add(elapsed_ms));
     }
     measure
 }

@@ -73,6 +73,15 @@ families! {
     REPLICATION_STREAMING = "pg_replication_is_streaming" ["group", "region", "target"]
         "1 where the standby's receiver is connected and streaming.";
 
+    REDIS_IS_PRIMARY = "redis_is_primary" ["group", "region", "target"]
+        "1 where the Redis server in the region takes writes, 0 where it is a replica.";
+    REDIS_REPLICATION_LINKED = "redis_replication_is_linked" ["group", "region", "target"]
+        "1 where the Redis replica in the region is connected to its primary and in step; absent where it is a primary.";
+    REDIS_REPLICATION_LAG_BYTES = "redis_replication_lag_bytes" ["group", "region", "target"]
+        "What the Redis replica in the region has not received of what its primary is known to have written; absent where the two share no history.";
+    REDIS_REPLICATION_LAST_IO_AGE = "redis_replication_last_io_age_seconds" ["group", "region", "target"]
+        "How long ago the Redis replica in the region last heard of its primary, which speaks every ten seconds at least.";
+
     BACKUP_LAST_SUCCESS = "backup_last_success_timestamp" ["group", "region", "target"]
         "When the newest good backup was finished, unix time; absent where there is none, or nothing is known.";
     BACKUP_MAX_AGE = "backup_max_age_seconds" ["group", "region", "target"]

@@ -126,17 +126,14 @@ fn spec_of(target: &TargetConfig) -> Result<ProbeSpec, ProbeError> {
             follow_redirects,
         },
         TargetKind::Tcp { address } => ProbeSpec::Tcp { address },
-        TargetKind::Postgres { database, expect_role, canary } => ProbeSpec::Postgres {
-            database: endpoint_of(database),
-            expect_role: match expect_role {
-                DatabaseRole::Primary => Role::Primary,
-                DatabaseRole::Standby => Role::Standby,
-                DatabaseRole::Any => Role::Any,
-            },
-            canary,
-        },
+        TargetKind::Postgres { database, expect_role, canary } => {
+            ProbeSpec::Postgres { database: endpoint_of(database), expect_role: role_of(expect_role), canary }
+        }
         TargetKind::Replication { primary, standby } => {
             ProbeSpec::Replication { primary: endpoint_of(primary), standby: endpoint_of(standby) }
+        }
+        TargetKind::Redis { server, primary, expect_role } => {
+            ProbeSpec::Redis { server, primary, expect_role: role_of(expect_role) }
         }
         TargetKind::Backup { source, stanza, ca_file, .. } => ProbeSpec::Backup {
             source: match source {
@@ -153,6 +150,14 @@ fn spec_of(target: &TargetConfig) -> Result<ProbeSpec, ProbeError> {
             ProbeSpec::Dns { server, record_name, question: record_type.into() }
         }
     })
+}
+
+fn role_of(role: DatabaseRole) -> Role {
+    match role {
+        DatabaseRole::Primary => Role::Primary,
+        DatabaseRole::Standby => Role::Standby,
+        DatabaseRole::Any => Role::Any,
+    }
 }
 
 fn parsed(url: &str) -> Result<url::Url, ProbeError> {

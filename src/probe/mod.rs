@@ -1,7 +1,7 @@
 //! Seeing: probes, their windows, and the report a node pushes to the leader.
 //!
 //! * [`spec`]: what is to be probed, and [`build`], which makes the probe.
-//! * One kind each: [`http`], [`tcp`], [`postgres`], [`replication`] (with [`coverage`]), [`dns`].
+//! * One kind each: [`http`], [`tcp`], [`postgres`], [`replication`] (with [`coverage`]), [`redis`], [`dns`].
 //! * [`schedule`]: one supervised task per target. [`observer`]: all of them, and the report; [`from_config`] starts it.
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub mod http;
 pub mod observer;
 pub mod postgres;
 mod postgres_link;
+pub mod redis;
 pub mod replication;
 pub mod schedule;
 pub mod simulated;

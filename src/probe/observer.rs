@@ -261,6 +261,7 @@ fn face(standing: &Standing) -> Face {
         Some(Measure::Dns { values }) => (values.clone(), None),
         Some(Measure::Replication(measure)) => (Vec::new(), Some((measure.in_recovery, measure.streaming))),
         Some(Measure::Postgres { in_recovery, .. }) => (Vec::new(), Some((*in_recovery, false))),
+        Some(Measure::Redis(measure)) => (Vec::new(), Some((!measure.is_primary, measure.linked))),
         Some(Measure::Http { .. } | Measure::Backup(_)) | None => (Vec::new(), None),
     };
     let failure = standing.failure.as_ref().map(|failure| failure.kind);

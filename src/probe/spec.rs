@@ -11,8 +11,10 @@ use super::backup::{BackupFormat, BackupProbe, BackupSource};
 use super::dns::DnsProbe;
 use super::http::{HttpClients, HttpProbe};
 use super::postgres::PostgresProbe;
+use super::redis::RedisProbe;
 use super::replication::ReplicationProbe;
 use super::tcp::TcpProbe;
+use crate::domain::plan::RedisEndpoint;
 use crate::resolve::Question;
 
 /// What a PostgreSQL server is expected to be.
@@ -76,6 +78,15 @@ pub enum ProbeSpec {
         primary: Endpoint,
         /// Into.
         standby: Endpoint,
+    },
+    /// Asks a Redis server and, where one is named, its primary.
+    Redis {
+        /// Which.
+        server: RedisEndpoint,
+        /// The one it is to follow.
+        primary: Option<RedisEndpoint>,
+        /// The role expected; [`Role::Standby`] is a replica.
+        expect_role: Role,
     },
     /// Reads when the last good backup was made.
     Backup {
@@ -168,6 +179,9 @@ impl ProbeBuilder {
             }
             ProbeSpec::Replication { primary, standby } => {
                 Arc::new(ReplicationProbe::new(&primary, &standby, timeout_ms)?)
+            }
+            ProbeSpec::Redis { server, primary, expect_role } => {
+                Arc::new(RedisProbe::new(server, primary, expect_role, timeout_ms))
             }
             ProbeSpec::Backup { source, format, ca_file } => {
                 Arc::new(BackupProbe::new(&mut self.http, source, format, ca_file.as_deref())?)

@@ -9,7 +9,7 @@ use crate::clock::{boot_ms, unix_now};
 use crate::domain::decide::Standing;
 use crate::domain::drill::{Drill, DrillKind, DrillOutcome};
 use crate::domain::ids::{GroupName, RegionName, TargetName, UnixMs};
-use crate::domain::observation::{Measure, Verdict};
+use crate::domain::observation::{Measure, RedisMeasure, Verdict};
 use crate::domain::page::{Delivery, Severity};
 use crate::domain::policy::{Fencing, GroupPolicy};
 use crate::domain::readiness::Holds;
@@ -128,6 +128,9 @@ fn seen(sheet: &mut Sheet, backend: &Backend) {
                     let labels = [group.as_str(), region.as_str(), name.as_str()];
                     replication_gauges(sheet, &labels, sight.standing.measure.as_ref());
                 }
+                if let Some(Measure::Redis(measure)) = &sight.standing.measure {
+                    redis_gauges(sheet, &[group.as_str(), region, name.as_str()], measure);
+                }
             }
         }
     }
@@ -163,15 +166,30 @@ fn replication_gauges(sheet: &mut Sheet, labels: &[&str], measure: Option<&Measu
     }
 }
 
+fn redis_gauges(sheet: &mut Sheet, labels: &[&str], measure: &RedisMeasure) {
+    sheet.flag(&f::REDIS_IS_PRIMARY, labels, measure.is_primary);
+    if measure.is_primary {
+        return;
+    }
+    sheet.flag(&f::REDIS_REPLICATION_LINKED, labels, measure.linked);
+    if let Some(bytes) = measure.behind_bytes() {
+        sheet.count(&f::REDIS_REPLICATION_LAG_BYTES, labels, bytes);
+    }
+    if let Some(ms) = measure.last_io_age_ms {
+        sheet.set(&f::REDIS_REPLICATION_LAST_IO_AGE, labels, seconds(ms));
+    }
+}
+
 type Places<'a> = BTreeMap<(&'a GroupName, &'a TargetName), &'a RegionName>;
 
-/// Which region each target of a trigger or load balancer stands for, and into which each replication target measures.
+/// Which region each target of a trigger, load balancer or Redis server stands for, and into which each replication target measures.
 fn places(groups: &BTreeMap<GroupName, GroupPolicy>) -> (Places<'_>, Places<'_>) {
     let (mut regions, mut replication) = (Places::new(), Places::new());
     for (name, rules) in groups {
         let triggers =
             rules.triggers.iter().flat_map(|(region, trigger)| trigger.targets.iter().map(move |it| (it, region)));
-        let others = rules.load_balancers.iter().chain(&rules.replication).map(|(region, target)| (target, region));
+        let others = rules.load_balancers.iter().chain(&rules.replication).chain(&rules.redis);
+        let others = others.map(|(region, target)| (target, region));
         regions.extend(others.chain(triggers).map(|(target, region)| ((name, target), region)));
         replication.extend(rules.replication.iter().map(|(region, target)| ((name, target), region)));
     }

@@ -1,5 +1,6 @@
 //! "If this region vanished now", answered by the leader: every resource read, nothing changed.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
@@ -16,10 +17,10 @@ use crate::coordinator::Judge;
 use crate::domain::attempt::{Prospect, ReadBack};
 use crate::domain::command::{Rejection, RejectionCode};
 use crate::domain::decide::standing_obstacle;
-use crate::domain::ids::{GroupName, HostName, NodeId, Principal, RegionName, RequestId, StepId};
+use crate::domain::ids::{GroupName, HostName, NodeId, Principal, RegionName, RequestId, StepId, TargetName};
 use crate::domain::lease::why_unbound;
 use crate::domain::loss;
-use crate::domain::observation::Measure;
+use crate::domain::observation::{Measure, RedisMeasure, Verdict};
 use crate::domain::plan::{Action, GuardEndpoint, Plan};
 use crate::domain::policy::{Fencing, Need};
 use crate::domain::readiness::mark::Judgement;
@@ -99,6 +100,7 @@ impl Backend {
             zones: &looked.zones,
             prospect: looked.prospect,
             is_streaming: streams(name, &rules.replication, &plan.to, rules.observation_ttl_ms, &view),
+            redis: rules.redis.get(&plan.to).map(|target| redis(name, target, rules.observation_ttl_ms, &view)),
             loss: loss::expected(name, &rules, &plan.to, &view),
             unbound: &self.lease_sight(name, &group).map(|sight| sight.unbound).unwrap_or_default(),
             notice: self.parts.notices.get(&(name.clone(), plan.from.clone())).copied(),
@@ -180,10 +182,22 @@ impl Judge for Backend {
     }
 }
 
+/// The Redis server as the node sees it that knows most of it: in step, and by the newest word of its primary.
+fn redis(name: &GroupName, target: &TargetName, ttl_ms: u64, view: &View) -> Option<RedisMeasure> {
+    let seen = view.fresh(ttl_ms).filter_map(|(_, sight)| {
+        let (seen, _) = sight.of(name, target)?;
+        match &seen.measure {
+            Some(Measure::Redis(measure)) if seen.verdict == Verdict::Up => Some(measure.clone()),
+            _ => None,
+        }
+    });
+    seen.max_by_key(|measure| (measure.linked, Reverse(measure.primary_offset_age_ms.unwrap_or(u64::MAX))))
+}
+
 /// Some fresh report sees the standby's receiver stream.
 fn streams(
     name: &GroupName,
-    replication: &BTreeMap<RegionName, crate::domain::ids::TargetName>,
+    replication: &BTreeMap<RegionName, TargetName>,
     to: &RegionName,
     ttl_ms: u64,
     view: &View,

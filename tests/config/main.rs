@@ -6,6 +6,7 @@ mod faults;
 mod judging;
 mod layouts;
 mod on_call;
+mod redis;
 mod samples;
 mod text_of_plans;
 mod units;

@@ -129,6 +129,11 @@ async fn a_failover_is_counted_once(lab: &mut Lab) -> Result<()> {
         "watchdog_drill_last_success_timestamp_seconds",
         "watchdog_drill_last_recovery_time_seconds",
         "watchdog_drills",
+        // Of groups with Redis.
+        "redis_is_primary",
+        "redis_replication_is_linked",
+        "redis_replication_lag_bytes",
+        "redis_replication_last_io_age_seconds",
     ]
     .into();
     let mut told = String::new();

@@ -52,8 +52,9 @@ fn collect(value: &Value, found: &mut Vec<String>) {
 fn metrics_of(expression: &str) -> BTreeSet<String> {
     let bare: String = expression.split('"').step_by(2).collect::<Vec<_>>().join(" ");
     let words = bare.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    let is_metric =
-        |word: &&str| ["watchdog_", "pg_", "process_", "backup_"].iter().any(|prefix| word.starts_with(prefix));
+    let is_metric = |word: &&str| {
+        ["watchdog_", "pg_", "process_", "backup_", "redis_"].iter().any(|prefix| word.starts_with(prefix))
+    };
     words.filter(is_metric).map(str::to_owned).collect()
 }
 

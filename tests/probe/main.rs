@@ -9,4 +9,5 @@ mod http;
 mod observer;
 mod parts;
 mod postgres;
+mod redis;
 mod replication;

@@ -58,7 +58,9 @@ impl Judge<'_> {
             policy.replication.extend(replication.map(|target| (side_name.clone(), target)));
             let balancer =
                 self.special(region, "load_balancer", &region.value.load_balancer, &side_name, &targets, &names);
-            policy.load_balancers.extend(balancer.map(|target| (side_name, target)));
+            policy.load_balancers.extend(balancer.map(|target| (side_name.clone(), target)));
+            let redis = self.special(region, "redis", &region.value.redis, &side_name, &targets, &names);
+            policy.redis.extend(redis.map(|target| (side_name, target)));
         }
         self.group_as_a_whole(tables, &policy, &sides, traffic_records.is_empty());
         let checks = self.checks(tables, &regions, &all_records);
@@ -205,6 +207,7 @@ impl Judge<'_> {
             observation_ttl_ms: ttl,
             rpo_limit_ms: rpo_limit_s * 1000,
             replication: BTreeMap::new(),
+            redis: BTreeMap::new(),
             lag_action: lag_action.unwrap_or(LagAction::Page),
             lag_limit_ms: lag_limit_s * 1000,
             load_balancers: BTreeMap::new(),
@@ -323,6 +326,10 @@ impl Judge<'_> {
                 "expects a standby: once its region serves it would count as down",
                 "expect_role = \"any\" or \"primary\"",
             )),
+            TargetKind::Redis { expect_role: DatabaseRole::Standby, .. } => Some((
+                "expects a replica: once its region serves it would count as down",
+                "expect_role = \"any\" or \"primary\"",
+            )),
             TargetKind::Backup { .. } => Some((
                 "looks at backups: a late backup is no evidence that a region is lost",
                 "name targets of kind postgres, http or tcp; alerts tell of backups",
@@ -347,7 +354,7 @@ impl Judge<'_> {
         }
     }
 
-    /// `replication` and `load_balancer`: one target each.
+    /// `replication`, `load_balancer` and `redis`: one target each.
     fn special(
         &mut self,
         item: &Item<RawGroupRegion>,
@@ -366,11 +373,17 @@ impl Judge<'_> {
             let what = format!("target {name} does not stand in {region}");
             self.report.error(&item.place, key, what, format!("name a target with region = \"{region}\""));
         }
-        let measures = matches!(target.kind, TargetKind::Replication { .. });
-        if measures != (key == "replication") || matches!(target.kind, TargetKind::Backup { .. }) {
+        let (fits, todo) = match (key, &target.kind) {
+            ("replication", kind) => (matches!(kind, TargetKind::Replication { .. }), "a target of kind replication"),
+            ("redis", kind) => (matches!(kind, TargetKind::Redis { .. }), "a target of kind redis"),
+            (_, TargetKind::Replication { .. } | TargetKind::Backup { .. } | TargetKind::Redis { .. }) => {
+                (false, "a target of kind http or tcp")
+            }
+            _ => (true, ""),
+        };
+        if !fits {
             let what = format!("target {name} is of kind {}", target.kind.word());
-            let todo = if measures { "name a target of kind http or tcp" } else { "name a target of kind replication" };
-            self.report.error(&item.place, key, what, todo);
+            self.report.error(&item.place, key, what, format!("name {todo}"));
         }
         Some(target.name.clone())
     }

@@ -6,7 +6,7 @@ use crate::config::check::{Item, Place};
 use crate::config::raw::{RawProbe, RawTarget};
 use crate::config::types::{DatabaseRole, TargetConfig, TargetKind};
 use crate::domain::ids::{GroupName, RegionName, TargetName};
-use crate::domain::plan::DatabaseEndpoint;
+use crate::domain::plan::{DatabaseEndpoint, RedisEndpoint};
 
 use super::Judge;
 use super::cluster::schedule;
@@ -24,7 +24,7 @@ impl Judge<'_> {
                 self.report.error(place, "region", "a reference belongs to no region", "remove it");
             }
             if let Some(kind) = item.value.kind.as_deref()
-                && ["postgres", "replication", "backup", "dns"].contains(&kind)
+                && ["postgres", "replication", "redis", "backup", "dns"].contains(&kind)
             {
                 let what = format!("a reference cannot be of kind {kind:?}");
                 self.report.error(place, "kind", what, "choose \"tcp\" or \"http\", at something that is never down");
@@ -82,7 +82,7 @@ impl Judge<'_> {
 
     fn target_kind(&mut self, item: &Item<RawTarget>, records: &[Record]) -> Option<TargetKind> {
         let Item { place, value } = item;
-        let kinds = ["http", "tcp", "postgres", "replication", "backup", "dns"].map(|word| (word, word));
+        let kinds = ["http", "tcp", "postgres", "replication", "redis", "backup", "dns"].map(|word| (word, word));
         match self.choice(place, "kind", &value.kind, None, &kinds)? {
             "http" => {
                 let own = ["url", "expect_status", "body_contains", "ca_file", "follow_redirects"];
@@ -128,9 +128,44 @@ impl Judge<'_> {
                 }
                 Some(TargetKind::Replication { primary, standby })
             }
+            "redis" => self.redis_target(item),
             "backup" => self.backup_target(item),
             _ => self.dns_target(item, records),
         }
+    }
+
+    fn redis_target(&mut self, item: &Item<RawTarget>) -> Option<TargetKind> {
+        let Item { place, value } = item;
+        self.only(place, "redis", COMMON, &["address", "user", "password_file", "primary", "expect_role"]);
+        let roles =
+            [("primary", DatabaseRole::Primary), ("replica", DatabaseRole::Standby), ("any", DatabaseRole::Any)];
+        let expect_role = self.choice(place, "expect_role", &value.expect_role, Some(DatabaseRole::Any), &roles);
+        let server = self.redis(place, &value.address, &value.user, &value.password_file);
+        let primary = value.primary.as_ref().and_then(|_| self.host_port(place, "primary", &value.primary));
+        let server = server?;
+        if primary.as_ref() == Some(&server.address) {
+            let todo = "name the other region's server, or leave it out";
+            self.report.error(place, "primary", "address and primary are the same server", todo);
+        }
+        let primary = primary.map(|address| RedisEndpoint { address, ..server.clone() });
+        Some(TargetKind::Redis { server, primary, expect_role: expect_role? })
+    }
+
+    /// A Redis server without its password.
+    pub(super) fn redis(
+        &mut self,
+        place: &Place,
+        address: &Option<String>,
+        user: &Option<String>,
+        password_file: &Option<String>,
+    ) -> Option<RedisEndpoint> {
+        let password_file = self.file(place, "password_file", password_file, true);
+        if user.is_some() && password_file.is_none() {
+            let what = "user without password_file: Redis knows nobody without a password";
+            self.report.error(place, "user", what, "add password_file = \"/…\", or remove user");
+        }
+        let address = self.host_port(place, "address", address)?;
+        Some(RedisEndpoint { address, user: user.clone(), password_file })
     }
 
     fn dns_target(&mut self, item: &Item<RawTarget>, records: &[Record]) -> Option<TargetKind> {

@@ -6,6 +6,7 @@ use super::{Facts, Holds, Item, no, weak, yes};
 use crate::domain::attempt::{Prospect, ReadBack};
 use crate::domain::ids::{HostName, Token};
 use crate::domain::lease::silence_ms;
+use crate::domain::observation::RedisMeasure;
 use crate::domain::plan::{Action, GuardEndpoint, Plan, Step};
 use crate::domain::policy::Fencing;
 use crate::domain::text::one_line;
@@ -181,6 +182,24 @@ pub(super) fn standby(facts: &Facts<'_>) -> Item {
             format!("{evidence}; it does NOT stream: what is written now would be lost"),
         ),
     }
+}
+
+/// What would become the primary of Redis. Nothing of it keeps the group from failing over.
+pub(super) fn redis(facts: &Facts<'_>) -> Option<Item> {
+    let (to, seen) = (&facts.plan.to, facts.redis.as_ref()?);
+    let just = |reason: String| weak("redis", reason.clone(), reason);
+    Some(match seen {
+        None => just(format!("no node sees the Redis server in {to} as it should be")),
+        Some(RedisMeasure { is_primary: true, .. }) => just(format!("the Redis server in {to} follows nobody")),
+        Some(RedisMeasure { linked: false, .. }) => {
+            just(format!("the Redis replica in {to} is not linked: what is written now would be lost"))
+        }
+        Some(measure) => {
+            let behind =
+                measure.behind_bytes().map_or("its lag is not known".to_owned(), |n| format!("{n} bytes behind"));
+            yes("redis", format!("Redis replica linked, {behind}"))
+        }
+    })
 }
 
 /// Several findings as one item: the worst counts, and each bad one is told.
