@@ -39,6 +39,11 @@ impl Live {
         self.screen.is_terminal && self.screen.output == Output::Table
     }
 
+    /// What is shown may be old.
+    pub fn is_in_trouble(&self) -> bool {
+        !self.trouble.is_empty()
+    }
+
     /// A new page, or the answer that it was made from.
     pub fn show<T: Serialize>(&mut self, answer: &T, page: impl FnOnce() -> Page) -> Result<(), CliError> {
         self.trouble.clear();

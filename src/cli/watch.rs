@@ -14,12 +14,16 @@ use super::live::{Live, Ticks, ended, line};
 use super::text::{Page, dim, tell};
 use super::{Screen, audit_page, readiness_page, run_page, status_page};
 use crate::proto::{
-    AuditEntry, GetReadinessRequest, GetReadinessResponse, ListAuditRequest, ListRunsRequest, ListRunsResponse,
-    WatchResponse,
+    AuditEntry, GetReadinessRequest, GetReadinessResponse, GetStatusRequest, GetStatusResponse, ListAuditRequest,
+    ListRunsRequest, ListRunsResponse, WatchResponse,
 };
 
 /// Between two looks for a node, once the view was lost.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// A calm cluster tells nothing: ages and deadlines on the page are looked at anew after this.
+const CALM_AT_MOST: Duration = Duration::from_secs(5);
+/// And not waited for longer than this.
+const LOOK: Duration = Duration::from_secs(1);
 /// News below a status.
 const NEWS_SHOWN: usize = 6;
 /// Readiness reads every resource of a plan: not more often than this, whatever changes.
@@ -87,13 +91,21 @@ async fn heard(telling: &mut Telling) -> Result<Told, CliError> {
 pub async fn status(cluster: &Cluster, group: Option<&str>, screen: Screen) -> Result<Exit, CliError> {
     let mut telling = start(cluster, group.unwrap_or_default());
     let (mut live, mut news) = (Live::new(screen), VecDeque::new());
-    let mut tick = Ticks::new();
+    let (mut tick, mut last) = (Ticks::new(), None::<(WatchResponse, Instant)>);
     let ended = ended();
     tokio::pin!(ended);
     loop {
         let told = tokio::select! {
             told = heard(&mut telling) => told?,
             () = tick.tick(), if live.is_drawn() => {
+                let due = last.as_mut().filter(|(_, at)| at.elapsed() >= CALM_AT_MOST && !live.is_in_trouble());
+                if let Some((message, at)) = due {
+                    *at = Instant::now();
+                    if let Some(status) = status_now(cluster, group).await {
+                        message.status = Some(status);
+                        live.show(message, || status_and_news(message, news.make_contiguous()))?;
+                    }
+                }
                 live.draw()?;
                 continue;
             }
@@ -104,10 +116,17 @@ pub async fn status(cluster: &Cluster, group: Option<&str>, screen: Screen) -> R
                 news.extend(message.news.iter().cloned());
                 news.drain(..news.len().saturating_sub(NEWS_SHOWN));
                 live.show(&message, || status_and_news(&message, news.make_contiguous()))?;
+                last = Some((*message, Instant::now()));
             }
             Told::Lost(why) => live.trouble(&why)?,
         }
     }
+}
+
+/// How it stands now, where a node says so at once; else what was shown stays, with its time.
+async fn status_now(cluster: &Cluster, group: Option<&str>) -> Option<GetStatusResponse> {
+    let ask = GetStatusRequest { group: group.unwrap_or_default().to_owned(), local: false };
+    cluster.within(LOOK).best_status(ask).await.ok()
 }
 
 fn status_and_news(message: &WatchResponse, news: &[AuditEntry]) -> Page {
