@@ -83,7 +83,7 @@ pub(super) async fn follow_unless(
 }
 
 /// Where a group can only move to.
-async fn only_other_region(cluster: &Cluster, group: &str) -> Result<String, CliError> {
+pub(super) async fn only_other_region(cluster: &Cluster, group: &str) -> Result<String, CliError> {
     let group = group_status(cluster, group).await?;
     let last = group.serving.as_ref().map(|serving| serving.last.as_str()).unwrap_or_default();
     let others: Vec<&str> = group.regions.iter().map(String::as_str).filter(|region| *region != last).collect();

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::act::{confirm, confirmable, context};
-use super::args::Cli;
+use super::act::{confirm, confirmable, context, only_other_region};
+use super::args::{Cli, Output};
 use super::call::{Cluster, Kind};
 use super::error::{CliError, Exit};
-use super::{Screen, drill_page, seen_by, text};
+use super::moving::as_plan;
+use super::text::{Paint, tell};
+use super::{Screen, drill_page, plan_page, seen_by, text};
 use crate::proto;
 
 /// Verbs about drills. DRILL is an id or its beginning (8 characters at least), or a group's name: its open or newest drill.
@@ -140,6 +142,9 @@ async fn start(
     let mut confirm_group = String::new();
     if kind != KindWord::Tabletop {
         confirmable(group, yes, false)?;
+        if screen.output == Output::Table && cli.request_id.is_none() {
+            show_move(cluster, cli, group, kind, reason).await?;
+        }
         confirm(cluster, group, yes)?;
         group.clone_into(&mut confirm_group);
     }
@@ -160,6 +165,28 @@ async fn start(
     let answer = cluster.ask(Kind::Write, ask, call).await?;
     screen.show(&answer, || drill_page::begun(answer.drill.as_ref()))?;
     Ok(Exit::Ok)
+}
+
+/// What the drill begins with: plan, gates and what is there now. Where that cannot be shown the drill's own answer says why.
+async fn show_move(cluster: &Cluster, cli: &Cli, group: &str, kind: KindWord, reason: &str) -> Result<(), CliError> {
+    let context = Some(context(cli, reason)?);
+    let plan = if kind == KindWord::Simulated {
+        let to_region = only_other_region(cluster, group).await.unwrap_or_default();
+        let group = group.to_owned();
+        let ask = proto::FailoverRequest { context, group, to_region, dry_run: true, ..Default::default() };
+        cluster.ask(Kind::Patient, ask, |mut node, ask| async move { node.failover(ask).await }).await
+    } else {
+        let (kind, group) = (proto::MoveKind::Switchover.into(), group.to_owned());
+        let ask = proto::MoveRequest { context, group, kind, dry_run: true, ..Default::default() };
+        let plan = cluster.ask(Kind::Patient, ask, |mut node, ask| async move { node.r#move(ask).await }).await;
+        plan.map(|plan| as_plan(&plan))
+    };
+    match plan {
+        Ok(plan) => tell(&plan_page::page("a drill's move", group, &plan).render(Paint(false))),
+        Err(CliError::Refused { .. } | CliError::Wrong { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 async fn list(cluster: &Cluster, group: Option<&str>, screen: Screen) -> Result<Exit, CliError> {

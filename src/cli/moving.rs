@@ -52,7 +52,7 @@ pub async fn planned(
 }
 
 /// The two say the same of different runs.
-fn as_plan(plan: &MoveResponse) -> FailoverResponse {
+pub(super) fn as_plan(plan: &MoveResponse) -> FailoverResponse {
     let MoveResponse { standing, run_id, from_region, to_region, steps, gates, would_open, token } = plan.clone();
     FailoverResponse { standing, run_id, from_region, to_region, steps, gates, would_open, token }
 }

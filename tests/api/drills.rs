@@ -147,6 +147,15 @@ async fn the_verbs_begin_list_show_report_and_abort() {
     assert!(said.code == 0 && said.stdout.contains("no drill was held yet"), "{}{}", said.stdout, said.stderr);
     let said = ctl(&served.address, &["drill", "start", GROUP, "--kind", "live"]);
     assert!(said.code == 2 && said.stderr.contains("give --yes aicamera"), "{}", said.stderr);
+    // What it begins with goes before, and is no plan of the drill's own where that cannot begin.
+    let said = ctl(&served.address, &["drill", "start", GROUP, "--kind", "live", "--yes", GROUP]);
+    let shown =
+        said.stderr.starts_with("a drill's move of aicamera from hcmc to hanoi") && said.stderr.contains("gates");
+    assert!(
+        shown && said.code == 3 && said.stderr.contains("a live drill cannot begin: its readiness was"),
+        "{}",
+        said.stderr
+    );
     let said = ctl(&served.address, &["--request-id", RUN, "drill", "start", GROUP, "--kind", "tabletop"]);
     assert!(said.code == 0 && said.stdout.starts_with(&format!("begun {RUN}")), "{}{}", said.stdout, said.stderr);
     let said = ctl(&served.address, &["drill", "show", GROUP]);
