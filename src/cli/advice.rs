@@ -89,7 +89,12 @@ const BY_VERB: &[(&str, &str, &str)] = &[
     ),
     ("cluster", "not_found", "watchdogctl status shows the groups that the configuration in force has"),
     ("cluster", "stale", "nothing was restored; the same command again hands the file over anew"),
-    ("run", "not_found", "watchdogctl run list shows the runs, watchdogctl run show RUN the steps of this one"),
+    (
+        "run",
+        "not_found",
+        "watchdogctl run list shows the runs, watchdogctl status the groups; run show names a run's steps",
+    ),
+    ("page test", "not_found", "watchdogctl contact list shows the receivers and the contacts"),
     ("run", "paused", "watchdogctl status shows which group is paused, and by whom; resume it first"),
     ("run", "stale", "the run went on since you looked: watchdogctl run show RUN, then decide again"),
 ];

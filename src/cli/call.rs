@@ -262,9 +262,15 @@ impl Cluster {
             None if status.code() == Code::ResourceExhausted => {
                 Tried::Next { why, maybe_done: false, is_undecided: false, is_full: true }
             }
+            None if self.speaks_another_language(&words) => Tried::next(why, false),
             None if is_certain(&status) => Tried::Final(CliError::from_status(&status)),
             None => Tried::next(why, kind == Kind::Write),
         }
+    }
+
+    /// Plain text to a port that speaks TLS: nobody there read a word of it.
+    fn speaks_another_language(&self, words: &str) -> bool {
+        matches!(self.dialer, Dialer::Plain) && words.contains("frame with invalid size")
     }
 
     /// A port that speaks TLS ends a plain text connection without a word.

@@ -7,14 +7,15 @@ use crate::proto::{FailoverResponse, Gate, PlannedStep, Present, Word};
 /// The page of a dry run.
 pub fn page(what: &str, group: &str, plan: &FailoverResponse) -> Page {
     let mut page = Page::default();
+    // A service is recovered, and a database rejoins, where it is.
+    let stays = plan.to_region.is_empty() || plan.to_region == plan.from_region;
     page.line([
         dim(format!("{what} of ")),
         bold(group),
-        // A service is recovered where it is.
-        dim(if plan.to_region.is_empty() { " in " } else { " from " }),
+        dim(if stays { " in " } else { " from " }),
         bold(&plan.from_region),
-        dim(if plan.to_region.is_empty() { "" } else { " to " }),
-        bold(&plan.to_region),
+        dim(if stays { "" } else { " to " }),
+        bold(if stays { "" } else { &plan.to_region }),
         dim(format!("   token {}", plan.token)),
     ]);
     page.gap();

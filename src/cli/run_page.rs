@@ -40,7 +40,11 @@ pub fn page(answer: &GetRunResponse) -> Page {
 
 fn what(run: &RunSummary) -> String {
     let drill = if run.drill { "drill: " } else { "" };
-    format!("{drill}{} of {} from {} to {}", RunKind::word(run.kind), run.group, run.from_region, run.to_region)
+    let place = match run.from_region == run.to_region {
+        true => format!("in {}", run.to_region),
+        false => format!("from {} to {}", run.from_region, run.to_region),
+    };
+    format!("{drill}{} of {} {place}", RunKind::word(run.kind), run.group)
 }
 
 fn phase(run: &RunSummary) -> Span {
@@ -102,7 +106,7 @@ fn trouble(page: &mut Page, run: &Run, now_ms: i64) {
     }
     if let Some(back) = &run.turned_back {
         let text = format!("{}: {}", ago(back.at_ms, now_ms), back.reason);
-        labelled(page, "turned back", vec![warn(text)]);
+        labelled(page, "went back", vec![warn(text)]);
     }
     if let Some(abort) = &run.abort {
         let text = format!("ordered by {} {}: {}", abort.by, ago(abort.at_ms, now_ms), abort.reason);
@@ -172,6 +176,14 @@ pub fn event_row(event: &RunEvent, zero_ms: i64) -> Vec<Span> {
     ]
 }
 
+/// From where to where; what is recovered stays in its region.
+fn moved(run: &RunSummary) -> String {
+    match run.from_region == run.to_region {
+        true => format!("in {}", run.to_region),
+        false => format!("{} → {}", run.from_region, run.to_region),
+    }
+}
+
 /// `run list`.
 pub fn list(answer: &ListRunsResponse) -> Page {
     let mut page = Page::default();
@@ -187,7 +199,7 @@ pub fn list(answer: &ListRunsResponse) -> Page {
             Span::from(run.id.as_str()),
             bold(&run.group),
             Span::from(format!("{}{drill}", RunKind::word(run.kind))),
-            Span::from(format!("{} → {}", run.from_region, run.to_region)),
+            Span::from(moved(run)),
             phase(run),
             dim(stamp(run.opened_at_ms)),
             Span::from(run.recovery_time_ms.map_or_else(|| "–".to_owned(), span)),

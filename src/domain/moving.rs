@@ -91,12 +91,20 @@ pub fn of_rejoin(facts: &Facts<'_>) -> Vec<Condition> {
     gates
 }
 
+/// An open run moves on by itself, or says what keeps it: then nothing else is to be ordered.
+fn nobody_serves(facts: &Facts<'_>) -> String {
+    match &facts.group.open_run {
+        Some(run) => format!("nobody serves while run {} is between fence and promotion", run.id),
+        None => format!("nobody serves: `watchdogctl failover {}` moves it", facts.name),
+    }
+}
+
 fn serves(facts: &Facts<'_>) -> Condition {
     let from = &facts.plan.from;
     match &facts.group.serving.region {
         Some(region) if region == from => condition("serving", true, format!("{from} serves")),
         Some(region) => condition("serving", false, format!("{region} serves, not {from}")),
-        None => condition("serving", false, format!("nobody serves: `watchdogctl failover {}` moves it", facts.name)),
+        None => condition("serving", false, nobody_serves(facts)),
     }
 }
 

@@ -175,10 +175,13 @@ fn a_failback_names_the_rejoin_where_home_is_no_standby() {
 fn nobody_moves_a_group_that_serves_nowhere() {
     let (mut world, token) = World::switching("r1");
     world.must(world.start_change("fence", token));
-    let scene = Scene { world, ..Scene::new() };
+    let mut scene = Scene { world, ..Scene::new() };
+    let shut = scene.shut(switchover);
+    assert!(matches!(&shut[..], [("serving", detail)] if detail.contains("while run r1 is between")), "{shut:?}");
+    assert_eq!(scene.shut(of_rejoin)[0].0, "serving");
+    scene.world.state.groups.values_mut().for_each(|group| group.open_run = None);
     let shut = scene.shut(switchover);
     assert!(matches!(&shut[..], [("serving", detail)] if detail.contains("watchdogctl failover shop")), "{shut:?}");
-    assert_eq!(scene.shut(of_rejoin)[0].0, "serving");
 }
 
 #[test]

@@ -77,6 +77,9 @@ async fn an_operator_is_told_what_is_wrong_with_which_certificate() {
         }
         assert!(code == 0 || said.stderr.contains("next: "), "{what}: {}", said.stderr);
     }
+    // Nobody read a word of it: the outcome is not unknown.
+    let said = ctl(&served.address, None, &["pause", "aicamera", "--reason", "why not", "--timeout", "600ms"]);
+    assert!(said.code == 4 && said.stderr.contains("nothing was changed"), "{} {}", said.code, said.stderr);
     let said = ctl(&served.address, Some(&pki.files("user-vy")), &["pause", "aicamera", "--reason", "why not"]);
     assert!(
         said.code == 3 && said.stderr.contains("Pause needs role operator; watchdog://demo/user/vy has viewer"),

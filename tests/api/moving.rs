@@ -76,7 +76,9 @@ async fn the_verbs_show_the_plan_want_the_name_and_open() {
     let said =
         ctl(&served.address, &["rejoin", GROUP, "--region", "hanoi", "--reason", "x", "--yes", GROUP, "--detach"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    assert!(said.stdout.starts_with("rejoin of aicamera"), "{}", said.stdout);
+    assert!(said.stdout.starts_with("rejoin of aicamera in hanoi "), "{}", said.stdout);
+    let list = ctl(&served.address, &["run", "list"]).stdout;
+    assert!(list.contains(" recovery  in hanoi "), "{list}");
     assert_eq!(log.state().groups[&GROUP.into()].open_run.as_ref().unwrap().kind, RunKind::Recovery);
     let said = ctl(&served.address, &["switchover", GROUP, "--to", "hanoi", "--reason", "x", "--yes", GROUP]);
     assert!(said.code == 3 && said.stderr.starts_with("refused: no open run: one is open"), "{}", said.stderr);

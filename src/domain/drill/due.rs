@@ -163,16 +163,16 @@ pub fn obstacle(kind: DrillKind, rules: &GroupPolicy, group: &GroupState) -> Opt
         return Some("shadow mode: nothing would be done".to_owned());
     }
     if group.serving.region.as_ref() != Some(&group.home) {
-        return Some(format!("the group does not serve from home, {}", group.home));
+        return Some(format!("the group does not serve from home, {}: fail back first", group.home));
     }
     if let Some((resource, left)) = group.unsettled.first_key_value() {
         return Some(format!("{resource} is unsettled since run {}", left.run));
     }
     match &group.readiness {
-        None => Some("its readiness was not judged yet".to_owned()),
-        Some(mark) if mark.judgement.serving_epoch != group.serving.epoch => {
-            Some("its readiness was not judged yet since the group moved".to_owned())
-        }
+        None => Some("its readiness was not judged yet; the leader judges it within a minute".to_owned()),
+        Some(mark) if mark.judgement.serving_epoch != group.serving.epoch => Some(
+            "its readiness was not judged yet since the group moved; the leader judges it within a minute".to_owned(),
+        ),
         Some(mark) if mark.judgement.verdict() > Holds::Weak => Some(format!("not ready: {}", mark.judgement.why())),
         Some(_) => None,
     }
