@@ -152,6 +152,8 @@ pub enum Role {
         of: String,
         /// It is connected and in step, not only on the way there.
         linked: bool,
+        /// It refuses its clients' writes.
+        read_only: bool,
         /// When it last heard of it, seconds ago.
         last_io_s: Option<u64>,
     },
@@ -193,6 +195,8 @@ pub fn read_info(text: &str) -> Result<Shown, String> {
         _ => Role::Replica {
             of: format!("{}:{}", need("master_host")?, number("master_port")?),
             linked: need("master_link_status")? == "up" && find("master_sync_in_progress") != Some("1"),
+            // The rest of the key is a word of Redis'.
+            read_only: text.lines().any(|line| line.trim_end().ends_with("_read_only:1")),
             // −1 where it never heard of it.
             last_io_s: find("master_last_io_seconds_ago").and_then(|text| text.parse().ok()),
         },
@@ -215,7 +219,7 @@ mod tests {
         # Persistence\r\nloading:0\r\n# Replication\r\nrole:master\r\nconnected_replicas:1\r\n\
         master_replid:8d3b\r\nmaster_repl_offset:1423\r\n";
     const LINK: &str = "role:replica\r\nmaster_host:10.1.0.7\r\nmaster_port:6379\r\nmaster_link_status:up\r\n\
-        master_last_io_seconds_ago:1\r\nmaster_sync_in_progress:0";
+        master_last_io_seconds_ago:1\r\nmaster_sync_in_progress:0\r\nreplica_read_only:1";
 
     #[test]
     fn both_roles_are_read() {
@@ -227,10 +231,19 @@ mod tests {
             read_info(&text.replace(from, to)).map(|shown| shown.role)
         };
         let of = || "10.1.0.7:6379".to_owned();
-        assert_eq!(replica("", ""), Ok(Role::Replica { of: of(), linked: true, last_io_s: Some(1) }));
-        assert_eq!(replica("ago:1", "ago:-1"), Ok(Role::Replica { of: of(), linked: true, last_io_s: None }));
+        assert_eq!(replica("", ""), Ok(Role::Replica { of: of(), linked: true, read_only: true, last_io_s: Some(1) }));
+        assert_eq!(
+            replica("ago:1", "ago:-1"),
+            Ok(Role::Replica { of: of(), linked: true, read_only: true, last_io_s: None })
+        );
+        let writable = Role::Replica { of: of(), linked: true, read_only: false, last_io_s: Some(1) };
+        assert_eq!(replica("read_only:1", "read_only:0"), Ok(writable));
         for (from, to) in [("status:up", "status:down"), ("progress:0", "progress:1")] {
-            assert_eq!(replica(from, to), Ok(Role::Replica { of: of(), linked: false, last_io_s: Some(1) }), "{to}");
+            assert_eq!(
+                replica(from, to),
+                Ok(Role::Replica { of: of(), linked: false, read_only: true, last_io_s: Some(1) }),
+                "{to}"
+            );
         }
     }
 

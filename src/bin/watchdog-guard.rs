@@ -54,6 +54,9 @@ enum Command {
         /// In mode lease: wait so long for a lease
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         wait: u64,
+        /// Of the Redis server, not of the database
+        #[arg(long, conflicts_with = "wait")]
+        redis: bool,
     },
     /// Mode lease: stays, grants promotion holds, and keeps the primary's lease; ends on SIGTERM, the gate stays as it is
     Serve {
@@ -110,6 +113,9 @@ enum Command {
     },
     /// Clears the latch on your word: the database may start
     Unlatch {
+        /// The Redis server's latch, not the database's
+        #[arg(long)]
+        redis: bool,
         /// The group's name, as in the configuration
         #[arg(long)]
         group: String,
@@ -164,7 +170,8 @@ fn main() -> ExitCode {
     match args.command {
         Command::Ssh => ssh(Ok(config)),
         Command::Status { output } => status(&config, output),
-        Command::Gate { wait } => gate(&config, wait),
+        Command::Gate { redis: true, .. } => gate("Redis", show::redis_gate(&config)),
+        Command::Gate { wait, redis: false } => gate("the database", show::gate(&config, wait)),
         Command::Serve { log_format } => serve(config, log_format),
         Command::BreakGlass { group, confirm, reason, i_own_the_fence, mend } => {
             let (group, own_the_fence) = (GroupName(group), i_own_the_fence);
@@ -180,8 +187,8 @@ fn main() -> ExitCode {
             let (group, cluster) = (GroupName(group), ClusterName(cluster));
             by_hand(enroll::enroll(&config, &Enrolment { group, cluster, epoch, confirm, floor, latch }))
         }
-        Command::Unlatch { group, confirm, reason } => {
-            by_hand(enroll::unlatch(&config, &GroupName(group), &confirm, &reason))
+        Command::Unlatch { redis, group, confirm, reason } => {
+            by_hand(enroll::unlatch(&config, &GroupName(group), redis, &confirm, &reason))
         }
         Command::SetLedgerAside { group, confirm } => {
             by_hand(enroll::set_ledger_aside(&config, &GroupName(group), &confirm))
@@ -301,14 +308,14 @@ fn serve(config: Config, log_format: LogFormat) -> ExitCode {
     }
 }
 
-fn gate(config: &Config, wait_s: u64) -> ExitCode {
-    let (code, why) = match show::gate(config, wait_s) {
+fn gate(of: &str, stands: show::Gate) -> ExitCode {
+    let (code, why) = match stands {
         show::Gate::Open => return ExitCode::SUCCESS,
         show::Gate::Latched(why) => (GATE_LATCHED, why),
         show::Gate::NoLease(why) => (GATE_NO_LEASE, why),
         show::Gate::CannotTell(why) => (GATE_CANNOT_TELL, why),
     };
-    complain(&format!("the database may not start: {why}"));
+    complain(&format!("{of} may not start: {why}"));
     ExitCode::from(code)
 }
 

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::actions::redis::ACTIONS as REDIS_ACTIONS;
 use super::lease::config::Lease;
 use super::protocol::{DESCRIBE, FENCE, PROMOTE, RAISE, REJOIN, RELEASE, STATUS};
+use super::redis::config::Redis;
 use crate::domain::ids::{ClusterName, GroupName};
 
 /// No configuration file is longer, bytes.
@@ -57,6 +59,8 @@ pub struct Config {
     pub groups: Vec<GroupName>,
     /// The database of this host, if any.
     pub postgres: Option<Postgres>,
+    /// The Redis server of this host, if any.
+    pub redis: Option<Redis>,
     /// What fencing mode `lease` needs; without it the guard keeps no gate and grants no holds.
     pub lease: Option<Lease>,
     /// Actions by name.
@@ -214,6 +218,20 @@ impl Config {
         }
     }
 
+    /// The Redis server, where it is this group's.
+    pub fn redis_of(&self, group: &GroupName) -> Option<&Redis> {
+        self.redis.as_ref().filter(|_| self.redis_group() == Some(group))
+    }
+
+    /// The Redis server's group.
+    pub fn redis_group(&self) -> Option<&GroupName> {
+        let redis = self.redis.as_ref()?;
+        match (&redis.group, self.groups.as_slice()) {
+            (Some(group), _) | (None, [group]) => Some(group),
+            (None, _) => None,
+        }
+    }
+
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if !is_name(self.cluster.as_str()) {
@@ -233,6 +251,9 @@ impl Config {
         }
         if let Some(postgres) = &self.postgres {
             self.postgres_faults(postgres, &mut faults);
+        }
+        if let Some(redis) = &self.redis {
+            faults.extend(redis.faults(self.redis_group(), &self.groups));
         }
         if let Some(lease) = &self.lease {
             lease.faults(self.postgres_group().is_some(), &mut faults);
@@ -298,7 +319,8 @@ impl Config {
 impl Action {
     fn faults(&self, name: &str, faults: &mut Vec<String>) {
         let mut fault = |key: &str, why: &str| faults.push(format!("action.{name}{key}: {why}"));
-        if [STATUS, DESCRIBE, RAISE, FENCE, PROMOTE, RELEASE, REJOIN].contains(&name) {
+        let redis = REDIS_ACTIONS.iter().any(|(built_in, _)| *built_in == name);
+        if redis || [STATUS, DESCRIBE, RAISE, FENCE, PROMOTE, RELEASE, REJOIN].contains(&name) {
             fault("", "is built in and cannot be given commands");
         }
         if !is_name(name) {
@@ -428,6 +450,7 @@ mod tests {
         let postgres = |body: &str| {
             format!("{HEAD}[postgres]\ndata_dir = \"/d\"\nbin_dir = \"/b\"\nsocket_dir = \"/r\"\nport = 5432\n{body}")
         };
+        let redis = |body: &str| format!("{HEAD}[redis]\naddress = \"10.1.0.7:6379\"\nconfig_file = \"/c\"\n{body}");
         let leased = |from: &str, to: &str| {
             let lease = "[lease]\nhost = \"db-a\"\nregion = \"a\"\nttl_ms = 2000\nlisten = \"0.0.0.0:7110\"\n\
                          tls = { ca = \"/c\", certificate = \"/d\", key = \"/k\" }\n\
@@ -453,6 +476,17 @@ mod tests {
             (action("argv = [[\"x\"]]\n[action.go.params.n]\nchars=\"0-9\"\n"), "action.go.params.n: needs either"),
             (action("argv = [[\"x\"]]\nshell = true\n"), "shell"),
             (format!("{HEAD}[action.fence]\nargv=[[\"x\"]]\nuser=\"r\"\ntimeout_s=1\n"), "action.fence: is built in"),
+            (format!("{HEAD}[action.redis-fence]\nargv=[[\"x\"]]\nuser=\"r\"\ntimeout_s=1\n"), "is built in"),
+            (redis("group = \"b\"\n"), "redis.group: \"b\" is not among"),
+            (redis("stop_timeout_s = 0\n"), "redis.stop_timeout_s"),
+            (redis("user = \"w\"\n"), "redis.user"),
+            (redis("password_file = \"w\"\n"), "redis.password_file"),
+            (redis("start_argv = []\n"), "redis.start_argv"),
+            (redis("colour = 1\n"), "colour"),
+            (redis("upstream.b = \"10.2.0.7\"\n"), "redis.upstream.b: \"10.2.0.7\" is not address:port"),
+            (redis("upstream.b = \"10.2.0.7:0\"\n"), "redis.upstream.b"),
+            (redis("upstream.b = \"10.1.0.7:6379\"\n"), "is this very server"),
+            (redis("").replace("10.1.0.7", "0.0.0.0"), "redis.address"),
             (postgres("group = \"b\"\n"), "postgres.group: \"b\" is not among"),
             (postgres("stop_timeout_s = 0\n"), "postgres.stop_timeout_s"),
             (postgres("[postgres.upstream.x]\nconninfo = \"password=x\"\n"), ".pgpass"),

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
+use super::actions::redis::ACTIONS as REDIS_ACTIONS;
 use super::config::{Action, Config, Postgres};
 use super::exec::{self, PATH};
 use super::host::{self, User};
 use super::ledger::cut;
 use super::postgres;
-use super::protocol::{ActionShown, FENCE, PROMOTE, REJOIN, RELEASE};
+use super::protocol::{
+    ActionShown, FENCE, PROMOTE, REDIS_FENCE, REDIS_HAND_OVER, REDIS_REJOIN, REDIS_RELEASE, REJOIN, RELEASE,
+};
 
 /// A fault is told in no more than this, bytes: all of them must fit into one answer.
 const FAULT_BYTES_MAX: usize = 300;
@@ -33,6 +36,22 @@ pub fn actions(config: &Config) -> BTreeMap<String, ActionShown> {
         let fault = looked.first_fault(&of_action(action));
         shown.insert(name.clone(), ActionShown { params, fault });
     }
+    if let Some(redis) = &config.redis {
+        let own = [redis.server.display().to_string()];
+        let start = redis.start_argv.as_deref().unwrap_or(&own);
+        let starts = program(start, redis.runs_as(start));
+        let stops = redis.stop_argv.as_ref().and_then(|argv| program(argv, redis.runs_as(argv)));
+        for (name, takes_upstream) in REDIS_ACTIONS {
+            let params = if takes_upstream { BTreeSet::from(["upstream".to_owned()]) } else { BTreeSet::new() };
+            let wanted = match name {
+                REDIS_FENCE | REDIS_HAND_OVER => &stops,
+                REDIS_REJOIN | REDIS_RELEASE => &starts,
+                _ => &None,
+            };
+            let fault = looked.first_fault(wanted.as_slice());
+            shown.insert(name.to_owned(), ActionShown { params, fault });
+        }
+    }
     let Some(pg) = &config.postgres else { return shown };
     let mut built_in = |name: &str, params: &[&str], wanted: &[Wanted<'_>]| {
         let params: BTreeSet<String> = params.iter().map(|param| (*param).to_owned()).collect();
@@ -52,6 +71,10 @@ fn of_action(action: &Action) -> Vec<Wanted<'_>> {
     let path = action.env.get("PATH").map_or(PATH, String::as_str);
     let programs = action.argv.iter().chain(&action.read_back).filter_map(|argv| argv.first());
     programs.map(|program| Wanted { program: program.clone(), user: &action.user, path }).collect()
+}
+
+fn program<'a>(argv: &[String], user: &'a str) -> Option<Wanted<'a>> {
+    Some(Wanted { program: argv.first()?.clone(), user, path: PATH })
 }
 
 fn own<'a>(pg: &'a Postgres, name: &str) -> Wanted<'a> {

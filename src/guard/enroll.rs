@@ -119,7 +119,12 @@ pub fn enroll(config: &Config, typed: &Enrolment) -> Result<String, EnrollError>
     }
     let token = known.into_iter().chain([Token { epoch: typed.epoch, n: typed.floor }]).max().unwrap_or_default();
     let first = before.is_none() && traces.is_empty() && !files.token().exists();
-    let mut latch_words = enroll_latch(&files, typed, token, first)?;
+    let mut latch_words = enroll_latch(&files.latch(), typed, token, first)?;
+    if config.redis_of(&typed.group).is_some() {
+        // Redis may have come to this host later than the group did.
+        let first = !files.redis_latch().exists() && !redis_was_acted_upon(&files);
+        latch_words += &format!(" Redis: {}", enroll_latch(&files.redis_latch(), typed, token, first)?);
+    }
     if matches!(hold::standing(&files), Err(RecordError::Damaged { .. })) {
         let aside = move_aside(&files.hold())?;
         let begun = hold::begin_longest(&files, token)?;
@@ -164,23 +169,32 @@ fn traces(files: &GroupFiles) -> Vec<Token> {
     tokens
 }
 
-fn enroll_latch(files: &GroupFiles, typed: &Enrolment, token: Token, first: bool) -> Result<String, EnrollError> {
+/// An unreadable ledger may hide that it was.
+fn redis_was_acted_upon(files: &GroupFiles) -> bool {
+    [files.ledger(), files.ledger().with_extension("old")].iter().any(|path| match ledger::load(path) {
+        Ok(entries) => entries.iter().any(|entry| entry.action.starts_with("redis-")),
+        Err(RecordError::Missing(_)) => false,
+        Err(_) => true,
+    })
+}
+
+fn enroll_latch(file: &Path, typed: &Enrolment, token: Token, first: bool) -> Result<String, EnrollError> {
     let clear = |why: &str| Latch { mark: None, cleared_by: Some(why.to_owned()) };
-    let error = match latch::load(files) {
+    let error = match latch::load_at(file) {
         Ok(Latch { mark: None, .. }) => return Ok("The latch is clear.".to_owned()),
         Ok(Latch { mark: Some(mark), .. }) => return Ok(format!("The latch stays set (token {}).", mark.token)),
         Err(e) => e,
     };
     if matches!(error, RecordError::Damaged { .. }) && typed.latch.is_some() {
-        move_aside(&files.latch())?;
+        move_aside(file)?;
     }
     match (typed.latch, first) {
-        (Some(LatchChoice::Clear), _) => latch::store(files, &clear("enroll, by an operator's choice"))?,
-        (None, true) => latch::store(files, &clear("first enrolment"))?,
+        (Some(LatchChoice::Clear), _) => latch::store_at(file, &clear("enroll, by an operator's choice"))?,
+        (None, true) => latch::store_at(file, &clear("first enrolment"))?,
         (Some(LatchChoice::Set), _) => {
             let mark = LatchMark { token, run: "operator".into(), step: "enroll".into(), at: unix_now() };
-            latch::store(files, &Latch { mark: Some(mark), cleared_by: None })?;
-            return Ok("The latch is set: the database stays down until `watchdog-guard unlatch`.".to_owned());
+            latch::store_at(file, &Latch { mark: Some(mark), cleared_by: None })?;
+            return Ok("The latch is set: the server stays down until `watchdog-guard unlatch`.".to_owned());
         }
         (None, false) => {
             let why = format!("{error}: was this host fenced? Add --latch set (safe) or --latch clear");
@@ -194,22 +208,30 @@ fn enroll_latch(files: &GroupFiles, typed: &Enrolment, token: Token, first: bool
 ///
 /// # Errors
 /// What was typed is not so, or a file could not be written.
-pub fn unlatch(config: &Config, group: &GroupName, confirm: &str, reason: &str) -> Result<String, EnrollError> {
+pub fn unlatch(
+    config: &Config,
+    group: &GroupName,
+    of_redis: bool,
+    confirm: &str,
+    reason: &str,
+) -> Result<String, EnrollError> {
     confirmed(config, group, confirm)?;
     if reason.trim().is_empty() {
         return Err(EnrollError::Refused("--reason must say why".to_owned()));
     }
     let files = GroupFiles::new(&config.state_dir, group);
     let _acting = lock(&files.action_lock())?;
-    let Some(mark) = latch::load(&files)?.mark else {
+    let file = if of_redis { files.redis_latch() } else { files.latch() };
+    let Some(mark) = latch::load_at(&file)?.mark else {
         return Ok(format!("group {group} is not latched; nothing was changed"));
     };
-    latch::store(&files, &Latch { mark: None, cleared_by: Some(format!("operator: {}", ledger::cut(reason, 500))) })?;
+    latch::store_at(&file, &Latch { mark: None, cleared_by: Some(format!("operator: {}", ledger::cut(reason, 500))) })?;
     record(&files, mark.token, "unlatch", reason)?;
     Ok(format!(
-        "group {group}: the latch of token {} is cleared on your word. The database may start: if another one is the \
+        "group {group}: the latch of token {} is cleared on your word. {what} may start: if another one is the \
          primary now, there will be two.",
-        mark.token
+        mark.token,
+        what = if of_redis { "Redis" } else { "The database" }
     ))
 }
 

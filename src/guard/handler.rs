@@ -12,7 +12,7 @@ use super::in_flight::{self, Supervisor, Who};
 use super::ledger::{self, Entry, Event};
 use super::locks;
 use super::protocol::{
-    Answer, DESCRIBE, FENCE, InFlight, PROMOTE, RAISE, REQUEST_BYTES_MAX, Refusal, Reply, Request, STATUS,
+    Answer, DESCRIBE, FENCE, InFlight, PROMOTE, RAISE, REDIS_FENCE, REQUEST_BYTES_MAX, Refusal, Reply, Request, STATUS,
 };
 use super::records::RecordError;
 use super::show;
@@ -329,7 +329,7 @@ fn load_ledger(context: &Context<'_>, request: &Request) -> Result<Vec<Entry>, E
         Err(error) => error,
     };
     let damaged = matches!(error, RecordError::Damaged { .. });
-    if damaged && request.action == FENCE {
+    if damaged && [FENCE, REDIS_FENCE].contains(&request.action.as_str()) {
         // To stop is always safe, and its reading back needs no ledger: a fence does not wait for a person.
         if std::fs::rename(&path, path.with_extension(format!("damaged-{}", unix_now().0))).is_ok() {
             return Ok(Vec::new());

@@ -1,6 +1,8 @@
 //! The latch: a durable mark "fenced under token X". Its file is there from enrolment on, clear or set, so that a lost
 //! file is never read as clear.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::in_flight::Who;
@@ -23,7 +25,15 @@ pub struct Latch {
 /// # Errors
 /// Missing, damaged or unreadable: none of them means clear.
 pub fn load(files: &GroupFiles) -> Result<Latch, RecordError> {
-    records::read(&files.latch())
+    load_at(&files.latch())
+}
+
+/// Reads the latch in this file: Redis has its own.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_at(file: &Path) -> Result<Latch, RecordError> {
+    records::read(file)
 }
 
 /// Writes the latch, durably. The caller holds the action lock.
@@ -31,7 +41,15 @@ pub fn load(files: &GroupFiles) -> Result<Latch, RecordError> {
 /// # Errors
 /// The write failed: it may be as before.
 pub fn store(files: &GroupFiles, latch: &Latch) -> Result<(), RecordError> {
-    records::write_durably(&files.latch(), latch)
+    store_at(&files.latch(), latch)
+}
+
+/// Writes the latch in this file.
+///
+/// # Errors
+/// As [`store`].
+pub fn store_at(file: &Path, latch: &Latch) -> Result<(), RecordError> {
+    records::write_durably(file, latch)
 }
 
 /// May `who` clear this latch? A later token than set it, or the very run that set it, under the same token: a planned move fences, and
@@ -42,8 +60,8 @@ pub fn may_clear(mark: &LatchMark, who: &Who) -> bool {
 }
 
 /// What forbids clearing it, for an action that would have to.
-pub fn forbids_clearing(files: &GroupFiles, who: &Who) -> Option<(Refusal, String)> {
-    match load(files) {
+pub fn forbids_clearing(file: &Path, who: &Who) -> Option<(Refusal, String)> {
+    match load_at(file) {
         Err(e) => Some((Refusal::DamagedStore, format!("{e}: a latch that cannot be read cannot be cleared"))),
         Ok(Latch { mark: Some(mark), .. }) if !may_clear(&mark, who) => {
             let why = format!(

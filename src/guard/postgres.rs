@@ -176,7 +176,7 @@ fn listens_in(table: &str, address: Option<IpAddr>, port: u16) -> bool {
 }
 
 /// An address that cannot be read counts.
-fn counts(at: &str, address: Option<IpAddr>) -> bool {
+pub(super) fn counts(at: &str, address: Option<IpAddr>) -> bool {
     let Some(address) = address else { return true };
     kernel_address(at).is_none_or(|at| at.is_unspecified() || at.to_canonical() == address.to_canonical())
 }

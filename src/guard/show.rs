@@ -15,6 +15,7 @@ use super::ledger;
 use super::postgres;
 use super::protocol::{GroupStatus, HoldShown, PostgresStatus, Status, WalShown};
 use super::records::RecordError;
+use super::redis;
 use super::token_store::{self, GroupFiles};
 use super::wal;
 use crate::domain::ids::{GroupName, HostName};
@@ -102,6 +103,27 @@ pub fn gate(config: &Config, wait_s: u64) -> Gate {
     }
 }
 
+/// The boot gate of Redis: asked by its unit before it starts.
+pub fn redis_gate(config: &Config) -> Gate {
+    let Some(group) = config.redis_group() else {
+        return Gate::CannotTell("the guard's configuration has no [redis]: there is nothing to gate".to_owned());
+    };
+    match latch::load_at(&GroupFiles::new(&config.state_dir, group).redis_latch()) {
+        Ok(latch) => latch.mark.map_or(Gate::Open, |mark| {
+            let (run, step, host) = (mark.run, mark.step, host::name());
+            Gate::Latched(format!(
+                "the Redis server of group {group} is latched: fenced under token {} by {run}/{step}. Another may be the \
+                 primary by now. Where you answer for it that there is none: {UNLATCH} --redis --group {group} --confirm \
+                 {host} --reason TEXT",
+                mark.token,
+            ))
+        }),
+        Err(e) => Gate::CannotTell(format!(
+            "{e}. Not knowing is not clear: type watchdog-guard enroll --group {group} (see --help)"
+        )),
+    }
+}
+
 fn latch_gate(config: &Config) -> Gate {
     let Some(group) = config.postgres_group() else {
         return Gate::CannotTell("the guard's configuration has no [postgres]: there is nothing to gate".to_owned());
@@ -156,6 +178,15 @@ pub fn in_words(config: &Config, status: &Status) -> String {
     }
     if let Some(postgres) = &status.postgres {
         database_in_words(config, postgres, &mut text);
+    }
+    if let Some((redis, group)) = config.redis.as_ref().zip(config.redis_group()) {
+        let gate = match redis_gate(config) {
+            Gate::Open => "open: Redis may start".to_owned(),
+            Gate::Latched(why) | Gate::NoLease(why) | Gate::CannotTell(why) => format!("shut: {why}"),
+        };
+        let _infallible = writeln!(text, "\nRedis of group {group}")
+            .and_then(|()| writeln!(text, "  role       {}", redis::look(redis).how))
+            .and_then(|()| writeln!(text, "  boot gate  {gate}"));
     }
     text
 }

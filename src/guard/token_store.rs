@@ -40,6 +40,10 @@ impl GroupFiles {
     pub fn latch(&self) -> PathBuf {
         self.dir.join("latch.json")
     }
+    /// The Redis server's own latch.
+    pub fn redis_latch(&self) -> PathBuf {
+        self.dir.join("redis-latch.json")
+    }
     /// What was begun and how it ended.
     pub fn ledger(&self) -> PathBuf {
         self.dir.join("ledger.log")

@@ -14,6 +14,7 @@ mod host;
 mod leases;
 #[allow(dead_code, reason = "shared with the gate's tests, which use all of it")]
 mod nodes;
+mod redis;
 mod rejoin;
 mod release;
 mod requests;

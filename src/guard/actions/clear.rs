@@ -1,6 +1,8 @@
 //! Clearing the latch. Under the token lock: whoever raises a later token afterwards sees this action in flight, and whoever did before
 //! is seen here. So a guard that slept an hour clears nothing, whoever was promoted meanwhile.
 
+use std::path::Path;
+
 use super::{Context, End};
 use crate::guard::exec::{Stop, Watch};
 use crate::guard::host::boottime_ms;
@@ -11,10 +13,11 @@ use crate::guard::{locks, token_store};
 /// The token lock is held for a few syncs only, milliseconds.
 const TOKEN_LOCK_MS: u64 = 5000;
 
-/// Clears it, unless it is clear. `else_so`: what is so where it is not cleared, for people.
+/// Clears the latch in `latch_file`, unless it is clear. `else_so`: what is so where it is not cleared, for people.
 pub fn clear(
     context: &Context<'_>,
     supervisor: &mut Supervisor<'_>,
+    latch_file: &Path,
     until_boottime_ms: u64,
     else_so: &str,
 ) -> Result<(), End> {
@@ -34,7 +37,7 @@ pub fn clear(
     if boottime_ms() >= until_boottime_ms {
         return Err(again("its time was over".to_owned()));
     }
-    let latch = latch::load(files).map_err(|e| again(e.to_string()))?;
+    let latch = latch::load_at(latch_file).map_err(|e| again(e.to_string()))?;
     let Some(mark) = latch.mark else { return Ok(()) };
     // Looked at before too, but not under this lock.
     if !latch::may_clear(&mark, who) {
@@ -44,5 +47,6 @@ pub fn clear(
         )));
     }
     let cleared_by = Some(format!("{}/{} under token {}", who.run, who.step, who.token));
-    latch::store(files, &Latch { mark: None, cleared_by }).map_err(|e| again(format!("the latch was not cleared: {e}")))
+    latch::store_at(latch_file, &Latch { mark: None, cleared_by })
+        .map_err(|e| again(format!("the latch was not cleared: {e}")))
 }

@@ -5,6 +5,7 @@ pub mod configured;
 pub mod fence;
 mod progress;
 pub mod promote;
+pub mod redis;
 pub mod rejoin;
 pub mod release;
 mod start;
@@ -17,6 +18,7 @@ use super::latch;
 use super::lease::hold;
 use super::ledger::{Entry, Event};
 use super::protocol::{FENCE, PROMOTE, REJOIN, RELEASE, Refusal};
+use super::redis::config::Redis as RedisConfig;
 use super::token_store::GroupFiles;
 use crate::domain::ids::{HostName, RunId, StepId};
 use clear::clear;
@@ -48,6 +50,8 @@ pub enum Named<'a> {
     Release(&'a config::Postgres),
     /// Built in.
     Rejoin(&'a config::Postgres, &'a str, &'a config::Upstream),
+    /// Built in: what is done to the host's Redis server.
+    Redis(&'a RedisConfig, redis::Deed<'a>),
     /// From the configuration.
     Configured(&'a config::Action),
 }
@@ -104,6 +108,9 @@ pub fn find<'a>(
     name: &str,
     params: &'a BTreeMap<String, String>,
 ) -> Result<Named<'a>, (Refusal, String)> {
+    if let Some((_, takes)) = redis::ACTIONS.iter().find(|(known, _)| *known == name) {
+        return find_redis(config, who, (name, *takes), params);
+    }
     if ![FENCE, PROMOTE, RELEASE, REJOIN].contains(&name) {
         let known = || config.action.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let action = config.action.get(name).ok_or_else(|| {
@@ -132,6 +139,30 @@ pub fn find<'a>(
     let found = params.get("upstream").and_then(|name| postgres.upstream.get_key_value(name));
     let (name, upstream) = found.ok_or((Refusal::BadParameter, "upstream: not declared".to_owned()))?;
     Ok(Named::Rejoin(postgres, name, upstream))
+}
+
+fn find_redis<'a>(
+    config: &'a Config,
+    who: &Who,
+    (name, takes_upstream): (&str, bool),
+    params: &'a BTreeMap<String, String>,
+) -> Result<Named<'a>, (Refusal, String)> {
+    let missing = || {
+        let group = who.group.as_str();
+        let why = format!("action {name:?} needs [redis] for group {group:?} in the guard's configuration");
+        (Refusal::UnknownAction, why)
+    };
+    let redis = config.redis_of(&who.group).ok_or_else(missing)?;
+    let mut declared = BTreeMap::new();
+    if takes_upstream {
+        let names = redis.upstream.keys().cloned().collect();
+        let pattern = config::Pattern { one_of: Some(names), chars: None, max_length: None };
+        declared.insert("upstream".to_owned(), pattern);
+    }
+    check_params(name, &declared, params)?;
+    let upstream = params.get("upstream").and_then(|name| redis.upstream.get(name)).map(String::as_str);
+    let deed = redis::Deed::of(name, upstream).ok_or_else(missing)?;
+    Ok(Named::Redis(redis, deed))
 }
 
 fn check_params(
@@ -172,6 +203,7 @@ impl Named<'_> {
             Named::Promote(pg) => promote::look(pg),
             Named::Release(pg) => release::look(pg, context),
             Named::Rejoin(pg, _, upstream) => rejoin::look(pg, upstream, context),
+            Named::Redis(redis, deed) => deed.look(redis, context),
             Named::Configured(action) => configured::look(action, context, until_boottime_ms),
         }
     }
@@ -180,7 +212,8 @@ impl Named<'_> {
     pub fn forbidden(&self, context: &Context<'_>) -> Option<(Refusal, String)> {
         match self {
             Named::Promote(_) => promote::forbidden(context),
-            Named::Release(_) | Named::Rejoin(..) => latch::forbids_clearing(context.files, context.who),
+            Named::Release(_) | Named::Rejoin(..) => latch::forbids_clearing(&context.files.latch(), context.who),
+            Named::Redis(_, deed) => deed.forbidden(context),
             Named::Fence(_) | Named::Configured(_) => None,
         }
     }
@@ -190,7 +223,7 @@ impl Named<'_> {
     pub fn not_yet(&self, context: &Context<'_>) -> Option<String> {
         match self {
             Named::Promote(_) => hold::forbids_promotion(context.files, &context.who.group, context.fenced_host),
-            Named::Fence(_) | Named::Release(_) | Named::Rejoin(..) | Named::Configured(_) => None,
+            _ => None,
         }
     }
 
@@ -203,6 +236,7 @@ impl Named<'_> {
             Named::Rejoin(pg, name, upstream) => {
                 rejoin::act(pg, (name, upstream), context, supervisor, until_boottime_ms)
             }
+            Named::Redis(redis, deed) => deed.act(redis, context, supervisor, until_boottime_ms),
             Named::Configured(action) => configured::act(action, context, supervisor, until_boottime_ms),
         }
     }

@@ -77,7 +77,9 @@ pub fn act(pg: &Postgres, context: &Context<'_>, supervisor: &mut Supervisor<'_>
     if seen.role == Role::Writable && postgres::control_state(&pg.data_dir) != Ok(ControlState::InProduction) {
         return End::again(format!("nothing was released, it starts or stops: {}", seen.how));
     }
-    if let Err(end) = super::clear(context, supervisor, until_boottime_ms, "nothing was released") {
+    if let Err(end) =
+        super::clear(context, supervisor, &context.files.latch(), until_boottime_ms, "nothing was released")
+    {
         return end;
     }
     if seen.role == Role::Stopped {

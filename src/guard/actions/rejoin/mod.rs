@@ -95,7 +95,7 @@ pub fn act(
     if latched && let Err(e) = gate::leave(context.config) {
         return End::again(format!("{how}, but the gate could not be taken away: {e}"));
     }
-    if let Err(end) = super::clear(context, supervisor, until, &how) {
+    if let Err(end) = super::clear(context, supervisor, &context.files.latch(), until, &how) {
         return end;
     }
     supervisor.phase("starting");

@@ -1,0 +1,200 @@
+//! The Redis server of this host: what it says of itself, and who listens on its port, which is also known of one that is
+//! frozen and says nothing.
+
+pub mod config;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::config::Redis;
+use super::host;
+use super::postgres::counts;
+use crate::domain::plan::RedisEndpoint;
+use crate::redis::{Connection, Role, Shown, Trouble};
+
+/// A server of this host that works answers within this, milliseconds.
+pub const ANSWER_MS: u64 = 2000;
+
+/// What the server may do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Nobody listens on its port.
+    Stopped,
+    /// It follows another, and takes no writes.
+    Replica {
+        /// `host:port` of that one.
+        of: String,
+        /// In step with it.
+        linked: bool,
+    },
+    /// It takes writes, or will.
+    Primary,
+    /// Cannot be told.
+    Unknown,
+}
+
+/// A state and how it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What it may do.
+    pub state: State,
+    /// How that was seen, for people and the evidence.
+    pub how: String,
+}
+
+/// How this host's own server is reached.
+pub fn endpoint(redis: &Redis) -> RedisEndpoint {
+    at(redis, &redis.address.to_string())
+}
+
+/// Another server that takes the same user and password.
+pub fn at(redis: &Redis, address: &str) -> RedisEndpoint {
+    RedisEndpoint {
+        address: address.to_owned(),
+        user: redis.user.clone(),
+        password_file: redis.password_file.as_ref().map(|file| file.display().to_string()),
+    }
+}
+
+/// Sends one command.
+///
+/// # Errors
+/// Why there is no good answer, in words.
+pub fn command(server: &RedisEndpoint, words: &[&str], limit_ms: u64) -> Result<String, String> {
+    within(server, limit_ms, async || Connection::open(server).await?.ask(words).await)
+}
+
+/// What a server says of itself.
+///
+/// # Errors
+/// As [`command`].
+pub fn info(server: &RedisEndpoint, limit_ms: u64) -> Result<Shown, String> {
+    within(server, limit_ms, async || Connection::open(server).await?.look().await)
+}
+
+fn within<T>(
+    server: &RedisEndpoint,
+    limit_ms: u64,
+    work: impl AsyncFnOnce() -> Result<T, Trouble>,
+) -> Result<T, String> {
+    let place = &server.address;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| format!("redis {place}: cannot be asked: {e}"))?;
+    let limited = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(limit_ms), work()).await });
+    match limited {
+        Ok(answer) => answer.map_err(|e| format!("redis {place}: {e}")),
+        Err(_) => Err(format!("redis {place}: no answer within {limit_ms} ms")),
+    }
+}
+
+/// What it may do. One that listens and does not say what it is may take writes.
+pub fn look(redis: &Redis) -> Seen {
+    let seen = |state, how: String| Seen { state, how };
+    match gone(redis) {
+        Ok(how) => return seen(State::Stopped, how),
+        Err(Listens::Unknown(why)) => return seen(State::Unknown, why),
+        Err(Listens::Processes(_)) => {}
+    }
+    match info(&endpoint(redis), ANSWER_MS) {
+        Err(why) => seen(State::Unknown, why),
+        Ok(shown) if shown.loading => seen(State::Unknown, format!("redis process {} loads its data", shown.pid)),
+        Ok(Shown { role: Role::Primary, offset, pid, .. }) => {
+            seen(State::Primary, format!("redis process {pid} is a primary at offset {offset}"))
+        }
+        Ok(Shown { role: Role::Replica { of, read_only: false, .. }, pid, .. }) => {
+            seen(State::Primary, format!("redis process {pid} follows {of}, but takes writes (replica-read-only no)"))
+        }
+        Ok(Shown { role: Role::Replica { of, linked, .. }, offset, pid, .. }) => {
+            let link = if linked { "in step" } else { "not in step" };
+            let how = format!("redis process {pid} is a replica of {of}, {link}, at offset {offset}");
+            seen(State::Replica { of, linked }, how)
+        }
+    }
+}
+
+/// What shows that it is not gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listens {
+    /// These processes hold its port.
+    Processes(BTreeSet<u32>),
+    /// Somebody does, or may; in words.
+    Unknown(String),
+}
+
+/// Is it gone for certain: nobody listens on its port? A frozen server still does.
+///
+/// # Errors
+/// Who does, or why that cannot be told.
+pub fn gone(redis: &Redis) -> Result<String, Listens> {
+    let unknown = Listens::Unknown;
+    let mut inodes = BTreeSet::new();
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        match fs::read_to_string(path) {
+            Ok(table) => inodes.extend(listening(&table, redis.address)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(unknown(format!("cannot read {path}: {e}"))),
+        }
+    }
+    if inodes.is_empty() {
+        return Ok(format!("nobody listens on {}", redis.address));
+    }
+    match holders(&inodes) {
+        Ok(pids) if !pids.is_empty() => Err(Listens::Processes(pids)),
+        // It may have ended in between; the next look tells.
+        Ok(_) => Err(unknown(format!("somebody listens on {}, and no process is seen to", redis.address))),
+        Err(why) => Err(unknown(why)),
+    }
+}
+
+/// The sockets that listen on the port, at the address or at all of them.
+fn listening(table: &str, address: SocketAddr) -> Vec<u64> {
+    let wanted = format!(":{:04X}", address.port());
+    let of_line = |line: &str| {
+        let parts: Vec<&str> = line.split_ascii_whitespace().collect();
+        let local = parts.get(1)?.strip_suffix(&wanted)?;
+        let listens = parts.get(3) == Some(&"0A") && counts(local, Some(address.ip()));
+        listens.then(|| parts.get(9)?.parse().ok()).flatten()
+    };
+    table.lines().skip(1).filter_map(of_line).collect()
+}
+
+/// Who holds these sockets. A process that may not be looked at hides nothing: the guard runs as root or as the server's user.
+fn holders(inodes: &BTreeSet<u64>) -> Result<BTreeSet<u32>, String> {
+    let wanted: BTreeSet<PathBuf> = inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
+    let entries = fs::read_dir("/proc").map_err(|e| format!("cannot read /proc: {e}"))?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let holds = |pid: &u32| {
+        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        open.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|to| wanted.contains(&to)))
+    };
+    Ok(pids.filter(holds).collect())
+}
+
+/// Does any of them still run?
+pub fn any_runs(pids: &BTreeSet<u32>) -> bool {
+    pids.iter().any(|pid| host::process_started(*pid).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_listens_there_counts() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt uid timeout inode\n\
+            0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000 105 0 4242 1 0\n\
+            1: 0100007F:18EB 0100007F:9C40 01 00000000:00000000 00:00000000 00000000 105 0 4243 1 0\n\
+            2: 00000000:18EC 00000000:0000 0A 00000000:00000000 00:00000000 00000000 105 0 4244 1 0\n";
+        for (address, wanted) in [
+            ("127.0.0.1:6379", vec![4242]),
+            ("127.0.0.2:6379", vec![]),
+            ("127.0.0.2:6380", vec![4244]),
+            ("127.0.0.1:6381", vec![]),
+        ] {
+            assert_eq!(listening(table, address.parse().expect("an address")), wanted, "{address}");
+        }
+    }
+}

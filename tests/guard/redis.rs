@@ -1,0 +1,238 @@
+//! What is done to Redis, on a real primary and its replica.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use watchdog::guard::host::{boot_nonce, boottime_ms};
+use watchdog::guard::protocol::{Refusal, Reply, Request};
+
+use crate::host::{Host, act, name, read_back, signal_to, text, warrant};
+
+#[path = "../lab/redis.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use all of it")]
+mod server;
+use server::Redis;
+
+/// Two servers and the guard of each.
+struct Pair {
+    old: Redis,
+    new: Redis,
+    old_host: Host,
+    new_host: Host,
+    _folder: tempfile::TempDir,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Redis::primary(&folder.path().join("old"), true);
+        let new = Redis::replica_of(&old, &folder.path().join("new"));
+        let (old_host, new_host) = (Host::new(&guarded(&old, &new)), Host::new(&guarded(&new, &old)));
+        Self { old, new, old_host, new_host, _folder: folder }
+    }
+}
+
+fn guarded(own: &Redis, other: &Redis) -> String {
+    format!(
+        "[redis]\naddress = \"{}\"\npassword_file = \"{}\"\nconfig_file = \"{}\"\nrun_as = \"root\"\n\
+         upstream.other = \"{}\"\n",
+        own.address(),
+        own.password_file().display(),
+        own.config().display(),
+        other.address()
+    )
+}
+
+fn with_upstream(run: &str, action: &str, n: u64) -> Request {
+    let params = BTreeMap::from([("upstream".to_owned(), "other".to_owned())]);
+    Request::act(&warrant(run, action, n), action, params, &boot_nonce(), boottime_ms() + 20_000)
+}
+
+fn simple(run: &str, action: &str, n: u64) -> Request {
+    act(&warrant(run, action, n), action)
+}
+
+fn must(host: &Host, request: &Request) -> String {
+    match host.ask(request).0 {
+        Reply::Done { evidence, acted: true } => evidence,
+        other => panic!("{}: {other:?}", request.action),
+    }
+}
+
+fn is_there_already(host: &Host, request: &Request) {
+    let (reply, _) = host.ask(request);
+    assert!(matches!(reply, Reply::Done { acted: false, .. }), "{}: {reply:?}", request.action);
+}
+
+fn refuses_lower(host: &Host, request: &Request) {
+    let (reply, _) = host.ask(request);
+    assert!(matches!(reply, Reply::Refused { refusal: Refusal::LowerToken, .. }), "{}: {reply:?}", request.action);
+}
+
+fn failed(host: &Host, request: &Request) -> String {
+    match host.ask(request).0 {
+        Reply::Failed { reason, .. } => reason,
+        other => panic!("{}: {other:?}", request.action),
+    }
+}
+
+fn gate(host: &Host) -> Option<i32> {
+    host.run(&["gate", "--redis"]).status.code()
+}
+
+fn is_primary(server: &Redis) -> bool {
+    server.info("role").as_deref() == Some("master")
+}
+
+fn config(server: &Redis) -> String {
+    std::fs::read_to_string(server.config()).unwrap()
+}
+
+#[test]
+fn a_fenced_primary_is_gone_and_does_not_come_back() {
+    let pair = Pair::new();
+    let host = &pair.old_host;
+    assert_eq!(gate(host), Some(0));
+    let (reply, _) = host.ask(&read_back(&warrant("r1", "redis-fence", 5), "redis-fence"));
+    assert!(matches!(reply, Reply::NotDone { .. }), "{reply:?}");
+    let evidence = must(host, &simple("r1", "redis-fence", 5));
+    assert!(evidence.contains("latched under 1.5") && evidence.contains("nobody listens"), "{evidence}");
+    assert!(pair.old.try_ask(&["PING"]).is_err());
+    assert_eq!(gate(host), Some(40));
+    assert!(text(&host.run(&["status"]).stdout).contains("Redis of group aicamera"));
+    is_there_already(host, &simple("r1", "redis-fence", 5));
+    refuses_lower(host, &simple("r0", "redis-fence", 4));
+    // Its latch is its own: a person's word for the database does not open it.
+    let words = ["unlatch", "--group", "aicamera", "--confirm", &name(), "--reason", "test"];
+    assert!(host.run(&words).status.success());
+    assert_eq!(gate(host), Some(40));
+    assert!(host.run(&[&words[..], &["--redis"]].concat()).status.success());
+    assert_eq!(gate(host), Some(0));
+}
+
+#[test]
+fn a_frozen_primary_is_killed() {
+    let pair = Pair::new();
+    signal_to(pair.old.pid(), rustix::process::Signal::STOP);
+    let request = Request::act(
+        &warrant("r1", "redis-fence", 5),
+        "redis-fence",
+        BTreeMap::new(),
+        &boot_nonce(),
+        boottime_ms() + 3000,
+    );
+    must(&pair.old_host, &request);
+}
+
+#[test]
+fn a_replica_is_promoted_once_and_stays_so() {
+    let mut pair = Pair::new();
+    pair.old.ask(&["SET", "key", "value"]);
+    pair.new.until_linked();
+    let host = &pair.new_host;
+    must(&pair.old_host, &simple("r1", "redis-fence", 5));
+    let (reply, _) = host.ask(&read_back(&warrant("r1", "redis-promote", 5), "redis-promote"));
+    assert!(matches!(reply, Reply::NotDone { .. }), "{reply:?}");
+    must(host, &simple("r1", "redis-promote", 5));
+    assert!(is_primary(&pair.new));
+    assert_eq!(pair.new.ask(&["SET", "other", "1"]), "OK");
+    is_there_already(host, &simple("r1", "redis-promote", 5));
+    refuses_lower(host, &simple("r0", "redis-promote", 4));
+    assert!(!config(&pair.new).contains("replicaof 127"), "{}", config(&pair.new));
+    pair.new.kill();
+    pair.new.start();
+    assert!(is_primary(&pair.new), "a restart undid it");
+    // What was fenced is not promoted: it lacks what the other has taken.
+    let (reply, _) = pair.old_host.ask(&simple("r2", "redis-promote", 6));
+    assert!(matches!(reply, Reply::Refused { refusal: Refusal::Latched, .. }), "{reply:?}");
+}
+
+#[test]
+fn a_fenced_primary_follows_the_new_one_and_never_serves_in_between() {
+    let pair = Pair::new();
+    let host = &pair.old_host;
+    must(host, &simple("r1", "redis-fence", 5));
+    // Nobody to follow yet: nothing is changed.
+    let why = failed(host, &with_upstream("r2", "redis-rejoin", 6));
+    assert!(why.contains("is no primary"), "{why}");
+    assert_eq!(gate(host), Some(40));
+    must(&pair.new_host, &simple("r1", "redis-promote", 5));
+    pair.new.ask(&["SET", "since", "then"]);
+    let why = failed(&pair.new_host, &with_upstream("r2", "redis-rejoin", 6));
+    assert!(why.contains("nothing was rejoined"), "{why}");
+
+    must(host, &with_upstream("r3", "redis-rejoin", 7));
+    assert!(!is_primary(&pair.old) && gate(host) == Some(0));
+    assert_eq!(pair.old.ask(&["GET", "since"]), "then");
+    assert!(pair.old.try_ask(&["SET", "x", "1"]).unwrap_err().contains("READONLY"));
+    assert!(config(&pair.old).contains(&format!("replicaof 127.0.0.1 {}", pair.new.port)));
+    is_there_already(host, &with_upstream("r3", "redis-rejoin", 7));
+    refuses_lower(host, &with_upstream("r2", "redis-rejoin", 6));
+}
+
+/// Writes as fast as it can; every key that was acknowledged.
+fn writer(server: &Redis, go_on: &AtomicBool) -> usize {
+    let mut client = server.client().unwrap();
+    let mut acknowledged = 0;
+    while go_on.load(Ordering::Relaxed) && client.ask(&["SET", &format!("key:{acknowledged}"), "x"]).is_ok() {
+        acknowledged += 1;
+    }
+    acknowledged
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_a_hand_over() {
+    let pair = Pair::new();
+    let go_on = AtomicBool::new(true);
+    let acknowledged = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| writer(&pair.old, &go_on));
+        server::wait_until("some writes", || pair.new.try_ask(&["EXISTS", "key:500"]).as_deref() == Ok("1"));
+        let evidence = must(&pair.old_host, &with_upstream("r1", "redis-hand-over", 5));
+        assert!(evidence.contains("has all of it") && evidence.contains("latched under 1.5"), "{evidence}");
+        // Refused, not left hanging.
+        writing.join().unwrap()
+    });
+    assert!(acknowledged > 500);
+    assert_eq!(gate(&pair.old_host), Some(40));
+    is_there_already(&pair.old_host, &with_upstream("r1", "redis-hand-over", 5));
+    refuses_lower(&pair.old_host, &with_upstream("r0", "redis-hand-over", 4));
+    must(&pair.new_host, &simple("r1", "redis-promote", 5));
+    assert_eq!(pair.new.ask(&["DBSIZE"]), acknowledged.to_string());
+    must(&pair.old_host, &with_upstream("r1", "redis-rejoin", 5));
+    assert_eq!(pair.old.ask(&["DBSIZE"]), acknowledged.to_string());
+    assert_eq!(gate(&pair.old_host), Some(0));
+}
+
+#[test]
+fn what_cannot_be_handed_over_goes_on_as_it_was() {
+    let pair = Pair::new();
+    pair.new.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    let mut request = with_upstream("r1", "redis-hand-over", 5);
+    request.not_after_boottime_ms = Some(boottime_ms() + 800);
+    let why = failed(&pair.old_host, &request);
+    assert!(why.contains("writes go on") && why.contains("not in step"), "{why}");
+    assert_eq!(pair.old.ask(&["SET", "key", "1"]), "OK");
+    assert_eq!(gate(&pair.old_host), Some(0));
+}
+
+#[test]
+fn a_hand_over_is_taken_back() {
+    let pair = Pair::new();
+    pair.old.ask(&["SET", "key", "1"]);
+    must(&pair.old_host, &with_upstream("r1", "redis-hand-over", 5));
+    assert!(pair.old.try_ask(&["SET", "key", "2"]).unwrap_err().contains("READONLY"));
+    let (reply, _) = pair.old_host.ask(&simple("r9", "redis-release", 5));
+    assert!(
+        matches!(reply, Reply::Refused { refusal: Refusal::Latched, .. }),
+        "another run of the same token: {reply:?}"
+    );
+    must(&pair.old_host, &simple("r1", "redis-release", 6));
+    assert_eq!((pair.old.ask(&["GET", "key"]).as_str(), gate(&pair.old_host)), ("1", Some(0)));
+    assert_eq!(pair.old.ask(&["SET", "key", "3"]), "OK");
+    is_there_already(&pair.old_host, &simple("r1", "redis-release", 6));
+    refuses_lower(&pair.old_host, &simple("r1", "redis-release", 5));
+    pair.new.until_linked();
+    // A replica that was never handed over is not made a primary by it.
+    let why = failed(&pair.new_host, &simple("r1", "redis-release", 6));
+    assert!(why.contains("nothing was released") && !is_primary(&pair.new), "{why}");
+}
