@@ -257,13 +257,13 @@ async fn following_prints_the_timeline_and_ends_with_the_run() {
 }
 
 /// A command on a terminal of its own, given by `script`.
-struct OnTerminal {
+pub struct OnTerminal {
     child: std::process::Child,
     printed: Arc<Mutex<String>>,
 }
 
 impl OnTerminal {
-    fn start(endpoints: &str, args: &str, typed: &str) -> Self {
+    pub fn start(endpoints: &str, args: &str, typed: &str) -> Self {
         use std::io::{Read, Write};
         let command = format!("{} {args}", env!("CARGO_BIN_EXE_watchdogctl"));
         let mut child = Command::new("script")
@@ -291,7 +291,7 @@ impl OnTerminal {
         Self { child, printed }
     }
 
-    async fn until_printed(&self, words: &str) {
+    pub async fn until_printed(&self, words: &str) {
         wait_until(words, || async { self.printed.lock().unwrap().contains(words) }).await;
     }
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 use watchdog::clock::unix_now;
 use watchdog::domain::command::Change;
 
-use crate::ctl::ctl;
-use crate::standin::{GROUP, Log, RUN, StandInNode, leader, serve};
+use crate::ctl::{OnTerminal, ctl};
+use crate::standin::{GROUP, Log, RUN, StandInNode, failing_sight, leader, serve};
 
 /// A watching `watchdogctl`; killed when dropped.
 struct Watching {
@@ -150,4 +150,18 @@ async fn what_cannot_be_watched_is_said_at_once() {
         assert_eq!(said.code, code, "{args:?}: {}", said.stderr);
         assert!(said.stderr.contains(wanted), "{args:?}: {}", said.stderr);
     }
+}
+
+#[tokio::test]
+async fn a_calm_status_on_a_terminal_is_looked_at_anew() {
+    let (_log, node, served) = leader().await;
+    *node.sight.lock().unwrap() = failing_sight();
+    let ctl = OnTerminal::start(&served.address, "status --watch", "");
+    ctl.until_printed("up 3 d 4 h").await;
+    // Nothing but time has passed, which is no change that the node would tell of.
+    let mut later = failing_sight();
+    let votes = &mut later.groups.as_mut().unwrap().get_mut(&GROUP.into()).unwrap().votes;
+    votes.iter_mut().for_each(|vote| vote.held_ms += 86_400_000);
+    *node.sight.lock().unwrap() = later;
+    ctl.until_printed("up 4 d 4 h").await;
 }
