@@ -308,7 +308,7 @@ impl Look<'_> {
             let hold_down = self.rules.hold_down_ms as f64 / 1000.0;
             return (Standing::Counting, vec![tally, format!("hold-down {waited:.1} s of {hold_down:.1} s")], None);
         }
-        if let Some(line) = self.lease_comes_back() {
+        if let Some(line) = self.lease_comes_back().or_else(|| self.writing_comes_back()) {
             return (Standing::Counting, vec![tally, line], None);
         }
         let cause = if lagging { "replication lag is above its limit".to_owned() } else { tally };
@@ -327,6 +327,21 @@ impl Look<'_> {
             let seconds = |ms: u64| ms as f64 / 1000.0;
             let (watched, needed) = (seconds(watched_ms), seconds(needed_ms));
             format!("this leader has renewed the lease for {watched:.1} s of {needed:.1} s: its want is no evidence")
+        })
+    }
+
+    /// A primary whose writing a planned move stopped is no evidence either: once that has turned back it is given the time to
+    /// be seen alive, and then the whole hold-down.
+    fn writing_comes_back(&self) -> Option<String> {
+        let last = self.group.history.iter().rfind(|run| run.kind != RunKind::Recovery)?;
+        let RunPhase::Closed { outcome: RunOutcome::Reverted, at } = &last.phase else { return None };
+        // A moment that is still to come: whoever wrote it had a clock that was wrong. Ours tells how long this node watched.
+        let since_ms = if *at > self.now { self.view.watched_ms } else { self.now.since(*at) };
+        let needed_ms = self.rules.observation_ttl_ms.saturating_add(self.rules.hold_down_ms);
+        (since_ms < needed_ms).then(|| {
+            let seconds = |ms: u64| ms as f64 / 1000.0;
+            let (since, needed) = (seconds(since_ms), seconds(needed_ms));
+            format!("run {} had stopped the writing and turned back: its silence is no evidence for {needed:.1} s, {since:.1} s are over", last.id)
         })
     }
 

@@ -192,6 +192,32 @@ fn an_aborted_run_is_not_opened_again_by_itself() {
     assert_eq!(opens(&look(&world, &says)), 1, "after the cooldown it may");
 }
 
+/// Its own stop is not the fault of the primary that it was given back to.
+#[test]
+fn what_a_planned_move_had_stopped_is_no_evidence_right_after_it_turned_back() {
+    let (mut world, token) = World::switching("r1");
+    world.do_step("fence", token);
+    let (run, reason) = (world.run().id.clone(), "the standby lags".to_owned());
+    world.must(Change::TurnBack { group: group(), run: run.clone(), token, reason });
+    let token = world.claim("r1");
+    world.do_step("release", token);
+    let outcome = super::run::RunOutcome::Reverted;
+    let (settled, reason) = (Default::default(), String::new());
+    world.must(Change::CloseRun { group: group(), run, token, outcome, settled, old_primary_untouched: false, reason });
+    let says = [None, Some(down_for(9000)), Some(down_for(9000))];
+    let rules = &policy().groups[&group()];
+    let closed_at = world.now;
+    world.now = closed_at.plus(rules.observation_ttl_ms + rules.hold_down_ms - 1);
+    let decisions = look(&world, &says);
+    assert_eq!((opens(&decisions), decisions.explain[&group()].standing.clone()), (0, Standing::Counting));
+    world.now = closed_at.plus(rules.observation_ttl_ms + rules.hold_down_ms);
+    assert_eq!(opens(&look(&world, &says)), 1, "who is still down then is down");
+    // Closed by a clock that was ahead: this node's own watch counts.
+    world.now = UnixMs(1);
+    let watched = |watched_ms| opens(&decide(&world.state, &policy(), &View { watched_ms, ..view(&says) }, world.now));
+    assert_eq!((watched(1000), watched(60_000)), (0, 1));
+}
+
 #[test]
 fn a_recovery_gives_way_to_a_failover_that_nothing_else_keeps_from_opening() {
     let given_way = |decisions: &Decisions| {
