@@ -166,14 +166,11 @@ impl Runs {
         // What was skipped is not waited for: its request is kept out by a new claim (`advance`).
         held.busy.retain(|step, task| {
             let is_skipped = run.phase_of(step) == StepPhase::Skipped;
-            // Nor is a look that nobody needs any more.
-            let is_needless = run.turned_back.is_some()
-                && run.plan.steps().any(|(_, planned)| &planned.id == step && planned.action.is_repeatable());
             // Nor is a recovery that was ended: a rejoin may take an hour, and a failover may wait for it.
             let is_ended = run.kind == RunKind::Recovery
                 && matches!(run.phase, RunPhase::Aborting { .. })
                 && run.plan.step(step).is_some();
-            let is_over = is_skipped || is_needless || is_ended;
+            let is_over = is_skipped || run.is_needless(step) || is_ended;
             if is_over {
                 task.abort();
             }

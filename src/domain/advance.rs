@@ -157,11 +157,12 @@ fn is_free(hand: &Hand, step: &StepId) -> bool {
     !hand.busy.contains(step) && !hand.resting.contains(step)
 }
 
-/// Reading back starts nothing: it goes on while paused or stuck.
+/// Reading back starts nothing: it goes on while paused or stuck. What is dropped as needless is not begun again.
 fn open_questions(run: &Run, hand: &Hand, except: Option<&StepId>) -> Vec<Move> {
     run.steps
         .iter()
         .filter(|(id, record)| record.phase.is_open_question() && is_free(hand, id) && except != Some(*id))
+        .filter(|(id, _)| !run.is_needless(id))
         .map(|(id, record)| Move::Settle { step: id.clone(), attempt: record.attempts })
         .collect()
 }
@@ -362,6 +363,25 @@ mod tests {
         assert_eq!(next(&world, token, &[]), [Move::Claim]);
         let token = world.claim("r1");
         assert_eq!(next(&world, token, &[]), [Move::Abort]);
+    }
+
+    #[test]
+    fn a_look_that_turning_back_made_needless_is_not_read_back_while_paused_or_stuck() {
+        let (mut world, token) = World::switching("r1");
+        world.do_step("fence", token);
+        world.must(world.start_change("catch-up", token));
+        order(&mut world, RunOrder::Abort);
+        let token = world.claim("r1");
+        world.must(world.start_change("release", token));
+        let reason = || "look".to_owned();
+        world.must(Change::Pause { group: group(), reason: reason(), until: None });
+        assert_eq!(next(&world, token, &["release"]), []);
+        world.must(Change::Resume { group: group(), reason: reason(), expired: None });
+        let run = world.run().id.clone();
+        world.must(Change::MarkStuck { group: group(), run, token, step: "release".into(), reason: reason() });
+        assert_eq!(next(&world, token, &[]), [Move::Claim]);
+        let token = world.claim("r1");
+        assert_eq!(next(&world, token, &[]), [Move::Watch { step: "release".into() }]);
     }
 
     #[test]

@@ -484,6 +484,12 @@ impl Run {
         self.plan.steps().map(|(_, step)| step).filter(is_open)
     }
 
+    /// A look on the way forward that nobody needs any more, since the run has turned back: it is neither waited for nor read
+    /// back.
+    pub fn is_needless(&self, id: &StepId) -> bool {
+        self.turned_back.is_some() && self.plan.steps().any(|(_, step)| &step.id == id && step.action.is_repeatable())
+    }
+
     fn attempts_at(&self, id: &StepId) -> u32 {
         self.record(id).map_or(0, |record| record.attempts)
     }
