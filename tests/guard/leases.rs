@@ -219,6 +219,38 @@ fn a_release_leaves_the_gate_to_the_lease_and_holds_begin_again() {
     assert_eq!(site.primary.sql("SELECT pg_is_in_recovery()"), "f");
 }
 
+/// A host that was booted since its fence has no gate until its resident guard has put one in place; the cluster goes on
+/// counting on it.
+#[test]
+fn p4_nothing_is_released_before_a_gate_stands_in_the_kernel() {
+    let site = Site::new();
+    site.node.say(Some(LeaseWord::Granted));
+    site.until("the first grant", |until_ms| until_ms > boottime_ms());
+    site.node.say(Some(LeaseWord::Denied));
+    let (reply, _) = site.primary_host.ask(&act(&warrant("r1", "fence", 5), "fence"));
+    assert!(matches!(reply, Reply::Done { .. }), "{reply:?}");
+    site.stop.cancel();
+    let lock = site.primary_host.state("lease.lock");
+    wait_until("the guard to end", || (!watchdog::guard::locks::is_held(&lock).unwrap()).then_some(()));
+    // As a boot leaves it.
+    fs::remove_file(site.primary_host.state("lease-now.json")).unwrap();
+    *site.gate.0.lock().unwrap() = None;
+
+    let release = || site.primary_host.ask(&act(&warrant("r1", "release", 6), "release"));
+    let (reply, code) = release();
+    let Reply::Failed { retryable: true, reason } = &reply else { panic!("{reply:?}") };
+    assert!(reason.contains("nothing was released: the resident guard does not run"), "{reason}");
+    let latch = site.primary_host.status().groups[0].latch.as_ref().map(|mark| mark.token.n);
+    assert_eq!((code, latch, site.primary.postmaster()), (10, Some(5), None));
+
+    let (config, stop) = (Config::load(&site.primary_host.config).unwrap(), CancellationToken::new());
+    site.runtime.spawn(serve(config, site.gate.clone(), stop.clone()));
+    site.until("a gate in place", |until_ms| until_ms <= boottime_ms());
+    wait_until("the release to find it", || matches!(release().0, Reply::Done { .. }).then_some(()));
+    assert!(site.gate.until_ms().is_some_and(|until_ms| until_ms <= boottime_ms()), "opened without a grant");
+    stop.cancel();
+}
+
 fn text_of_status(host: &Host) -> String {
     text(&host.run(&["status"]).stdout)
 }

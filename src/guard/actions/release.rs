@@ -14,7 +14,8 @@
 //! same, and nobody would know. Whoever fences it then waits for the action lock, which the start holds for a minute at most.
 //!
 //! Mode `lease`: the gate that the fence left shut stays in the kernel. The resident guard asks again as soon as the latch is clear, and
-//! opens it by a grant only. So a server that was started here answers no client before the cluster says so.
+//! opens it by a grant only. So a server that was started here answers no client before the cluster says so. A boot takes the gate away,
+//! and not the binding that counts on it: nothing is released before the resident guard has put one in place again.
 
 use super::{Context, End, Look, Start};
 use crate::guard::config::Postgres;
@@ -22,6 +23,7 @@ use crate::guard::exec::{self, Watch};
 use crate::guard::host::{boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch;
+use crate::guard::lease::boot;
 use crate::guard::postgres::{self, ControlState, Role};
 use crate::guard::protocol::WalState;
 use crate::guard::wal;
@@ -76,6 +78,9 @@ pub fn act(pg: &Postgres, context: &Context<'_>, supervisor: &mut Supervisor<'_>
     }
     if seen.role == Role::Writable && postgres::control_state(&pg.data_dir) != Ok(ControlState::InProduction) {
         return End::again(format!("nothing was released, it starts or stops: {}", seen.how));
+    }
+    if let Some(why) = boot::ungated(context.config) {
+        return End::again(format!("nothing was released: {why}"));
     }
     if let Err(end) =
         super::clear(context, supervisor, &context.files.latch(), until_boottime_ms, "nothing was released")

@@ -34,6 +34,17 @@ pub fn waits_for(config: &Config, wait_s: u64) -> Option<String> {
     }
 }
 
+/// Why no gate keeps in what this host's primary would say, if so: a host that was booted since has none until its resident
+/// guard has put one in place, and what is bound would go on counting on it.
+pub fn ungated(config: &Config) -> Option<String> {
+    let (Some(_), Some(group)) = (&config.lease, config.postgres_group()) else { return None };
+    match files::now(&GroupFiles::new(&config.state_dir, group)) {
+        Ok(now) if now.installed => None,
+        Ok(now) => Some(format!("the gate is not in the kernel: {}", now.in_words())),
+        Err(why) => Some(why),
+    }
+}
+
 fn whom(lease: &Lease) -> String {
     let holders: Vec<&str> = lease.holders.keys().map(String::as_str).collect();
     let holds = if holders.is_empty() { String::new() } else { format!(", or the holds of {}", holders.join(", ")) };

@@ -21,7 +21,7 @@
 //! | this process is killed | the kernel shuts the gate at its deadline; the next process takes the gate over as it is |
 //! | it is frozen, or the host suspended, for an hour | the deadline passes meanwhile; every answer waiting is too late |
 //! | it is started again | the record says bounded or open; nonces go on above all earlier ones |
-//! | the host boots | bounded and shut, whatever the record says, until somebody grants |
+//! | the host boots | bounded and shut, whatever the record says, until somebody grants; also while it is latched, since nothing is released without a gate |
 //! | the disk is full | what is bounded goes on being renewed; nothing is opened, nothing that is open is attested as bounded |
 //! | the record is lost or damaged | bounded; holds count again once a leader has told the binding |
 
@@ -376,6 +376,9 @@ impl Keeper {
         let mut actions = Vec::new();
         if !matches!(look.gate, GateSeen::Absent { .. }) {
             actions.push(Action::BoundAt(0));
+        } else if look.may_serve && self.durable.bounded {
+            // It may be released: behind a gate only, and a boot has taken that away.
+            actions.push(Action::Install);
         }
         if !self.durable.bounded {
             self.known.bounded = true;

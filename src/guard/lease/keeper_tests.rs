@@ -185,6 +185,12 @@ fn a_latch_a_standby_and_broken_glass() {
     latched.saved();
     assert_eq!(latched.answered(1500, nonce, Some(&said(Word::Granted))), vec![], "asked for before the latch");
 
+    // Booted since it was latched: nothing is released before there is a gate, shut.
+    let mut booted = keeper(Some(open_record("a")));
+    let absent = || Look { latched: true, ..look(1000, GateSeen::Absent { why: String::new() }) };
+    assert_eq!(booted.looked(&absent()), vec![Action::Install]);
+    assert_eq!(booted.looked(&Look { may_serve: false, ..absent() }), vec![]);
+
     let mut standby = keeper(None);
     assert_eq!(
         standby.looked(&Look { may_serve: false, ..look(1000, GateSeen::Absent { why: String::new() }) }),
