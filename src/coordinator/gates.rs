@@ -248,7 +248,7 @@ impl Executor {
 
     /// All gates of a first attempt are open.
     pub(super) async fn would_start(&self, step: &Step) -> bool {
-        if step.action.resource().is_some_and(|resource| self.group.unsettled.contains_key(&resource)) {
+        if self.group.left_in_the_way(&step.action).is_some() {
             return false;
         }
         match &step.action {

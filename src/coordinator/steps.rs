@@ -3,6 +3,7 @@
 //! Wherever such a task dies, the log tells what may have happened: before `StepStarted` nothing has, after it the next
 //! holder reads the effect back under a higher token before anything else is done about the step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,7 +155,7 @@ impl Executor {
 
     async fn start(&self, id: &StepId, attempt: u32) -> Rest {
         let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
-        if let Some(left) = step.action.resource().and_then(|resource| self.group.unsettled.get(&resource)) {
+        if let Some((_, left)) = self.group.left_in_the_way(&step.action) {
             if unix_now().since(self.run.opened_at) < UNSURE_PATIENCE_MS {
                 return Rest::of(RECHECK);
             }
@@ -477,6 +478,7 @@ impl Executor {
 
     async fn abort(self) -> Over {
         let mut settled = Vec::new();
+        let mut open = BTreeSet::new();
         let mut untouched = true;
         for step in self.run.plan.all_steps() {
             let Some(record) = self.run.record(&step.id) else { continue };
@@ -491,9 +493,13 @@ impl Executor {
                 ReadBack::Done { evidence } | ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
                     settled.push((resource, evidence));
                 }
-                ReadBack::InFlight { .. } | ReadBack::Unknown { .. } | ReadBack::Refused { .. } => {}
+                ReadBack::InFlight { .. } | ReadBack::Unknown { .. } | ReadBack::Refused { .. } => {
+                    open.insert(resource);
+                }
             }
         }
+        // A fence and its release act on one host: it is at rest only where neither is under way.
+        settled.retain(|(resource, _)| !open.contains(resource));
         self.propose_close(RunOutcome::Aborted, untouched, settled, "aborted by an operator").await;
         Over::Run { group: self.run.group }
     }

@@ -84,6 +84,15 @@ impl Stage {
         Self { policy, log, world: Arc::default() }
     }
 
+    /// With the group in another fencing mode.
+    fn of(fencing: Fencing) -> Self {
+        let mut policy = (*policy()).clone();
+        policy.groups.values_mut().for_each(|rules| rules.fencing = fencing.clone());
+        let policy = Arc::new(policy);
+        let log = ModelLog::new(&policy);
+        Self { policy, log, world: Arc::default() }
+    }
+
     /// Node `id` leads, and every node sees the primary region so.
     fn lead(&self, id: u64, verdict: Verdict) -> Node {
         let node = Node::start(id, &self.policy, &self.log, &self.world);
@@ -417,12 +426,7 @@ async fn an_abort_settles_what_it_reaches_and_remembers_what_it_does_not() {
 
 /// Mode `lease` with a short TTL; bound where `is_bound`.
 fn leased(is_bound: bool) -> Stage {
-    let mut policy = (*policy()).clone();
-    for rules in policy.groups.values_mut() {
-        rules.fencing = Fencing::Lease { ttl_ms: 200 };
-    }
-    let policy = Arc::new(policy);
-    let log = ModelLog::new(&policy);
+    let stage = Stage::of(Fencing::Lease { ttl_ms: 200 });
     if is_bound {
         let binding = LeaseBinding {
             region: "hcmc".into(),
@@ -432,10 +436,10 @@ fn leased(is_bound: bool) -> Stage {
             since: UnixMs(0),
             attestation: "model".to_owned(),
         };
-        let applied = log.write("node:3", Change::BindLease { group: group(&policy), binding });
+        let applied = stage.log.write("node:3", Change::BindLease { group: group(&stage.policy), binding });
         assert!(matches!(applied, Applied::Done { .. }), "{applied:?}");
     }
-    Stage { policy, log, world: Arc::default() }
+    stage
 }
 
 #[tokio::test]

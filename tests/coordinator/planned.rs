@@ -6,6 +6,7 @@ use std::time::Duration;
 use watchdog::domain::command::{Applied, Change, RunOrder};
 use watchdog::domain::ids::{RunId, Token};
 use watchdog::domain::observation::Verdict;
+use watchdog::domain::policy::Fencing;
 use watchdog::domain::run::{Cause, RunKind, RunOutcome, RunPhase, StepPhase};
 
 use crate::world::{Mood, Node, group};
@@ -24,7 +25,10 @@ const FORWARD: [(&str, &str); 7] = [
 
 /// A stage whose writing may stand still for `timeout_ms`, and short retries.
 fn stage(timeout_ms: u64) -> Stage {
-    let mut stage = Stage::new();
+    patient(Stage::new(), timeout_ms)
+}
+
+fn patient(mut stage: Stage, timeout_ms: u64) -> Stage {
     let mut policy = (*stage.policy).clone();
     for rules in policy.groups.values_mut() {
         rules.switchover_timeout_ms = timeout_ms;
@@ -36,6 +40,18 @@ fn stage(timeout_ms: u64) -> Stage {
     }
     stage.policy = Arc::new(policy);
     stage
+}
+
+/// One of each fencing mode; of mode `lease` with a bound lease and without.
+fn every_mode() -> [(&'static str, Stage); 4] {
+    let standing = Fencing::None { asserted_by: "operator:linh".to_owned() };
+    [
+        ("confirm", Stage::new()),
+        ("lease, bound", crate::leased(true)),
+        ("lease", crate::leased(false)),
+        ("none", Stage::of(standing)),
+    ]
+    .map(|(mode, stage)| (mode, patient(stage, 60_000)))
 }
 
 /// An operator's switchover to hanoi.
@@ -65,6 +81,18 @@ fn switch_over(stage: &Stage) {
     };
     let applied = stage.log.write("operator:linh", change);
     assert!(matches!(applied, Applied::Done { .. }), "{applied:?}");
+}
+
+/// A release's answer is not waited for long.
+fn impatient_release() -> Stage {
+    let stage = stage(60_000);
+    let mut policy = (*stage.policy).clone();
+    for rules in policy.groups.values_mut() {
+        rules.switchover_plans.iter_mut().flat_map(|plan| &mut plan.undo).for_each(|stage| {
+            stage.steps.iter_mut().for_each(|step| step.deadline_ms = 500);
+        });
+    }
+    Stage { policy: Arc::new(policy), ..stage }
 }
 
 fn begun(stage: &Stage, node: u64) -> Node {
@@ -97,6 +125,53 @@ async fn a_switchover_carries_out_its_plan_in_order_and_each_effect_once() {
     assert!(stage.world.effects("release").is_empty());
     assert_eq!(stage.log.pages(), ["DR_SWITCHOVER_STARTED", "DR_SWITCHOVER_SUCCESS", "DR_SWITCHOVER_ENDED"]);
     stage.end();
+}
+
+#[tokio::test]
+async fn p4_in_every_mode_it_promotes_by_its_guards_own_proof() {
+    for (mode, stage) in every_mode() {
+        let _leader = begun(&stage, 3);
+        let now = stage.until_closed().await;
+        assert_eq!((outcome(&now), now.serving.region), (RunOutcome::Succeeded, Some("hanoi".into())), "{mode}");
+        let run = now.history.back().unwrap();
+        let promoted = run.events.iter().find(|event| event.what.starts_with("promote started")).unwrap();
+        assert!(promoted.what.contains("fence proof under 1.1"), "{mode}: {}", promoted.what);
+        stage.end();
+    }
+}
+
+#[tokio::test]
+async fn p4_in_every_mode_neither_silence_nor_a_standing_word_takes_the_place_of_its_fence() {
+    for (mode, stage) in every_mode() {
+        stage.world.mood("fence", Mood::Unreachable);
+        let _leader = begun(&stage, 3);
+        // Far longer than a lease of 200 ms needs to run out.
+        stage
+            .log
+            .until("it gives its fence up", |group| group.open_run.as_ref().is_none_or(|run| run.turned_back.is_some()))
+            .await;
+        stage.world.mood("fence", Mood::Good);
+        must_be_back(&stage, mode).await;
+        let now = stage.log.group();
+        let run = now.history.back().unwrap();
+        assert!(!run.lease_lapsed && stage.world.effects("catch-up").is_empty(), "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn in_every_mode_it_turns_back_when_the_standby_does_not_catch_up() {
+    for (mode, stage) in every_mode() {
+        stage.world.mood("catch-up", Mood::Fails);
+        let leader = begun(&stage, 3);
+        must_be_back(&stage, mode).await;
+        let name = group(&stage.policy);
+        let allowed = async {
+            while leader.coordinator.leases.is_stopped(&name, &"hcmc".into()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(crate::world::PATIENCE, allowed).await.expect("what was stopped is granted again");
+    }
 }
 
 #[tokio::test]
@@ -234,18 +309,29 @@ async fn the_old_primarys_lease_is_granted_again_as_soon_as_its_release_has_begu
     must_be_back(&stage, "release").await;
 }
 
+/// The fence that was done there says nothing about the release that is at work on the same host.
+#[tokio::test]
+async fn an_abort_on_the_way_back_settles_no_host_whose_release_is_at_work() {
+    let stage = impatient_release();
+    stage.world.mood("catch-up", Mood::Fails);
+    stage.world.mood("release", Mood::AtWork);
+    let _leader = begun(&stage, 3);
+    stage.log.until("it is being released", |group| phase(group, "release") == Some(StepPhase::Started)).await;
+    stage.order(RunOrder::Abort);
+    let now = stage.until_closed().await;
+    assert_eq!((outcome(&now), now.serving.region), (RunOutcome::Aborted, Some("hcmc".into())));
+    let left: Vec<_> = now.unsettled.iter().map(|(resource, left)| (resource.as_str(), left.action.verb())).collect();
+    assert_eq!(left, [("host:db-hcmc", "release")]);
+    stage.world.mood("release", Mood::Good);
+    stage.log.until("it is settled once nothing is at work", |group| group.unsettled.is_empty()).await;
+    stage.end();
+}
+
 #[tokio::test]
 async fn a_release_that_nobody_answers_calls_a_person_and_goes_on_when_the_host_is_back() {
-    let stage = stage(60_000);
+    let stage = impatient_release();
     stage.world.mood("catch-up", Mood::Fails);
     stage.world.mood("release", Mood::Unreachable);
-    let mut policy = (*stage.policy).clone();
-    for rules in policy.groups.values_mut() {
-        rules.switchover_plans.iter_mut().flat_map(|plan| &mut plan.undo).for_each(|stage| {
-            stage.steps.iter_mut().for_each(|step| step.deadline_ms = 500);
-        });
-    }
-    let stage = Stage { policy: Arc::new(policy), ..stage };
     let _leader = begun(&stage, 3);
     stage.log.until("a person is called", |group| is_stuck_at(group, "release")).await;
     stage.world.mood("release", Mood::Good);

@@ -3,6 +3,7 @@
 use watchdog::domain::command::{Applied, Change};
 use watchdog::domain::ids::RunId;
 use watchdog::domain::observation::Verdict;
+use watchdog::domain::plan::{Action, Plan};
 use watchdog::domain::run::{Cause, RunKind, RunOutcome, RunPhase, StepPhase};
 
 use crate::world::{Mood, group};
@@ -11,14 +12,32 @@ use crate::{Stage, is_stuck_at, phase};
 /// An operator's rejoin of the standby in hanoi.
 fn rejoin(stage: &Stage) {
     let name = group(&stage.policy);
-    let now = stage.log.group();
     let known = stage.policy.groups[&name].rejoin_plans.iter().find(|known| known.plan.to.as_str() == "hanoi");
+    recover(stage, known.unwrap().plan.clone());
+}
+
+/// An operator's restart of a service beside the primary.
+fn restart(stage: &Stage) {
+    let rules = &stage.policy.groups[&group(&stage.policy)];
+    let mut plan = rules.failover_plan(&"hanoi".into(), &"hcmc".into()).unwrap().clone();
+    plan.from = plan.to.clone();
+    plan.stages.iter_mut().for_each(|stage| stage.steps.retain(|step| step.id.as_str() == "services"));
+    plan.stages.retain(|stage| !stage.steps.is_empty());
+    for step in plan.stages.iter_mut().flat_map(|stage| &mut stage.steps) {
+        let Action::Guarded { name, .. } = &mut step.action else { panic!("{step:?}") };
+        *name = "restart".to_owned();
+    }
+    recover(stage, plan);
+}
+
+fn recover(stage: &Stage, plan: Plan) {
+    let now = stage.log.group();
     let change = Change::OpenRun {
-        run: RunId::from("rejoin"),
-        group: name,
+        run: RunId::from("recovery"),
+        group: group(&stage.policy),
         kind: RunKind::Recovery,
         drill: false,
-        plan: known.unwrap().plan.clone(),
+        plan,
         digest: stage.policy.digest.clone(),
         expected_token: now.token,
         expected_serving_epoch: now.serving.epoch,
@@ -64,4 +83,24 @@ async fn a_recovery_at_work_or_stuck_gives_way_to_a_failover() {
         assert!(stage.world.effects("rejoin").is_empty(), "what was dropped came to nothing");
         stage.end();
     }
+}
+
+/// Its host dies in the middle of a service's restart: what became of that nobody can tell, and nobody needs to.
+#[tokio::test]
+async fn a_restart_that_its_dead_host_leaves_unsettled_holds_up_no_failover() {
+    let stage = crate::leased(true);
+    stage.world.mood("restart", Mood::Hangs);
+    restart(&stage);
+    let leader = stage.lead(3, Verdict::Up);
+    stage.log.until("the restart is at work", |group| phase(group, "services") == Some(StepPhase::Started)).await;
+    stage.world.mood("host:db-hcmc", Mood::Unreachable);
+    leader.report(3, Verdict::Down, 60_000, &stage.policy);
+    let now = stage.log.until("both runs are over", |group| group.history.len() == 2).await;
+    assert_eq!((crate::outcome(&now), now.serving.region), (RunOutcome::Succeeded, Some("hanoi".into())));
+    assert!(now.unsettled.values().any(|left| left.is_due), "{:?}", now.unsettled);
+    stage.world.mood("host:db-hcmc", Mood::Good);
+    stage.log.until("it is settled when it answers", |group| group.unsettled.is_empty()).await;
+    assert_eq!(stage.world.effects("fence").len(), 1, "fenced for good");
+    assert!(stage.world.effects("restart").is_empty(), "what was dropped came to nothing");
+    stage.end();
 }

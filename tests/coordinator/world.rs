@@ -179,6 +179,8 @@ pub enum Mood {
     Fails,
     /// Takes the request and does nothing until told otherwise; nothing is answered.
     Hangs,
+    /// As `Hangs`, and whoever looks is shown that it is at work.
+    AtWork,
 }
 
 #[derive(Debug, Default)]
@@ -197,6 +199,7 @@ pub struct ModelWorld {
 }
 
 impl ModelWorld {
+    /// Of an action, by its verb; or of everything that is asked of a resource, by its name.
     pub fn mood(&self, verb: &str, mood: Mood) {
         self.moods.send_modify(|moods| {
             moods.insert(verb.to_owned(), mood);
@@ -204,7 +207,9 @@ impl ModelWorld {
     }
 
     fn mood_of(&self, action: &Action) -> Mood {
-        self.moods.borrow().get(action.verb()).copied().unwrap_or(Mood::Good)
+        let moods = self.moods.borrow();
+        let of_resource = action.resource().and_then(|resource| moods.get(&resource.0).copied());
+        of_resource.or_else(|| moods.get(action.verb()).copied()).unwrap_or(Mood::Good)
     }
 
     /// How often the action took effect, and under which tokens.
@@ -270,6 +275,9 @@ impl Actuator for ModelWorld {
             return Raised::Unknown { reason: "no route to host".to_owned() };
         }
         match self.raised(warrant, action) {
+            Ok(()) if self.mood_of(action) == Mood::AtWork => {
+                Raised::Done { in_flight: Some(action.verb().to_owned()) }
+            }
             Ok(()) => Raised::Done { in_flight: None },
             Err(held) => Raised::Refused { held },
         }
@@ -296,10 +304,10 @@ impl Actuator for ModelWorld {
         if mood == Mood::Unreachable {
             return Outcome::Failed { retryable: true, reason: "no route to host".to_owned() };
         }
-        if mood == Mood::Hangs {
+        if matches!(mood, Mood::Hangs | Mood::AtWork) {
             let mut moods = self.moods.subscribe();
             let verb = action.verb().to_owned();
-            let _ = moods.wait_for(|moods| moods.get(&verb) != Some(&Mood::Hangs)).await;
+            let _ = moods.wait_for(|moods| moods.get(&verb) != Some(&mood)).await;
         }
         if let Err(held) = self.raised(warrant, action) {
             return Outcome::Refused { held };
@@ -326,6 +334,9 @@ impl Actuator for ModelWorld {
             return ReadBack::Refused { held };
         }
         let evidence = "model".to_owned();
+        if self.mood_of(action) == Mood::AtWork {
+            return ReadBack::InFlight { evidence };
+        }
         if self.is_done(action) { ReadBack::Done { evidence } } else { ReadBack::Untouched { evidence } }
     }
 }

@@ -36,6 +36,7 @@ use super::incident::Incident;
 use super::lease::LeaseBinding;
 use super::on_call::OnCall;
 use super::page::OutboxEntry;
+use super::plan::Action;
 use super::policy::Fencing;
 use super::readiness::mark::Mark;
 use super::run::Run;
@@ -79,10 +80,21 @@ pub struct Unsettled {
     /// Since when.
     pub since: UnixMs,
     /// The action to read back by.
-    pub action: super::plan::Action,
+    pub action: Action,
     /// It is still to be carried out: a fence whose proof was an expired lease.
     #[serde(default)]
     pub is_due: bool,
+}
+
+impl GroupState {
+    /// What an action must wait for at its resource. A fence does not wait for a service's action that was left under way, and
+    /// that a dead host answers nothing about: its own request raises a later token there before anything else, and ends or
+    /// waits for what is at work.
+    pub fn left_in_the_way(&self, action: &Action) -> Option<(&ResourceName, &Unsettled)> {
+        let left = self.unsettled.get_key_value(&action.resource()?);
+        let is_fence = matches!(action, Action::Fence { .. });
+        left.filter(|(_, left)| left.is_due || !is_fence || !matches!(left.action, Action::Guarded { .. }))
+    }
 }
 
 /// The last failover that completed.

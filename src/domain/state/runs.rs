@@ -216,10 +216,8 @@ impl ClusterState {
         }
         let run = group.held_run((name, id, *token))?.clone();
         let (planned, phase) = may_start(&run, step, *attempt)?;
-        if let Some(resource) = planned.action.resource()
-            && let Some(unsettled) = group.unsettled.get(&resource)
-        {
-            let message = format!("{resource} is unsettled since run {}: it must be read back first", unsettled.run);
+        if let Some((resource, left)) = group.left_in_the_way(&planned.action) {
+            let message = format!("{resource} is unsettled since run {}: it must be read back first", left.run);
             return reject(RejectionCode::Unsettled, message);
         }
         if matches!(planned.action, Action::Release { .. }) {

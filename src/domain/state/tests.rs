@@ -8,7 +8,9 @@ use crate::domain::fixtures::{World, done, group, plan, policy, region};
 use crate::domain::ids::{RunId, StepId, Token, UnixMs};
 use crate::domain::invariants::{violations, violations_between};
 use crate::domain::page::{Page, PageAction, Severity};
+use crate::domain::plan::{Action, GuardEndpoint};
 use crate::domain::run::{RunKind, RunOutcome, RunPhase, StepPhase};
+use crate::domain::state::Unsettled;
 
 fn close(world: &World, token: Token, outcome: RunOutcome, untouched: bool) -> Change {
     Change::CloseRun {
@@ -230,6 +232,33 @@ fn an_abort_leaves_open_questions_unsettled_and_the_next_run_waits_for_them() {
     assert_eq!(world.rejected(world.start_change("dns", token)), RejectionCode::Unsettled);
     world.must(Change::Settle { group: group(), resource, evidence: "raised".to_owned(), untouched: false });
     world.must(world.start_change("dns", token));
+}
+
+#[test]
+fn a_fence_waits_for_no_service_that_was_left_under_way_at_its_host() {
+    let (mut world, token) = World::opened("r1");
+    let plan = world.run().plan.clone();
+    let action = |step: &str| plan.step(&step.into()).expect("a step").action.clone();
+    let resource = action("fence").resource().expect("its host");
+    for (step, is_due, waits) in
+        [("fence", false, true), ("promote", false, true), ("services", true, true), ("services", false, false)]
+    {
+        let (run, since) = ("r0".into(), UnixMs(0));
+        let left = Unsettled { run, token: Token::default(), since, action: action(step), is_due };
+        world.state.groups.get_mut(&group()).expect("the group").unsettled.insert(resource.clone(), left);
+        assert!(world.group().left_in_the_way(&Action::Release { guard: guard_of(&action("fence")) }).is_some());
+        if waits {
+            assert_eq!(world.rejected(world.start_change("fence", token)), RejectionCode::Unsettled, "{step}");
+        } else {
+            world.must(world.start_change("fence", token));
+        }
+    }
+    assert!(world.group().unsettled.contains_key(&resource), "it is still to be settled");
+}
+
+fn guard_of(fence: &Action) -> GuardEndpoint {
+    let Action::Fence { guard } = fence else { panic!("{fence:?}") };
+    guard.clone()
 }
 
 #[test]
