@@ -82,7 +82,7 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed, "schedule");
         let settings = Settings::draw(&mut chance);
-        let planned = schedule::draw(&mut chance, &settings);
+        let planned = schedule::draw(seed, &mut chance, &settings);
         let policy = site::policy(&settings);
         let mut hosts = vec![
             Host::new("db-hcmc", site::REGIONS[0], Kind::Primary),

@@ -334,6 +334,7 @@ fn change_of(simulation: &Simulation, group: &GroupState, order: Order, wall_ms:
             let reason = "this comes late".to_owned();
             Some(Change::MarkStuck { group: name, run: run.id.clone(), token, step: step.id.clone(), reason })
         }
+        Order::Move => crate::moves::ordered(&simulation.kit.policy, group, now),
         Order::Failover { accept_loss } => forced(&simulation.kit.policy, group, now, accept_loss),
     }
 }

@@ -3,8 +3,8 @@
 
 use watchdog::domain::ids::{Token, UnixMs};
 use watchdog::guard::protocol::{
-    Answer, FENCE, GroupStatus, HoldShown, InFlight, LatchMark, PROMOTE, PostgresStatus, RAISE, Refusal, Reply,
-    Request, STATUS, Status,
+    Answer, FENCE, GroupStatus, HoldShown, InFlight, LatchMark, Lsn, PROMOTE, PostgresStatus, RAISE, REJOIN, RELEASE,
+    Refusal, Reply, Request, STATUS, Status, WalRunning, WalShown, WalState,
 };
 
 use crate::holding;
@@ -87,6 +87,7 @@ fn handle(world: &mut World, at: usize, request: Request, asker: Back) {
     let host = &mut world.hosts[at];
     if let Some(work) = &mut host.work
         && work.what.action != PROMOTE
+        && !work.is_deaf
         && token > work.what.token
         && (request.abort || work.what.run != run)
     {
@@ -159,7 +160,34 @@ fn status(host: &Host, request: &Request, hold: Option<HoldShown>) -> Status {
             last: Vec::new(),
             fault: None,
         }],
-        postgres: Some(PostgresStatus { group, role: host.role(), seen_by: "model".to_owned(), wal: None }),
+        postgres: Some(PostgresStatus { group, role: host.role(), seen_by: "model".to_owned(), wal: Some(wal(host)) }),
+    }
+}
+
+/// Where its log stands: a write's record begins at its moment twice over, the record of an orderly end is the last.
+fn wal(host: &Host) -> WalShown {
+    let database = &host.database;
+    let position = Lsn(database.lsn * 2);
+    let is_standby = database.kind == Kind::Standby;
+    let running = WalRunning {
+        received_lsn: is_standby.then_some(position),
+        replayed_lsn: is_standby.then_some(Lsn(position.0 + 1)),
+        current_lsn: (!is_standby).then_some(position),
+        timeline: Some(1),
+        streams: is_standby && !database.is_cut_off,
+    };
+    let state = match (database.running, database.is_orderly) {
+        _ if is_standby => WalState::InArchiveRecovery,
+        (false, true) => WalState::ShutDown,
+        _ => WalState::InProduction,
+    };
+    WalShown {
+        state,
+        system_identifier: 7,
+        timeline: 1,
+        checkpoint_lsn: position,
+        running: database.running.then_some(running),
+        unread: None,
     }
 }
 
@@ -172,6 +200,10 @@ fn look(host: &Host, request: &Request) -> Result<String, String> {
         (FENCE, role) => Ok(format!("{role:?} and latched")),
         (PROMOTE, Writable) => Ok("in production".to_owned()),
         (PROMOTE, role @ (InRecovery | Stopped)) => Err(format!("{role:?}")),
+        (RELEASE | REJOIN, _) if host.latch.is_some() => Err("latched".to_owned()),
+        (RELEASE, Writable) => Ok("writable, and not latched".to_owned()),
+        (REJOIN, InRecovery) => Ok("a standby".to_owned()),
+        (RELEASE | REJOIN, role) => Err(format!("{role:?}")),
         _ => {
             let of_step =
                 |line: &&Line| Some(&line.run) == request.run.as_ref() && Some(&line.step) == request.step.as_ref();
@@ -229,6 +261,10 @@ fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
             return reply(world, at, asker, Reply::Failed { retryable: true, reason }, true);
         }
     }
+    if let Some(no) = forbids(world, at, &request) {
+        return reply(world, at, asker, no, true);
+    }
+    let host = &world.hosts[at];
     if host.mood.fails {
         let reason = "the action's command failed".to_owned();
         return reply(world, at, asker, Reply::Failed { retryable: true, reason }, true);
@@ -253,10 +289,49 @@ fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
     }
     let serial = host.next_serial();
     let text = format!("{}: {} begins under {token} (attempt {})", host.name, request.action, what.attempt);
-    host.work = Some(Work { serial, what, preempted: false, asker: Some(asker) });
+    let not_after_ms = request.not_after_boottime_ms;
+    host.work = Some(Work { serial, what, preempted: false, is_deaf: false, not_after_ms, asker: Some(asker) });
     world.note(text);
     let takes = duration(world, at, &request.action);
     world.later(takes, move |world| end(world, at, serial));
+}
+
+/// Why a planned move's own actions are not begun here.
+fn forbids(world: &World, at: usize, request: &Request) -> Option<Reply> {
+    let host = &world.hosts[at];
+    let failed = |retryable: bool, reason: &str| Some(Reply::Failed { retryable, reason: reason.to_owned() });
+    let may_clear = host.latch.as_ref().is_none_or(|mark| {
+        request.token > Some(mark.token) || request.token == Some(mark.token) && request.run.as_ref() == Some(&mark.run)
+    });
+    match request.action.as_str() {
+        RELEASE | REJOIN if !may_clear => {
+            Some(refused(Refusal::Latched, "latched under a token that this one may not clear", None))
+        }
+        RELEASE if host.database.kind == Kind::Standby => failed(false, "nothing was released: it is a standby's"),
+        RELEASE if host.lease.as_ref().is_some_and(|side| !side.is_gated()) => {
+            failed(true, "nothing was released: there is no gate since the host was booted")
+        }
+        REJOIN if host.latch.is_none() && host.takes_writes() => failed(false, "it takes writes: fence it first"),
+        REJOIN if !world.hosts[1 - at].takes_writes() => failed(true, "there is no primary to follow"),
+        _ => None,
+    }
+}
+
+/// The first of a release's two effects, unless a later token was raised here meanwhile or it is too late. `false`: it ends.
+fn clear(world: &mut World, at: usize) -> bool {
+    let now_ms = world.hosts[at].boottime_ms(world.now());
+    let host = &mut world.hosts[at];
+    let Some(work) = host.work.as_mut() else { return false };
+    let is_late = work.not_after_ms.is_some_and(|not_after| now_ms > not_after);
+    work.preempted |= work.what.token != host.token || is_late;
+    work.is_deaf = !work.preempted;
+    if work.is_deaf {
+        host.latch = None;
+        let text = format!("{}: release clears the latch", host.name);
+        world.note(text);
+        return true;
+    }
+    false
 }
 
 /// What was at work has come to its end, unless the power failed under it.
@@ -269,9 +344,23 @@ pub fn end(world: &mut World, at: usize, serial: u64) {
     if world.hosts[at].work.as_ref().is_none_or(|work| work.serial != serial) {
         return;
     }
+    if world.hosts[at].work.as_ref().is_some_and(|work| work.what.action == RELEASE && !work.is_deaf)
+        && clear(world, at)
+    {
+        let takes = duration(world, at, RELEASE);
+        world.later(takes, move |world| end(world, at, serial));
+        return;
+    }
     let Some(mut work) = world.hosts[at].work.take() else { return };
     let what = work.what.clone();
     let event = if work.preempted { "preempted" } else { "done" };
+    if what.action == FENCE && !work.preempted && world.hosts[at].takes_writes() {
+        world.hosts[at].stop_database();
+        crate::host::ship_the_last(world, at);
+    }
+    if what.action == REJOIN && !work.preempted {
+        crate::host::make_a_standby(world, at);
+    }
     let reign = world.hosts.iter().map(|host| host.reign).max().unwrap_or(0) + 1;
     let host = &mut world.hosts[at];
     host.ledger.push(Line { run: what.run.clone(), step: what.step.clone(), event, token: what.token });
@@ -279,7 +368,9 @@ pub fn end(world: &mut World, at: usize, serial: u64) {
         Reply::Unknown { reason: "ended by a later token".to_owned() }
     } else {
         match what.action.as_str() {
-            FENCE => host.database.running = false,
+            FENCE => host.stop_database(),
+            RELEASE => host.run_database(),
+            REJOIN => {}
             PROMOTE => {
                 host.database.kind = Kind::Primary;
                 host.reign = reign;

@@ -23,6 +23,10 @@ pub struct Database {
     pub running: bool,
     /// The last write it has.
     pub lsn: u64,
+    /// It was stopped in an orderly way, or runs.
+    pub is_orderly: bool,
+    /// A standby that got all of its stopped primary's log: how far that goes.
+    pub shipped: Option<u64>,
     /// A standby that has fallen so far behind, milliseconds.
     pub lag_ms: u64,
     /// The way from the primary is cut.
@@ -46,6 +50,10 @@ pub struct Work {
     pub what: InFlight,
     /// It was told to end.
     pub preempted: bool,
+    /// A release has cleared the latch, and waits for its server's start: nothing ends it any more.
+    pub is_deaf: bool,
+    /// Until then, by the host's boot clock, it may be begun.
+    pub not_after_ms: Option<u64>,
     pub asker: Option<Asker<Vec<u8>>>,
 }
 
@@ -105,7 +113,16 @@ pub struct Host {
 
 impl Host {
     pub fn new(name: &str, region: &str, kind: Kind) -> Self {
-        let database = Database { kind, running: true, lsn: 0, lag_ms: 0, is_cut_off: false, token: Token::default() };
+        let database = Database {
+            kind,
+            running: true,
+            lsn: 0,
+            is_orderly: true,
+            shipped: None,
+            lag_ms: 0,
+            is_cut_off: false,
+            token: Token::default(),
+        };
         Self {
             name: name.to_owned(),
             region: region.to_owned(),
@@ -182,9 +199,35 @@ impl Host {
             self.database.kind == Kind::Standby || self.lease.as_ref().is_none_or(|side| side.lets_start(now_ms));
         self.wants_start = self.on && !(lets && self.latch.is_none());
         if self.on && self.latch.is_none() && lets {
-            self.database.running = true;
-            self.services = self.database.kind == Kind::Primary;
+            self.run_database();
         }
+    }
+
+    /// The server is started, whoever asked for it.
+    pub fn run_database(&mut self) {
+        self.database.running = true;
+        self.database.is_orderly = true;
+        self.services = self.database.kind == Kind::Primary;
+    }
+
+    /// It is stopped as `pg_ctl stop -m fast` does.
+    pub fn stop_database(&mut self) {
+        self.database.running = false;
+    }
+
+    fn crash_database(&mut self) {
+        self.database.is_orderly &= !self.database.running;
+        self.database.running = false;
+    }
+}
+
+/// What a primary wrote last goes to its standby before it ends, where that is there; to be replayed in its own time.
+pub fn ship_the_last(world: &mut World, at: usize) {
+    let end = world.hosts[at].database.lsn;
+    let standby = &mut world.hosts[1 - at];
+    let is_there = standby.on && !standby.frozen && standby.database.running && !standby.database.is_cut_off;
+    if is_there && standby.database.kind == Kind::Standby {
+        standby.database.shipped = Some(end);
     }
 }
 
@@ -199,11 +242,22 @@ pub fn tick(world: &mut World) {
     leases::acknowledged(world);
     let position = |host: &Host| (host.takes_writes() && !host.frozen).then_some(host.database.lsn);
     let primary = world.hosts.iter().filter_map(position).max();
-    let Some(primary) = primary else { return };
     for host in &mut world.hosts {
         let standby = &mut host.database;
-        if host.on && !host.frozen && standby.running && standby.kind == Kind::Standby && !standby.is_cut_off {
-            standby.lsn = standby.lsn.max(primary.saturating_sub(50 + standby.lag_ms));
+        if !host.on || host.frozen || !standby.running || standby.kind != Kind::Standby {
+            continue;
+        }
+        let late = 50 + standby.lag_ms;
+        match primary {
+            Some(primary) if !standby.is_cut_off => {
+                standby.lsn = standby.lsn.max(primary.saturating_sub(late));
+                standby.shipped = None;
+            }
+            Some(_) => {}
+            None => {
+                let replayed = standby.shipped.map_or(0, |end| end.min((now / MS).saturating_sub(late)));
+                standby.lsn = standby.lsn.max(replayed);
+            }
         }
     }
 }
@@ -216,7 +270,7 @@ pub fn power_off(world: &mut World, at: usize) {
     host.frozen = false;
     host.wants_start = false;
     host.stalled.clear();
-    host.database.running = false;
+    host.crash_database();
     host.services = false;
     host.waiting.clear();
     host.held_up.clear();
@@ -273,7 +327,7 @@ pub fn try_start(world: &mut World, at: usize) {
 pub fn kill_database(world: &mut World, at: usize) {
     tick(world);
     let host = &mut world.hosts[at];
-    host.database.running = false;
+    host.crash_database();
     host.wants_start = false;
     host.services = false;
     let text = format!("{}: the database is killed", host.name);
@@ -293,20 +347,31 @@ pub fn start_database(world: &mut World, at: usize) {
 pub fn rejoin(world: &mut World, at: usize) {
     tick(world);
     let serves = world.hosts[1 - at].takes_writes();
-    let host = &mut world.hosts[at];
+    let host = &world.hosts[at];
     if !serves || !host.on || host.latch.is_none() || host.takes_writes() {
         return;
     }
+    let text = format!("{}: rejoined by hand, as a standby", host.name);
+    make_a_standby(world, at);
+    world.note(text);
+}
+
+/// Its data is brought in line with the primary's, and it follows from there.
+pub fn make_a_standby(world: &mut World, at: usize) {
+    let primary = world.hosts[1 - at].database.lsn;
+    let host = &mut world.hosts[at];
     host.latch = None;
+    host.database.lsn = host.database.lsn.min(primary);
     // As `rejoin` does: a standby has no gate.
     if let Some(side) = &mut host.lease {
         side.gate = Default::default();
     }
     host.database.kind = Kind::Standby;
+    host.database.shipped = None;
+    host.services = false;
     host.database.running = true;
+    host.database.is_orderly = true;
     host.wants_start = false;
-    let text = format!("{}: rejoined by hand, as a standby", host.name);
-    world.note(text);
 }
 
 /// People clear the latch and start the old primary again, whatever is under way.

@@ -51,6 +51,11 @@ impl Side {
         }
     }
 
+    /// What a release asks: the gate stands in the kernel, and the resident guard knows.
+    pub fn is_gated(&self) -> bool {
+        self.gate != Gate::Missing && self.resident.as_ref().is_some_and(|resident| resident.is_installed)
+    }
+
     /// What the boot gate asks: a lease lets the database answer.
     pub fn lets_start(&self, now_ms: u64) -> bool {
         let lets = |resident: &Resident| {

@@ -145,7 +145,13 @@ pub fn granted(world: &mut World, node: u64, at: usize) {
     }
     let Some(incarnation) = world.running.get(&node).copied() else { return };
     let Some((run, from)) = world.leases.proposed.get(&(node, incarnation)).cloned() else { return };
-    let open = world.promises.group().and_then(|group| group.open_run.as_ref());
+    let group = world.promises.group();
+    let open = group.and_then(|group| group.open_run.as_ref());
+    // A run that turned back gives it the right to write again.
+    let serves = group.and_then(|group| group.serving.region.as_ref()).map(|region| region.as_str());
+    if open.is_some_and(|open| open.turned_back.is_some()) && serves == Some(site::REGIONS[at]) {
+        return;
+    }
     if from == at && open.is_some_and(|open| open.id == run) {
         let name = world.hosts[at].name.clone();
         world.broken("P4", format!("node {node} granted {name} a lease after it had proposed to fence it"));

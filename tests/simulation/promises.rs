@@ -13,7 +13,7 @@ use watchdog::domain::plan::Action;
 use watchdog::domain::policy::{ClusterPolicy, Fencing};
 use watchdog::domain::run::{RunKind, RunOutcome, StepPhase};
 use watchdog::domain::state::{ClusterState, GroupState};
-use watchdog::guard::protocol::{FENCE, InFlight, PROMOTE};
+use watchdog::guard::protocol::{FENCE, InFlight, PROMOTE, REJOIN, RELEASE};
 
 use crate::site;
 use crate::world::{MS, SECOND, World, of_unix};
@@ -35,9 +35,11 @@ pub struct Promises {
     /// What applying the committed commands gives.
     pub reference: Arc<ClusterState>,
     states: VecDeque<Arc<ClusterState>>,
-    /// P1: automatic failovers that completed, by the serving epoch they were opened in.
+    /// P1: runs that moved the right to write, by the serving epoch they were opened in.
     completed: BTreeMap<u64, RunId>,
     last_completed: Option<u64>,
+    /// When a planned move last gave the writing back that it had stopped.
+    turned_back: Option<u64>,
     /// P1: the open run.
     open: Option<RunId>,
     /// P3: the last token that was issued.
@@ -69,6 +71,7 @@ impl Promises {
             states: VecDeque::new(),
             completed: BTreeMap::new(),
             last_completed: None,
+            turned_back: None,
             open: None,
             issued: Token::default(),
             paused: None,
@@ -153,6 +156,7 @@ fn in_words(command: &Command, applied: &Applied) -> String {
             format!("StepFinished {step} {token} #{attempt} {outcome:?}")
         }
         Change::MarkStuck { step, reason, .. } => format!("MarkStuck {step}: {reason}"),
+        Change::TurnBack { reason, .. } => format!("TurnBack {reason}"),
         Change::CloseRun { outcome, reason, .. } => format!("CloseRun {outcome} {reason}"),
         Change::Order { order, .. } => format!("Order {order:?}"),
         Change::Pause { until, .. } => format!("Pause until {until:?}"),
@@ -196,19 +200,15 @@ fn judge(world: &mut World, command: &Command, applied: &Applied, before: &Clust
                 world.broken("P6", text);
             }
         }
-        Change::CloseRun { run, outcome, .. } => {
+        Change::CloseRun { run, outcome, settled, .. } => {
             promises.open = None;
-            let closed = before.group(&site::group()).and_then(|group| group.open_run.as_ref());
-            if *outcome == RunOutcome::Succeeded
-                && let Some(closed) = closed.filter(|closed| closed.cause.automatic && closed.moves_serving())
-            {
-                let epoch = closed.serving_epoch;
-                let earlier = promises.completed.insert(epoch, run.clone());
-                let now = world.now();
-                world.promises.last_completed = Some(now);
-                if let Some(earlier) = earlier {
-                    world.broken("P1", format!("{earlier} and {run} both completed in serving epoch {epoch}"));
-                }
+            settled.keys().for_each(|resource| crate::moves::is_settled(world, resource, run));
+            judge_closing(world, run, *outcome, before);
+        }
+        Change::Settle { resource, .. } => {
+            let left = before.group(&site::group()).and_then(|group| group.unsettled.get(resource));
+            if let Some(left) = left {
+                crate::moves::is_settled(world, resource, &left.run);
             }
         }
         Change::MarkStuck { token, .. } | Change::Unstick { token, .. } if *token != promises.issued => {
@@ -243,6 +243,27 @@ fn judge(world: &mut World, command: &Command, applied: &Applied, before: &Clust
     }
 }
 
+/// P1: no two runs move the right to write out of one serving epoch, whoever opened them.
+fn judge_closing(world: &mut World, run: &RunId, outcome: RunOutcome, before: &ClusterState) {
+    if outcome == RunOutcome::Reverted {
+        world.promises.turned_back = Some(world.now());
+        crate::moves::has_turned_back(world, before);
+    }
+    if outcome != RunOutcome::Succeeded {
+        return;
+    }
+    let closed = before.group(&site::group()).and_then(|group| group.open_run.as_ref());
+    let Some(closed) = closed.filter(|closed| closed.moves_serving()) else { return };
+    let epoch = closed.serving_epoch;
+    let now = world.now();
+    if closed.cause.automatic {
+        world.promises.last_completed = Some(now);
+    }
+    if let Some(earlier) = world.promises.completed.insert(epoch, run.clone()) {
+        world.broken("P1", format!("{earlier} and {run} both completed in serving epoch {epoch}"));
+    }
+}
+
 fn judge_opening(world: &mut World, command: &Command, before: &ClusterState) {
     let Change::OpenRun { run, kind, cause, fence_assertion, loss_acceptance, .. } = &command.change else { return };
     let promises = &mut world.promises;
@@ -250,7 +271,8 @@ fn judge_opening(world: &mut World, command: &Command, before: &ClusterState) {
     let policy = promises.policy.clone();
     let Some(rules) = policy.groups.get(&site::group()) else { return };
     let Some(group) = before.group(&site::group()) else { return };
-    if fence_assertion.is_some() || matches!(group.fencing, Fencing::None { .. }) {
+    let is_standing = matches!(group.fencing, Fencing::None { .. }) && !kind.is_planned();
+    if fence_assertion.is_some() || is_standing {
         promises.asserted.insert(run.clone());
     }
     if loss_acceptance.is_some() {
@@ -287,6 +309,12 @@ fn judge_opening(world: &mut World, command: &Command, before: &ClusterState) {
             outside |= &member.region != here;
         }
     }
+    if let Some(back) = world.promises.turned_back
+        && decided < back + hold_down
+    {
+        let after_ms = decided.saturating_sub(back) / MS;
+        world.broken("P8", format!("{run} was opened {after_ms} ms after a planned move gave the writing back"));
+    }
     let needed = policy.members.len() / 2 + 1;
     if votes < needed || !outside {
         let how = if outside { "" } else { ", none outside" };
@@ -318,6 +346,11 @@ fn judge_start(world: &mut World, command: &Command, before: &ClusterState) {
     }
     let run = before.group(&site::group()).and_then(|group| group.open_run.as_ref());
     let Some(planned) = run.and_then(|run| run.plan.step(step)) else { return };
+    let turned_back =
+        run.is_some_and(|run| run.turned_back.is_some() && run.plan.steps().any(|(_, one)| &one.id == step));
+    if turned_back {
+        world.broken("P6", format!("{step} was started after the run had turned back"));
+    }
     if !matches!(planned.action, Action::Promote { .. }) {
         return;
     }
@@ -331,7 +364,8 @@ fn judge_start(world: &mut World, command: &Command, before: &ClusterState) {
         world.broken("P4", format!("{step} was started with {fence_proof:?}"));
     }
     let is_small = matches!((expected_loss_ms, loss_limit_ms), (Some(loss), Some(limit)) if loss <= limit);
-    if !is_small && !world.promises.accepted.contains(id) {
+    let is_planned = run.is_some_and(|run| run.is_planned());
+    if !is_small && !is_planned && !world.promises.accepted.contains(id) {
         world.broken("P5", format!("{step} was started with an expected loss of {expected_loss_ms:?} ms"));
     }
 }
@@ -362,6 +396,10 @@ pub fn attempt_is_sent(world: &mut World, node: u64, warrant: &Warrant, action: 
     // Whose silence was proof is fenced for good: that intent is the log's since it took the proof.
     let left = state.group(&warrant.group).map(|group| group.unsettled.values().any(|left| left.is_due));
     if left == Some(true) && warrant.step.as_str() == FOR_GOOD {
+        return;
+    }
+    // A look that changes nothing is repeated right before a planned promotion, under an attempt that is over.
+    if matches!(action, Action::CatchUp { .. }) {
         return;
     }
     let is_overtaken = run.is_none_or(|run| run.id != warrant.run || run.token() > Some(warrant.token));
@@ -430,9 +468,11 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
         }
         judge_loss(world, at, what);
     }
+    crate::moves::effect_begins(world, at, what);
     let host = &world.hosts[at];
     let is_done = |line: &crate::host::Line| line.run == what.run && line.step == what.step && line.event == "done";
-    if what.action != FENCE && what.action != PROMOTE && host.services && host.ledger.iter().any(is_done) {
+    let is_services = ![FENCE, PROMOTE, RELEASE, REJOIN].contains(&what.action.as_str());
+    if is_services && host.services && host.ledger.iter().any(is_done) {
         world.broken("P6", format!("{name}: {} begins again though it was done and holds", what.action));
     }
 }

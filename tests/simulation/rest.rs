@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use watchdog::domain::decide::Standing;
 use watchdog::domain::ids::StepId;
 use watchdog::domain::page::Delivery;
-use watchdog::domain::run::{Run, RunPhase};
+use watchdog::domain::run::{Run, RunOutcome, RunPhase};
 use watchdog::domain::state::GroupState;
 use watchdog::guard::protocol::PostgresRole;
 
@@ -119,6 +119,11 @@ fn look_at_run(simulation: &mut Simulation, run: &Run) -> Option<String> {
             return None;
         }
     }
+    if run.is_planned() && is_lost(simulation, run.from().as_str()) {
+        // Whose host is gone for good cannot be given anything back: what then comes is a failover's business.
+        act(simulation, Order::Abort);
+        return Some(format!("a person gives the planned move up: {reason}"));
+    }
     let is_unfenced = {
         let world = simulation.kit.shared.lock();
         world.hosts.iter().any(|host| host.region == run.from().as_str() && host.is_unlatched && host.latch.is_none())
@@ -127,7 +132,7 @@ fn look_at_run(simulation: &mut Simulation, run: &Run) -> Option<String> {
         simulation.rest.state = "stuck since people took the fence away".to_owned();
         return None;
     }
-    if step.as_str() == "fence" {
+    if step.as_str() == "fence" && !run.is_planned() {
         if is_silent(simulation, run.from().as_str()) {
             if simulation.kit.shared.lock().seed.is_multiple_of(2) {
                 act(simulation, Order::AssertFence);
@@ -144,6 +149,21 @@ fn look_at_run(simulation: &mut Simulation, run: &Run) -> Option<String> {
     }
     act(simulation, if now > since + 4 * CALLED { Order::Abort } else { Order::Retry });
     Some(format!("a person tries {step} again: {reason}"))
+}
+
+/// Its host is without power.
+fn is_lost(simulation: &Simulation, region: &str) -> bool {
+    let world = simulation.kit.shared.lock();
+    world.hosts.iter().any(|host| host.region == region && !host.on)
+}
+
+/// The last run turned back, its old primary runs, and its clients hear nothing.
+fn is_kept_silent(simulation: &Simulation, group: &GroupState) -> bool {
+    let Some(last) = group.history.back() else { return false };
+    let is_reverted = matches!(last.phase, RunPhase::Closed { outcome: RunOutcome::Reverted, .. });
+    let world = simulation.kit.shared.lock();
+    let runs = |host: &crate::host::Host| host.region == last.from().as_str() && host.takes_writes();
+    is_reverted && world.hosts.iter().any(runs)
 }
 
 fn look_at_rest(simulation: &mut Simulation, group: &GroupState, leads: usize) -> Option<String> {
@@ -167,6 +187,9 @@ fn look_at_rest(simulation: &mut Simulation, group: &GroupState, leads: usize) -
     if serves {
         simulation.rest.state = format!("{serving} serves");
         return None;
+    }
+    if is_kept_silent(simulation, group) {
+        return Some(format!("{serving} was given back the right to write, and answers nobody"));
     }
     let handles = simulation.machines[leads].handles()?;
     let looks = handles.looks.borrow().clone();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::chance::Chance;
+use crate::moves;
 use crate::shapes::{self, Shape};
 use crate::site::Settings;
 use crate::world::{MS, SECOND};
@@ -30,6 +31,8 @@ pub enum Order {
     Failover {
         accept_loss: bool,
     },
+    /// A switchover, or a failback where the group is away.
+    Move,
     /// Nobody's order: a command of the claim before the present one comes late, past every check but the log's own.
     Late,
 }
@@ -176,9 +179,16 @@ pub const FORMED: u64 = 5 * SECOND;
 pub const MENDED: u64 = 22 * SECOND;
 
 /// Everything that goes wrong.
-pub fn draw(chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
+pub fn draw(seed: u64, chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
     if let Some(shape) = shapes::pick(chance, settings) {
         return shapes::draw(chance, shape);
+    }
+    if moves::is_for(seed) {
+        let one = |chance: &mut Chance| match settings.lease {
+            Some(_) if chance.percent(25) => of_lease(chance),
+            _ => one(chance, settings),
+        };
+        return moves::draw(seed, one);
     }
     let mut planned = Vec::new();
     let disaster = FORMED + chance.below(2000) * MS;
@@ -239,7 +249,7 @@ pub fn draw(chance: &mut Chance, settings: &Settings) -> Vec<Planned> {
 pub fn shape_of(seed: u64) -> Option<Shape> {
     let mut chance = Chance::new(seed, "schedule");
     let settings = Settings::draw(&mut chance);
-    shapes::pick(&mut chance, &settings)
+    shapes::pick(&mut chance, &settings).or_else(|| moves::is_for(seed).then_some(Shape::Moved))
 }
 
 const LANDMARKS: [&str; 9] = [

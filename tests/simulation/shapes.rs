@@ -18,6 +18,8 @@ pub enum Shape {
     WatchdogsGone,
     RegionCut,
     Unseen,
+    /// Drawn by [`crate::moves`].
+    Moved,
 }
 
 const ALL: [Shape; 10] = [
@@ -83,6 +85,7 @@ pub fn draw(chance: &mut Chance, shape: Shape) -> Vec<Planned> {
         Shape::WatchdogsGone => watchdogs_gone,
         Shape::RegionCut => region_cut,
         Shape::Unseen => unseen,
+        Shape::Moved => return Vec::new(),
     };
     fill(&mut draft);
     draft.planned

@@ -120,7 +120,9 @@ pub fn policy(settings: &Settings) -> Arc<ClusterPolicy> {
     let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
     let mut policy = config.policy();
     for rules in policy.groups.values_mut() {
-        for step in rules.failover_plans.iter_mut().flat_map(|plan| &mut plan.stages).flat_map(|s| &mut s.steps) {
+        let plans = rules.failover_plans.iter_mut().chain(&mut rules.switchover_plans);
+        let stages = plans.flat_map(|plan| plan.stages.iter_mut().chain(&mut plan.undo));
+        for step in stages.flat_map(|stage| &mut stage.steps) {
             step.deadline_ms = step.deadline_ms.min(5000);
             step.retry.backoff_ms = 200;
             step.retry.backoff_max_ms = 1000;
