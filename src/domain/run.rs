@@ -293,6 +293,16 @@ pub struct Cause {
     pub expected_loss_ms: Option<u64>,
 }
 
+/// What a line of the timeline is to an attempt at its step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptMark {
+    /// The attempt of that number began.
+    Began(u32),
+    /// Its result is known, or that there is none.
+    Ended(u32),
+}
+
 /// One line of a run's timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunEvent {
@@ -306,6 +316,9 @@ pub struct RunEvent {
     pub step: Option<StepId>,
     /// The token it was done under.
     pub token: Option<Token>,
+    /// The attempt that begins or ends here; lines of before this was kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<AttemptMark>,
     /// In words.
     pub what: String,
 }

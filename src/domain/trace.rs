@@ -9,7 +9,7 @@ use ring::digest::{SHA256, digest};
 use super::ids::{StepId, UnixMs};
 use super::plan::Step;
 use super::policy::ClusterPolicy;
-use super::run::{Run, RunEvent, RunOutcome, RunPhase, StepPhase};
+use super::run::{AttemptMark, Run, RunEvent, RunOutcome, RunPhase, StepPhase};
 
 /// One span.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,25 +140,35 @@ impl Made<'_> {
         let of_it = || self.run.events.iter().filter(|event| event.step.as_ref() == Some(&step.id));
         let mut spans = vec![Span { attributes, error, events: of_it().map(told).collect(), ..span }];
         let within = spans[0].id;
-        spans.extend(self.attempts(within, &step.id, of_it().collect()));
+        spans.extend(self.attempts(within, &step.id, end, of_it().collect()));
         spans
     }
 
-    /// By the run's own lines: an attempt begins where one says so, and ends with the next line of its step.
-    fn attempts(&self, parent: [u8; 8], step: &StepId, lines: Vec<&RunEvent>) -> Vec<Span> {
-        let begins = |event: &RunEvent| event.what.contains(" started, attempt ");
-        let pairs = lines.iter().enumerate().filter(|(_, event)| begins(event)).take(ATTEMPTS_MAX);
-        let attempt = |(n, event): (usize, &&RunEvent)| {
-            let next = lines.get(n + 1);
-            let key = format!("attempt/{step}/{}", event.index);
-            let end = next.map_or(self.closed, |next| next.at);
-            let span = self.span(Some(parent), &key, "attempt".to_owned(), event.at, end);
-            let mut attributes = BTreeMap::from([("watchdog.began", event.what.clone())]);
-            attributes.extend(event.token.map(|token| ("watchdog.token", token.to_string())));
-            attributes.extend(next.map(|next| ("watchdog.ended", next.what.clone())));
-            Span { attributes, ..span }
-        };
-        pairs.map(attempt).collect()
+    /// From the line by which each begins to the one by which it ends. A leader that was lost in the middle enters no end:
+    /// then it lasts until the next one begins, else until the step is over.
+    fn attempts(&self, parent: [u8; 8], step: &StepId, over: UnixMs, lines: Vec<&RunEvent>) -> Vec<Span> {
+        let marked: Vec<(&RunEvent, AttemptMark)> =
+            lines.into_iter().filter_map(|line| Some((line, line.attempt?))).collect();
+        let mut spans = Vec::new();
+        for (n, (begin, mark)) in marked.iter().enumerate() {
+            let AttemptMark::Began(attempt) = mark else { continue };
+            if spans.len() == ATTEMPTS_MAX {
+                break;
+            }
+            let next = marked.get(n + 1);
+            let end = next.filter(|(_, mark)| *mark == AttemptMark::Ended(*attempt));
+            let key = format!("attempt/{step}/{}", begin.index);
+            let until = next.map_or(over, |(line, _)| line.at);
+            let span = self.span(Some(parent), &key, "attempt".to_owned(), begin.at, until);
+            let mut attributes = BTreeMap::from([
+                ("watchdog.attempt", attempt.to_string()),
+                ("watchdog.began", begin.what.clone()),
+                ("watchdog.ended", end.map_or("nobody entered how".to_owned(), |(line, _)| line.what.clone())),
+            ]);
+            attributes.extend(begin.token.map(|token| ("watchdog.token", token.to_string())));
+            spans.push(Span { attributes, ..span });
+        }
+        spans
     }
 }
 

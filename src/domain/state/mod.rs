@@ -18,6 +18,7 @@ mod restore_tests;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod turning;
 #[cfg(test)]
 mod turning_tests;

@@ -1,6 +1,7 @@
 //! What an operator may order an open run to do.
 
-use super::runs::{leave_unsettled, note};
+use super::runs::leave_unsettled;
+use super::timeline::note;
 use super::turning::begin_way_back;
 use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::{Rejection, RejectionCode, RunOrder};

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::timeline::{note, note_attempt};
 use super::turning::{all_that_was_acknowledged, may_release, plan_can_turn_back, way_back_is_done};
 use super::{
-    CLAIMS_KEPT, ClusterState, EVENTS_KEPT, Effect, Entry, GroupState, HISTORY_KEPT, LastFailover, Unsettled, bound,
-    reject,
+    CLAIMS_KEPT, ClusterState, Effect, Entry, GroupState, HISTORY_KEPT, LastFailover, Unsettled, bound, reject,
 };
 use crate::domain::attempt::Outcome;
 use crate::domain::command::{Change, FenceProof, Rejection, RejectionCode};
@@ -14,7 +14,7 @@ use crate::domain::ids::{GroupName, RegionName, RunId, StepId, Token};
 use crate::domain::mutation::{Mutation, is_out};
 use crate::domain::plan::{Action, Plan, Step};
 use crate::domain::policy::Fencing;
-use crate::domain::run::{Claim, Run, RunEvent, RunKind, RunOutcome, RunPhase, StepEvent, StepPhase, StepRecord};
+use crate::domain::run::{AttemptMark, Claim, Run, RunKind, RunOutcome, RunPhase, StepEvent, StepPhase, StepRecord};
 
 /// Group, run and token that a command of an executor carries.
 pub(super) type Holder<'a> = (&'a GroupName, &'a RunId, Token);
@@ -27,15 +27,6 @@ pub(super) fn outcome_text(outcome: &Outcome) -> String {
         Outcome::Failed { retryable: false, reason } => format!("failed for good: {reason}"),
         Outcome::Unknown { reason } => format!("outcome unknown: {reason}"),
         Outcome::Refused { held } => format!("refused: the resource holds token {held}"),
-    }
-}
-
-/// Adds a line to the run's timeline.
-pub(super) fn note(run: &mut Run, entry: Entry<'_>, step: Option<&StepId>, what: String) {
-    let token = run.token();
-    run.events.push(RunEvent { index: entry.index, at: entry.at, node: entry.node, step: step.cloned(), token, what });
-    if run.events.len() > EVENTS_KEPT {
-        run.events.remove(1);
     }
 }
 
@@ -252,7 +243,8 @@ impl ClusterState {
             record.detail.clear();
         }
         let proof = fence_proof.as_ref().map_or(String::new(), |proof| format!(" ({})", proof_text(proof)));
-        note(run, entry, Some(step), format!("{verb} started, attempt {attempt}{proof}"));
+        let mark = AttemptMark::Began(*attempt);
+        note_attempt(run, entry, step, mark, format!("{verb} started, attempt {attempt}{proof}"));
         Ok(None)
     }
 
@@ -295,7 +287,8 @@ impl ClusterState {
         record.finished_at = Some(entry.at);
         record.detail = outcome_text(outcome);
         record.is_permanent = matches!(outcome, Outcome::Failed { retryable: false, .. });
-        note(run, entry, Some(step), format!("{} {}", planned.action.verb(), outcome_text(outcome)));
+        let what = format!("{} {}", planned.action.verb(), outcome_text(outcome));
+        note_attempt(run, entry, step, AttemptMark::Ended(attempt), what);
         // A promotion that certainly did not happen leaves nobody with the right to write, and the old primary the last
         // that had it.
         let moves = run.moves_serving();

@@ -1,7 +1,8 @@
 //! Planned moves in the log: what their plan must hold, what promoting demands of them besides P4's proof, and how they turn
 //! back while their promotion was never begun.
 
-use super::runs::{Holder, note};
+use super::runs::Holder;
+use super::timeline::note;
 use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::{FenceProof, Rejection, RejectionCode};
 use crate::domain::ids::Token;
