@@ -29,6 +29,16 @@ const LIMIT_MS: u64 = 3_600_000;
 /// An id is recognised by its beginning from this on.
 const ID_CHARS_MIN: usize = 8;
 
+/// The drills of these groups, newest first.
+pub(super) fn newest_first<'a>(
+    groups: impl Iterator<Item = (&'a GroupName, &'a GroupState)>,
+) -> Vec<proto::DrillSummary> {
+    let mut drills: Vec<(&GroupName, &Drill)> =
+        groups.flat_map(|(name, group)| group.drills.newest_first().map(move |drill| (name, drill))).collect();
+    drills.sort_by_key(|(name, drill)| (std::cmp::Reverse(drill.opened_at), *name));
+    drills.into_iter().map(|(name, drill)| summary(name, drill)).collect()
+}
+
 /// What a call answers.
 pub(super) type Answer<T> = Result<Response<T>, Status>;
 
@@ -107,16 +117,13 @@ impl AdminService {
             self.known_group(&state, group)?;
         }
         let groups = || state.groups.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
-        let mut drills: Vec<(&GroupName, &Drill)> =
-            groups().flat_map(|(name, group)| group.drills.newest_first().map(move |drill| (name, drill))).collect();
-        drills.sort_by_key(|(name, drill)| (std::cmp::Reverse(drill.opened_at), *name));
         let policy = self.backend.policy();
         let schedules = groups().flat_map(|(name, group)| {
             policy.groups.get(name).map(|rules| schedules(name, rules, group)).unwrap_or_default()
         });
         Ok(Response::new(proto::ListDrillsResponse {
             standing: self.standing_of(&state),
-            drills: drills.into_iter().map(|(name, drill)| summary(name, drill)).collect(),
+            drills: newest_first(groups()),
             schedules: schedules.collect(),
             months: groups().flat_map(|(name, group)| months(name, group)).collect(),
         }))

@@ -6,11 +6,12 @@ use tonic::metadata::AsciiMetadataValue;
 use super::forward::FORWARDED_BY;
 use super::page::Picture;
 use super::service::{AdminService, FORWARD_STATUS};
-use super::{audit, show, status};
+use super::{audit, drills, show, status};
 use crate::proto;
 
-/// Closed runs, and entries of the audit, that are shown.
+/// Closed runs, drills, and entries of the audit, that are shown.
 const RUNS_MAX: usize = 30;
+const DRILLS_MAX: usize = 30;
 const AUDIT_MAX: u32 = 30;
 
 impl AdminService {
@@ -21,7 +22,10 @@ impl AdminService {
         let ask = proto::ListAuditRequest { limit: AUDIT_MAX, ..Default::default() };
         let audit = audit::list(&state, &policy, &ask).map(|page| page.entries).unwrap_or_default();
         let goals = policy.groups.iter().filter_map(|(name, rules)| Some((name.0.clone(), rules.rto_objective_ms?)));
-        Picture { status: self.seen_by_the_leader().await, runs: runs.collect(), audit, objectives: goals.collect() }
+        let mut drills = drills::newest_first(state.groups.iter());
+        drills.truncate(DRILLS_MAX);
+        let (runs, objectives) = (runs.collect(), goals.collect());
+        Picture { status: self.seen_by_the_leader().await, runs, drills, audit, objectives }
     }
 
     /// Only the leader counts votes. A node asks for itself: it has every word of the state already.

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 use watchdog::api::page::{Lang, Picture, SCRIPT, STYLE, page, parts};
 use watchdog::proto::{
-    AuditEntry, Fencing, GetStatusResponse, GroupStatus, Incident, Mode, NodeStatus, PageStatus, Reach, ReadinessMark,
-    ReadinessState, Replication, Run, RunEvent, RunKind, RunPhase, RunSummary, Serving, Standing, StepPhase,
-    StepStatus, Stuck, Unsettled, Verdict, Vote, Way,
+    AuditEntry, DrillKind, DrillState, DrillSummary, Fencing, GetStatusResponse, GroupStatus, Incident, Mode,
+    NodeStatus, PageStatus, Reach, ReadinessMark, ReadinessState, Replication, Run, RunEvent, RunKind, RunPhase,
+    RunSummary, Serving, Standing, StepPhase, StepStatus, Stuck, Unsettled, Verdict, Vote, Way,
 };
 
 use crate::browser::{self, Look};
@@ -37,6 +39,34 @@ fn summary(say: &dyn Fn(&str) -> String, n: i64, drill: bool, took_ms: u64) -> R
         steps_total: 5,
         recovery_time_ms: Some(took_ms),
     }
+}
+
+/// One that passed, one that took too long and lost rows, one that is going on.
+fn drills(say: &dyn Fn(&str) -> String) -> Vec<DrillSummary> {
+    let one = |n: i64, kind: DrillKind, state: DrillState, took_ms: Option<u64>| DrillSummary {
+        id: say("019a"),
+        group: say("aicamera"),
+        kind: kind.into(),
+        state: state.into(),
+        opened_at_ms: NOW - n * 86_400_000,
+        closed_at_ms: (state != DrillState::Open).then_some(NOW - n * 86_400_000 + 60_000),
+        by: say("schedule:monthly"),
+        reason: say("the month's"),
+        why: if state == DrillState::Failed { say("check orders: no row") } else { String::new() },
+        from_region: say("hcmc"),
+        to_region: say("hanoi"),
+        recovery_ms: took_ms,
+        rto_objective_ms: 3_600_000,
+        rows_lost: took_ms.map(|ms| u64::from(ms > 3_600_000) * 3),
+        bytes_lost: took_ms.map(|_| 0),
+        rpo_objective_ms: 900_000,
+        ..DrillSummary::default()
+    };
+    vec![
+        one(0, DrillKind::Tabletop, DrillState::Open, None),
+        one(1, DrillKind::Live, DrillState::Passed, Some(961)),
+        one(31, DrillKind::Simulated, DrillState::Failed, Some(4_000_000)),
+    ]
 }
 
 fn step(say: &dyn Fn(&str) -> String, id: &str, stage: u32, phase: StepPhase, times: Option<(i64, i64)>) -> StepStatus {
@@ -201,7 +231,8 @@ fn picture(say: &dyn Fn(&str) -> String) -> Picture {
         outcome: say("done"),
         ..AuditEntry::default()
     }];
-    Picture { status, runs: runs.into(), audit, objectives: BTreeMap::from([(say("aicamera"), 3_600_000)]) }
+    let drills = drills(say);
+    Picture { status, runs: runs.into(), drills, audit, objectives: BTreeMap::from([(say("aicamera"), 3_600_000)]) }
 }
 
 fn plain(text: &str) -> String {
@@ -320,14 +351,25 @@ fn the_page_can_be_walked_without_seeing_it() {
 
 /// The page as a node would serve it, of a fixed picture.
 async fn served(html: String) -> String {
+    served_counted(html).await.0
+}
+
+/// The same, and how often it was loaded.
+async fn served_counted(html: String) -> (String, Arc<AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
+    let loaded = Arc::<AtomicUsize>::default();
+    let count = loaded.clone();
+    let whole = move || async move {
+        count.fetch_add(1, Ordering::SeqCst);
+        ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html)
+    };
     let app = Router::new()
-        .route("/", get(move || async move { ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html) }))
+        .route("/", get(whole))
         .route("/status.css", get(async || ([(header::CONTENT_TYPE, "text/css")], STYLE)))
         .route("/status.js", get(async || ([(header::CONTENT_TYPE, "text/javascript")], SCRIPT)));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    url
+    (url, loaded)
 }
 
 async fn in_browser<T: Send + 'static>(look: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> T {
@@ -340,6 +382,30 @@ async fn a_browser_runs_nothing_that_a_name_says() {
     let document = in_browser(move || browser::document(&url, Look::default())).await;
     assert!(!document.contains("<title>pwned") && !document.contains("<img"), "{document}");
     assert!(document.contains("Failover watchdog"), "{document}");
+}
+
+/// A person who lets no page run scripts reads all of it, and it is loaded anew by itself; with scripts it is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_scripts_everything_is_there_and_it_is_loaded_anew() {
+    let html = page(&picture(&plain), Lang::En);
+    let look = Look { scripts: false, ..Look::default() };
+    let (url, loaded) = served_counted(html.clone()).await;
+    let document = in_browser(move || browser::document(&url, look)).await;
+    for id in ["head", "groups", "incidents", "past", "drills", "nodes", "audit", "pages"] {
+        let text =
+            document.split(&format!("<section id=\"{id}\">")).nth(1).and_then(|it| it.split("</section>").next());
+        assert!(text.is_some_and(|text| text.len() > 100), "{id} is empty: {text:?}");
+    }
+    assert!(
+        document.contains(">As of when it was loaded.</span>") && document.contains("href=\"?lang=en\""),
+        "{document}"
+    );
+    assert_eq!(loaded.load(Ordering::SeqCst), 1);
+    let (url, loaded) = served_counted(html.clone()).await;
+    in_browser(move || browser::stay(&url, look, || loaded.load(Ordering::SeqCst) > 2)).await;
+    let (url, loaded) = served_counted(html).await;
+    let document = in_browser(move || browser::document_after(&url, Look::default(), 100_000)).await;
+    assert!(document.contains("</footer>") && loaded.load(Ordering::SeqCst) == 1);
 }
 
 /// `SCREENSHOTS=FOLDER` keeps what people should look at.
@@ -355,6 +421,7 @@ async fn a_browser_draws_it_light_dark_narrow_and_in_vietnamese() {
         ("light", &en, Look::default()),
         ("dark", &en, Look { dark: true, ..Look::default() }),
         ("vietnamese", &vi, Look { language: "vi", ..Look::default() }),
+        ("without-scripts", &en, Look { scripts: false, ..Look::default() }),
         ("narrow", &vi, Look { size: (500, 3600), dark: true, ..Look::default() }),
     ] {
         let (url, file) = (url.clone(), folder.join(format!("{name}.png")));

@@ -2,6 +2,7 @@
 //!
 //! A page is a frame around parts; a part is what is sent again when it changes. `src/server/page.rs` serves it.
 
+mod drills;
 mod html;
 mod parts;
 mod plot;
@@ -22,6 +23,9 @@ pub const SCRIPT: &str = include_str!("live.js");
 /// A part larger than this is replaced by a word, bytes: what is sent stays bounded.
 const PART_MAX: usize = 256 * 1024;
 
+/// A browser without scripts loads the page anew so often, seconds: long enough to read on.
+const RELOAD_S: u32 = 30;
+
 /// Everything that the page shows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Picture {
@@ -29,6 +33,8 @@ pub struct Picture {
     pub status: proto::GetStatusResponse,
     /// Closed runs, newest first, bounded by whoever fills it.
     pub runs: Vec<proto::RunSummary>,
+    /// Drills, open ones too, newest first, likewise.
+    pub drills: Vec<proto::DrillSummary>,
     /// Newest first, likewise.
     pub audit: Vec<proto::AuditEntry>,
     /// Each group's recovery-time objective, milliseconds.
@@ -41,11 +47,12 @@ pub type Part = (&'static str, String);
 /// What changes of the page, in its order.
 pub fn parts(picture: &Picture, lang: Lang) -> Vec<Part> {
     let words = lang.words();
-    let all: [(&'static str, Html); 7] = [
+    let all: [(&'static str, Html); 8] = [
         ("head", parts::head(picture, words)),
         ("groups", parts::groups(picture, words)),
         ("incidents", parts::incidents(picture, words)),
         ("past", plot::past(picture, words)),
+        ("drills", drills::past(picture, words)),
         ("nodes", parts::nodes(picture, words)),
         ("audit", parts::audit(picture, words)),
         ("pages", parts::pages(picture, words)),
@@ -68,6 +75,8 @@ pub fn page(picture: &Picture, lang: Lang) -> String {
     html.raw("<meta name=\"color-scheme\" content=\"light dark\">\n<title>");
     html.text(format!("{} · {}", picture.status.cluster, words.title)).raw("</title>\n");
     html.raw("<link rel=\"icon\" href=\"data:,\">\n<link rel=\"stylesheet\" href=\"status.css\">\n");
+    // Without scripts the browser asks again by itself.
+    html.raw("<noscript><meta http-equiv=\"refresh\"").attr("content", RELOAD_S).raw("></noscript>\n");
     html.raw("<script src=\"status.js\" defer></script>\n</head>\n<body>\n<a class=\"skip\" href=\"#main\">");
     html.text(words.skip).raw("</a>\n<header>\n");
     html.el("h1", "", format!("{} · {}", words.title, picture.status.cluster)).raw("\n<nav>");

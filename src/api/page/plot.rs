@@ -1,5 +1,6 @@
 //! Past runs: recovery times against objectives as a plot, and the same as a table, which says it to everybody.
 
+use super::drills::against;
 use super::html::Html;
 use super::parts::sign;
 use super::words::Words;
@@ -58,10 +59,7 @@ fn row(html: &mut Html, one: &RunSummary, picture: &Picture, words: &Words) {
     if let Some(ms) = one.recovery_time_ms {
         html.text(span(ms));
         if let Some(goal) = picture.objectives.get(&one.group) {
-            html.open("small", "");
-            let (class, word) = if ms <= *goal { ("good", words.within) } else { ("bad", words.over) };
-            sign(html, class, &format!("{word} ({} {})", words.objective, span(*goal)));
-            html.close("small");
+            against(html, ms <= *goal, *goal, words);
         }
     }
     html.raw("</td><td>").text(&one.reason).el("small", "", format!("{} {}", words.by, one.by)).raw("</td></tr>");

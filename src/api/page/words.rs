@@ -192,6 +192,16 @@ words! {
     real_run: "run", "lượt thật";
     kind: "Kind", "Loại";
     ended: "Ended", "Kết thúc";
+    drills: "Drills", "Diễn tập";
+    no_drills: "None is remembered.", "Chưa có lần diễn tập nào được ghi nhớ.";
+    drill_open: "not yet", "chưa kết thúc";
+    tabletop: "tabletop", "trên giấy";
+    simulated: "simulated", "mô phỏng";
+    live_drill: "live", "chạy thật";
+    passed: "passed", "đạt yêu cầu";
+    lost_in_it: "Lost", "Mất mát";
+    no_row_lost: "no row", "không mất dòng nào";
+    rows: "rows", "dòng";
     audit: "Newest of the audit", "Nhật ký kiểm toán mới nhất";
     who: "Who", "Ai";
     outcome: "Outcome", "Kết quả";
