@@ -107,6 +107,42 @@ fn every_alert_has_its_runbook() {
     }
 }
 
+/// The names of the events that people are paged by, as the sources have them.
+fn events() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/domain")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("part of the sources") {
+            let path = entry.expect("it can be listed").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).expect("text");
+            let is_event = |word: &&str| {
+                word.len() > 5 && word.contains('_') && word.bytes().all(|b| b == b'_' || b.is_ascii_uppercase())
+            };
+            found.extend(text.split('"').filter(is_event).map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// Whoever is woken reads the event's name first.
+#[test]
+fn every_event_is_in_the_book() {
+    let book = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md")).unwrap();
+    let events = events();
+    assert!(events.len() > 20 && events.contains("NOT_READY"), "the events' names are not found any more: {events:?}");
+    for event in events {
+        // A run's events are one word for its kind and one for what became of it: the book has both.
+        let (kind, end) = event.rsplit_once('_').expect("it has one");
+        let is_named = |word: &str| book.contains(&format!("`{word}")) || book.contains(&format!("{word}`"));
+        let in_parts = is_named(&format!("{kind}_…")) || is_named(&format!("…_{end}"));
+        assert!(is_named(&event) || in_parts, "docs/OPERATIONS.md says nothing of {event}");
+    }
+}
+
 fn promtool(words: &[&str]) {
     let ran = Command::new("promtool").args(words).current_dir(folder()).output().expect("promtool: scripts/install");
     let said = [ran.stdout, ran.stderr].concat();
@@ -118,6 +154,13 @@ fn the_rules_fire_when_they_should_and_only_then() {
     promtool(&["check", "rules", "rules.yml"]);
     promtool(&["check", "config", "prometheus.yml"]);
     promtool(&["test", "rules", "rules_test.yml"]);
+}
+
+#[test]
+fn the_mails_sample_is_understood() {
+    let said = Command::new("amtool").args(["check-config", "alertmanager.yml"]).current_dir(folder()).output();
+    let said = said.expect("amtool: scripts/install");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
 #[test]
