@@ -3,12 +3,15 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod backups;
+mod chats;
 mod failover;
 mod heartbeat;
 mod ladder;
 mod lease;
 mod metrics;
 mod page;
+mod page_tls;
 mod partition;
 mod parts;
 mod planned;

@@ -1,4 +1,4 @@
-//! Receivers of pages: a webhook and PagerDuty's Events v2 address, on one port. Everything received is kept.
+//! Receivers of pages: a webhook, PagerDuty's Events v2 address and a chat's bot, on one port. Everything received is kept.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,12 +15,15 @@ use serde_json::{Value, json};
 use super::address_of;
 use super::folder::Folder;
 
+/// Where the chat's bot is spoken to: its token stands in the address.
+pub const CHAT_BOT: &str = "/bot123:planted-T0KEN/sendMessage";
+
 /// One page as it came.
 #[derive(Debug, Clone)]
 pub struct Received {
     /// When.
     pub at: SystemTime,
-    /// `webhook` or `pagerduty`.
+    /// `webhook`, `pagerduty` or `chat-bot`.
     pub by: &'static str,
     /// The signature header, if any.
     pub signature: Option<String>,
@@ -63,6 +66,8 @@ struct Shared {
     received: Mutex<Vec<Received>>,
     /// Answer this status instead of taking the page; 0 takes it.
     refuse_with: AtomicU16,
+    /// Of these receivers only; all where it is `None`.
+    refuses: Mutex<Option<&'static str>>,
 }
 
 /// The receivers.
@@ -83,6 +88,7 @@ impl Receivers {
         let app = Router::new()
             .route("/pages", post(take_webhook))
             .route("/v2/enqueue", post(take_pagerduty))
+            .route(CHAT_BOT, post(take_chat_bot))
             .with_state(Arc::clone(&shared));
         let serving = tokio::spawn(async move {
             let _ = axum::serve(listener, app).await;
@@ -97,6 +103,16 @@ impl Receivers {
 
     /// From now on answers every page with this status; `None` takes them again.
     pub fn refuse_with(&self, status: Option<u16>) {
+        self.refuse(None, status);
+    }
+
+    /// The same of one receiver, `pagerduty`.
+    pub fn refuse_by(&self, by: &'static str, status: u16) {
+        self.refuse(Some(by), Some(status));
+    }
+
+    fn refuse(&self, by: Option<&'static str>, status: Option<u16>) {
+        *self.shared.refuses.lock().unwrap_or_else(PoisonError::into_inner) = by;
         self.shared.refuse_with.store(status.unwrap_or(0), Ordering::SeqCst);
     }
 }
@@ -105,6 +121,14 @@ impl Drop for Receivers {
     fn drop(&mut self) {
         self.serving.abort();
     }
+}
+
+async fn take_chat_bot(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    take(&shared, "chat-bot", &headers, body)
 }
 
 async fn take_webhook(
@@ -125,7 +149,8 @@ async fn take_pagerduty(
 
 fn take(shared: &Shared, by: &'static str, headers: &HeaderMap, body: Value) -> (StatusCode, Json<Value>) {
     let refusal = StatusCode::from_u16(shared.refuse_with.load(Ordering::SeqCst)).ok();
-    if let Some(status) = refusal {
+    let only = *shared.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(status) = refusal.filter(|_| only.is_none_or(|only| only == by)) {
         return (status, Json(json!({"status": "refused", "message": "by order of the test"})));
     }
     let signature = headers.iter().find(|(name, _)| name.as_str().contains("signature"));
