@@ -90,8 +90,7 @@ impl View {
         self.clear()?;
         let mut page = Page::default();
         if self.last.is_none() {
-            let (from, to) = (&summary.from_region, &summary.to_region);
-            page.line([bold(&summary.group), dim(format!("   {from} → {to}   run {}", summary.id))]);
+            page.line([bold(&summary.group), dim(format!("   {}   run {}", run_page::moved(&summary), summary.id))]);
             page.line([dim("because "), summary.reason.as_str().into()]);
         }
         self.news(&mut page, &message, &run, &summary);

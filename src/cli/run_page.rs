@@ -177,7 +177,7 @@ pub fn event_row(event: &RunEvent, zero_ms: i64) -> Vec<Span> {
 }
 
 /// From where to where; what is recovered stays in its region.
-fn moved(run: &RunSummary) -> String {
+pub(super) fn moved(run: &RunSummary) -> String {
     match run.from_region == run.to_region {
         true => format!("in {}", run.to_region),
         false => format!("{} → {}", run.from_region, run.to_region),

@@ -244,13 +244,16 @@ fn is_of_service(run: &Run) -> bool {
     run.kind == RunKind::Recovery && ServiceAction::ALL.iter().any(|action| Some(action.word()) == first)
 }
 
-/// What kind of run, and between which regions.
+/// What kind of run, and between which regions; what is recovered stays in its own.
 fn way(run: &Run) -> String {
     if is_of_service(run) {
         let what = run.cause.evidence.first().map_or("", String::as_str);
         return format!("{} in {} ({what})", run.kind, run.to());
     }
-    format!("{} from {} to {}", run.kind, run.from(), run.to())
+    match run.from() == run.to() {
+        true => format!("{} in {}", run.kind, run.to()),
+        false => format!("{} from {} to {}", run.kind, run.from(), run.to()),
+    }
 }
 
 /// What the events of such a run begin with.
