@@ -82,13 +82,13 @@ impl Events {
             ),
             runs: counter(
                 "watchdog_runs_total",
-                "Runs that this node closed, by how they ended.",
-                &["group", "kind", "outcome"],
+                "Runs that this node closed, by how they ended; drill: true where it was part of a rehearsal.",
+                &["group", "kind", "outcome", "drill"],
             ),
             run_duration: histogram(
                 "watchdog_run_duration_seconds",
-                "From a run's opening to its end, as this node closed it.",
-                &["group", "kind", "outcome"],
+                "From a run's opening to its end, as this node closed it; drill: true where it was part of a rehearsal.",
+                &["group", "kind", "outcome", "drill"],
                 RUN_BUCKETS,
             ),
             tokens: counter(
@@ -149,7 +149,9 @@ pub fn expect(groups: &BTreeMap<GroupName, GroupPolicy>) {
             for outcome in
                 [RunOutcome::Succeeded, RunOutcome::Withdrawn, RunOutcome::Aborted].into_iter().chain(reverted)
             {
-                EVENTS.runs.with_label_values(&[group, &kind.to_string(), &outcome.to_string()]);
+                for drill in ["false", "true"] {
+                    EVENTS.runs.with_label_values(&[group, &kind.to_string(), &outcome.to_string(), drill]);
+                }
             }
         }
     }
@@ -192,7 +194,8 @@ pub fn applied(state: &ClusterState, command: &Command, applied: &Applied) {
         Change::CloseRun { group, run, outcome, .. } => {
             let Some(run) = find_run(state, group, run) else { return };
             let (kind, outcome) = (run.kind.to_string(), outcome.to_string());
-            let labels = [group.as_str(), kind.as_str(), outcome.as_str()];
+            let drill = if run.drill { "true" } else { "false" };
+            let labels = [group.as_str(), kind.as_str(), outcome.as_str(), drill];
             EVENTS.runs.with_label_values(&labels).inc();
             let took = seconds(command.at.0.saturating_sub(run.opened_at.0));
             EVENTS.run_duration.with_label_values(&labels).observe(took);

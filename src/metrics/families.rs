@@ -129,9 +129,9 @@ families! {
     RUN_STEPS = "watchdog_run_steps" ["group", "phase"]
         "The open run's steps by phase.";
     LAST_RUN_CLOSED = "watchdog_last_run_closed_timestamp_seconds" ["group", "kind", "outcome"]
-        "When the last run of that kind and outcome closed, unix time; of the runs that are kept.";
+        "When the last run of that kind and outcome closed, unix time; of the runs that are kept, drills left out.";
     LAST_RECOVERY = "watchdog_last_recovery_time_seconds" ["group", "kind"]
-        "From the first failure seen (else the opening) to the end of the last run of that kind that succeeded.";
+        "From the first failure seen (else the opening) to the end of the last run of that kind that succeeded, drills left out.";
 
     DRILL_LAST_SUCCESS = "watchdog_drill_last_success_timestamp_seconds" ["group"]
         "When the last drill that did something (simulated or live) and passed ended, unix time; 0 where none of those remembered did. Only of groups that have such drills planned, or had one.";
@@ -139,6 +139,25 @@ families! {
         "Recovery time of the last drill of that kind that measured one.";
     DRILLS = "watchdog_drills" ["group", "kind", "outcome"]
         "Drills among those remembered, by kind and how they ended.";
+
+    DRILL_MONTH = "watchdog_drill_month_drills" ["group", "month", "outcome"]
+        "Drills of the current and the previous month by how they ended: passed, failed, aborted; or skipped.";
+    DRILL_MONTH_SUCCESS = "watchdog_drill_month_success_ratio" ["group", "month"]
+        "Of the month's drills that came to an end by themselves, the part that passed; absent where none did.";
+    DRILL_MONTH_RECOVERY = "watchdog_drill_month_recovery_time_seconds" ["group", "month", "stat"]
+        "Recovery times that the month's drills measured: mean and worst; absent where none was measured.";
+    DRILL_MONTH_RTO_MET = "watchdog_drill_month_recovery_objective_met_ratio" ["group", "month"]
+        "Of the recovery times that the month's drills measured, the part within the objective.";
+    DRILL_MONTH_NO_LOSS = "watchdog_drill_month_without_loss_ratio" ["group", "month"]
+        "Of the month's drills that measured what is lost, the part that lost nothing.";
+    DRILL_MONTH_ROWS_LOST = "watchdog_drill_month_rows_lost" ["group", "month"]
+        "Acknowledged marker rows that were gone after a drill, at worst in the month.";
+    DRILL_MONTH_BYTES_LOST = "watchdog_drill_month_lost_bytes" ["group", "month"]
+        "Acknowledged log that was gone after a drill, at worst in the month.";
+    DRILL_RTO = "watchdog_drill_rto_objective_seconds" ["group"]
+        "The recovery-time objective that the last drill was held against.";
+    DRILL_RPO = "watchdog_drill_rpo_objective_seconds" ["group"]
+        "The data-loss objective that the last drill was held against, as time of writes.";
 
     LEASE_BOUND = "watchdog_lease_bound" ["group"]
         "Mode lease: 1 while the serving primary's silence would be a fence proof.";

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::backend::Backend;
 use crate::api::backend::{AdminBackend as _, GroupSight, VoteSight};
+use crate::calendar;
 use crate::clock::{boot_ms, unix_now};
 use crate::domain::decide::Standing;
+use crate::domain::drill::figures::monthly;
 use crate::domain::drill::{Drill, DrillKind, DrillOutcome};
 use crate::domain::ids::{GroupName, RegionName, TargetName, UnixMs};
 use crate::domain::observation::{Measure, RedisMeasure, Verdict};
@@ -51,6 +53,7 @@ pub fn sheet(backend: &Backend) -> Sheet {
             group,
             rules.is_some_and(|rules| rules.drills.plans.iter().any(|plan| plan.kind.acts())),
         );
+        drill_months(&mut sheet, name, group, unix_now());
         lease_gauges(&mut sheet, name, group);
         if let Some(found) = sight.groups.as_ref().and_then(|groups| groups.get(name)) {
             led(&mut sheet, backend, name, found);
@@ -242,7 +245,8 @@ fn run_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState) {
     // Oldest first, so that the newest of a kind has the last word.
     let mut closed: BTreeMap<(String, String), UnixMs> = BTreeMap::new();
     let mut recovered: BTreeMap<String, u64> = BTreeMap::new();
-    for run in &group.history {
+    // What was rehearsed has gauges of its own.
+    for run in group.history.iter().filter(|run| !run.drill) {
         let RunPhase::Closed { outcome, at } = &run.phase else { continue };
         closed.insert((run.kind.to_string(), outcome.to_string()), *at);
         recovered.extend(run.recovery_time_ms().map(|ms| (run.kind.to_string(), ms)));
@@ -274,6 +278,49 @@ fn drill_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState, is_plan
             sheet.set(&f::DRILL_LAST_RECOVERY, &[name, kind.word()], seconds(ms));
         }
     }
+}
+
+/// D3: the figures of this month and of the one before. Months by name would be ever more of them.
+fn drill_months(sheet: &mut Sheet, name: &GroupName, group: &GroupState, now: UnixMs) {
+    let (name, drills) = (name.as_str(), &group.drills);
+    let Some(last) = drills.past.back() else { return };
+    sheet.set(&f::DRILL_RTO, &[name], seconds(last.settings.rto_ms));
+    sheet.set(&f::DRILL_RPO, &[name], seconds(last.settings.rpo_ms));
+    let zone = last.settings.zone.as_str();
+    let counted = monthly(&drills.past, &drills.skipped, |at| calendar::month(at, zone));
+    let current = calendar::month(now, zone);
+    let ratio = |part: u32, of: u32| f64::from(part) / f64::from(of.max(1));
+    for (word, month) in [("current", current.clone()), ("previous", month_before(&current))] {
+        let it = counted.get(&month).cloned().unwrap_or_default();
+        let ended = [("passed", it.passed), ("failed", it.failed), ("aborted", it.aborted), ("skipped", it.skipped)];
+        for (outcome, n) in ended {
+            sheet.count(&f::DRILL_MONTH, &[name, word, outcome], n.into());
+        }
+        if it.passed + it.failed > 0 {
+            sheet.set(&f::DRILL_MONTH_SUCCESS, &[name, word], ratio(it.passed, it.passed + it.failed));
+        }
+        for (stat, ms) in [("mean", it.recovery_mean_ms), ("worst", it.recovery_worst_ms)] {
+            ms.into_iter().for_each(|ms| sheet.set(&f::DRILL_MONTH_RECOVERY, &[name, word, stat], seconds(ms)));
+        }
+        if it.recoveries > 0 {
+            sheet.set(&f::DRILL_MONTH_RTO_MET, &[name, word], ratio(it.recoveries_met, it.recoveries));
+        }
+        if it.losses > 0 {
+            sheet.set(&f::DRILL_MONTH_NO_LOSS, &[name, word], ratio(it.losses_none, it.losses));
+        }
+        for (family, worst) in
+            [(&f::DRILL_MONTH_ROWS_LOST, it.rows_lost_worst), (&f::DRILL_MONTH_BYTES_LOST, it.bytes_lost_worst)]
+        {
+            worst.into_iter().for_each(|worst| sheet.count(family, &[name, word], worst));
+        }
+    }
+}
+
+/// `2026-01` follows `2025-12`.
+fn month_before(month: &str) -> String {
+    let mut parts = month.splitn(2, '-').map(|part| part.parse::<u32>().unwrap_or(1));
+    let (year, month) = (parts.next().unwrap_or(1), parts.next().unwrap_or(1));
+    if month <= 1 { format!("{:04}-12", year.saturating_sub(1)) } else { format!("{year:04}-{:02}", month - 1) }
 }
 
 fn lease_gauges(sheet: &mut Sheet, name: &GroupName, group: &GroupState) {

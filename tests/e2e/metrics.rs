@@ -98,7 +98,9 @@ async fn a_failover_is_counted_once(lab: &mut Lab) -> Result<()> {
             ensure!(value(&samples, &format!("watchdog_group_token_number{{group=\"{GROUP}\"}}"))? >= 1.0, "{node}");
             let took = format!("watchdog_last_recovery_time_seconds{{group=\"{GROUP}\",kind=\"failover\"}}");
             ensure!(value(&samples, &took)? > 0.0, "{node}");
-            let closed = format!("watchdog_runs_total{{group=\"{GROUP}\",kind=\"failover\",outcome=\"succeeded\"}}");
+            let closed = format!(
+                "watchdog_runs_total{{drill=\"false\",group=\"{GROUP}\",kind=\"failover\",outcome=\"succeeded\"}}"
+            );
             *sums.entry("runs").or_default() += value(&samples, &closed)?;
             let promoted = format!("watchdog_steps_total{{action=\"promote\",group=\"{GROUP}\",outcome=\"done\"}}");
             *sums.entry("promotions").or_default() += value(&samples, &promoted)?;
@@ -134,6 +136,15 @@ async fn a_failover_is_counted_once(lab: &mut Lab) -> Result<()> {
         "redis_replication_is_linked",
         "redis_replication_lag_bytes",
         "redis_replication_last_io_age_seconds",
+        "watchdog_drill_month_drills",
+        "watchdog_drill_month_success_ratio",
+        "watchdog_drill_month_recovery_time_seconds",
+        "watchdog_drill_month_recovery_objective_met_ratio",
+        "watchdog_drill_month_without_loss_ratio",
+        "watchdog_drill_month_rows_lost",
+        "watchdog_drill_month_lost_bytes",
+        "watchdog_drill_rto_objective_seconds",
+        "watchdog_drill_rpo_objective_seconds",
     ]
     .into();
     let mut told = String::new();
