@@ -31,7 +31,7 @@ words! {
     Present: "PRESENT_", RunKind: "RUN_KIND_", RunPhase: "RUN_PHASE_", StepPhase: "STEP_PHASE_", Order: "ORDER_",
     MoveKind: "MOVE_KIND_", ReadinessState: "READINESS_STATE_", NodeRole: "NODE_ROLE_", NodeConfiguration: "NODE_CONFIGURATION_",
     NodeAction: "NODE_ACTION_", NodeProgress: "NODE_PROGRESS_", DeliveryState: "DELIVERY_STATE_",
-    ServiceAction: "SERVICE_ACTION_",
+    ServiceAction: "SERVICE_ACTION_", ChapterKind: "CHAPTER_KIND_", ChapterProgress: "CHAPTER_PROGRESS_",
     DrillKind: "DRILL_KIND_", DrillState: "DRILL_STATE_", ReportFormat: "REPORT_FORMAT_",
 }
 

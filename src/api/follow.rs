@@ -41,7 +41,7 @@ pub(super) async fn follow(
         if sent.as_ref() != Some(&now) {
             let message = FollowRunResponse {
                 standing: Some(status::standing(&now.1, &state)),
-                run: Some(show::run(run, &backend.policy())),
+                run: Some(show::run(run, state.group(&run.group), &backend.policy())),
             };
             if to.send(Ok(message)).await.is_err() || !run.is_open() {
                 return;

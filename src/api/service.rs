@@ -319,7 +319,10 @@ impl AdminService {
         let reason = asked.reason.clone();
         self.propose(asked, Change::Order { group, run: run.clone(), expected_token, order, reason }).await?;
         let state = self.state();
-        let run = self.find(&state, run.as_str()).ok().map(|run| show::run(run, &self.backend.policy()));
+        let run = self
+            .find(&state, run.as_str())
+            .ok()
+            .map(|run| show::run(run, state.group(&run.group), &self.backend.policy()));
         Ok(Response::new(proto::OrderRunResponse { standing: self.standing_of(&state), run }))
     }
 
@@ -460,7 +463,7 @@ impl Admin for AdminService {
     async fn get_run(&self, request: Request<proto::GetRunRequest>) -> Result<Response<proto::GetRunResponse>, Status> {
         let state = self.state();
         let found = self.find(&state, &request.get_ref().run_id).map(|run| {
-            let run = Some(show::run(run, &self.backend.policy()));
+            let run = Some(show::run(run, state.group(&run.group), &self.backend.policy()));
             Response::new(proto::GetRunResponse { standing: self.standing_of(&state), run })
         });
         self.answer("GetRun", found)

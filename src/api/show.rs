@@ -2,6 +2,7 @@
 
 use super::backend::Gate;
 use crate::domain::attempt::ReadBack;
+use crate::domain::chapters::{Chapter, ChapterKind, Progress, chapters};
 use crate::domain::ids::{GroupName, NodeId, RunId, Token, UnixMs};
 use crate::domain::observation::{FailureKind, Verdict};
 use crate::domain::plan::{Action, Check, Plan};
@@ -9,7 +10,7 @@ use crate::domain::policy::{ClusterPolicy, Fencing};
 use crate::domain::readiness::mark::Mark;
 use crate::domain::readiness::{Holds, Readiness};
 use crate::domain::run::{Assertion, Run, RunKind, RunOutcome, RunPhase, StepPhase};
-use crate::domain::state::{ClusterState, Pause};
+use crate::domain::state::{ClusterState, GroupState, Pause};
 use crate::domain::stuck::{Way, ways_on};
 use crate::proto;
 
@@ -151,8 +152,9 @@ pub fn summary(run: &Run) -> proto::RunSummary {
     }
 }
 
-/// A whole run.
-pub fn run(run: &Run, policy: &ClusterPolicy) -> proto::Run {
+/// A whole run. Of its group: the runs after it.
+pub fn run(run: &Run, group: Option<&GroupState>, policy: &ClusterPolicy) -> proto::Run {
+    let later = group.into_iter().flat_map(|group| group.history.iter().chain(&group.open_run));
     let stuck = match &run.phase {
         RunPhase::Stuck { step, reason, since } => Some(proto::Stuck {
             step: step.0.clone(),
@@ -198,6 +200,34 @@ pub fn run(run: &Run, policy: &ClusterPolicy) -> proto::Run {
         steps: steps(run),
         events: events.collect(),
         config_digest: run.digest.0.clone(),
+        chapters: chapters(run, later).iter().map(chapter).collect(),
+    }
+}
+
+fn chapter(chapter: &Chapter) -> proto::Chapter {
+    let kind = match chapter.kind {
+        ChapterKind::Detect => proto::ChapterKind::Detect,
+        ChapterKind::Assess => proto::ChapterKind::Assess,
+        ChapterKind::Decide => proto::ChapterKind::Decide,
+        ChapterKind::Execute => proto::ChapterKind::Execute,
+        ChapterKind::Verify => proto::ChapterKind::Verify,
+        ChapterKind::Communicate => proto::ChapterKind::Communicate,
+        ChapterKind::Monitor => proto::ChapterKind::Monitor,
+        ChapterKind::Failback => proto::ChapterKind::Failback,
+    };
+    let progress = match chapter.progress {
+        Progress::None => proto::ChapterProgress::None,
+        Progress::Ahead => proto::ChapterProgress::Ahead,
+        Progress::Going => proto::ChapterProgress::Going,
+        Progress::Done => proto::ChapterProgress::Done,
+        Progress::Amiss => proto::ChapterProgress::Amiss,
+    };
+    proto::Chapter {
+        kind: kind.into(),
+        progress: progress.into(),
+        from_ms: chapter.from.map(ms),
+        until_ms: chapter.until.map(ms),
+        detail: chapter.detail.clone(),
     }
 }
 

@@ -111,7 +111,7 @@ fn group_status(
         fencing_asserted_by: asserted_by,
         fencing_configured: rules.map_or(proto::Fencing::Unspecified, |rules| show::fencing(&rules.fencing)).into(),
         token: group.token.to_string(),
-        open_run: group.open_run.as_ref().map(|run| show::run(run, policy)),
+        open_run: group.open_run.as_ref().map(|run| show::run(run, Some(group), policy)),
         explanation: seen.explanation,
         votes: seen.votes.iter().map(|one| vote(one, policy)).collect(),
         replication: seen.replication.iter().map(|one| replication(one, limit_ms)).collect(),

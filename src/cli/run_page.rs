@@ -4,7 +4,8 @@ use super::status_page::{LABEL, labelled};
 use super::text::{Page, Span, Style, bad, bold, dim, good, warn};
 use super::when::{ago, between, span, stamp, time_of_day};
 use crate::proto::{
-    GetRunResponse, ListRunsResponse, Run, RunEvent, RunKind, RunPhase, RunSummary, StepPhase, StepStatus, Word,
+    Chapter, ChapterKind, ChapterProgress, GetRunResponse, ListRunsResponse, Run, RunEvent, RunKind, RunPhase,
+    RunSummary, StepPhase, StepStatus, Word,
 };
 
 /// The last part of a UUIDv7 tells runs apart, the first 8 characters only their minute: 13 do both well enough.
@@ -26,6 +27,11 @@ pub fn page(answer: &GetRunResponse) -> Page {
         page.gap();
     }
     trouble(&mut page, run, now_ms);
+    if !run.chapters.is_empty() {
+        page.gap();
+        page.line([dim("procedure")]);
+        page.table(2, run.chapters.iter().map(chapter_row).collect());
+    }
     page.gap();
     page.line([dim("steps")]);
     page.table(2, run.steps.iter().map(|step| step_row(step, "")).collect());
@@ -36,6 +42,28 @@ pub fn page(answer: &GetRunResponse) -> Page {
         page.table(2, run.events.iter().map(|event| event_row(event, zero)).collect());
     }
     page
+}
+
+/// One part of the procedure.
+fn chapter_row(chapter: &Chapter) -> Vec<Span> {
+    let (mark, style) = match chapter.progress() {
+        ChapterProgress::Done => (good("✓"), Style::Plain),
+        ChapterProgress::Going => (bold("●"), Style::Plain),
+        ChapterProgress::Amiss => (bad("✗"), Style::Plain),
+        ChapterProgress::Ahead => (dim("○"), Style::Dim),
+        _ => (dim("–"), Style::Dim),
+    };
+    let took = match (chapter.from_ms, chapter.until_ms) {
+        (Some(from), Some(until)) => span(between(from, until)),
+        _ => String::new(),
+    };
+    vec![
+        mark,
+        Span::new(ChapterKind::word(chapter.kind), style),
+        dim(chapter.from_ms.map_or_else(String::new, time_of_day)),
+        Span::from(took),
+        Span::new(chapter.detail.as_str(), style),
+    ]
 }
 
 fn what(run: &RunSummary) -> String {

@@ -302,6 +302,8 @@ tables! {
         fence_patience_s: u64,
         /// Everything of it is there for drills: its faults may be simulated.
         drill_resources: bool,
+        /// What serves after a move is watched closely for so long; 0: not at all.
+        monitor_for_s: u64,
         /// A planned move begins only while the standby lags no more.
         switchover_max_lag_ms: u64,
         /// A planned move that has stopped the writing for so long without promoting turns back.

@@ -219,6 +219,9 @@ impl Coordinator {
                 Change::Resume { group, reason: "the pause has run out".to_owned(), expired: Some(until) }
             }
             Decision::Tell(page) => Change::Tell { page },
+            Decision::Monitor { group, due } => {
+                Change::Monitor { group, run: due.run, revision: due.revision, about: due.about }
+            }
             Decision::EndEvent { group, page } => {
                 Change::ResolvePage { group, page, reason: "it told of something that is over".to_owned() }
             }

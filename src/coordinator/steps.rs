@@ -524,6 +524,7 @@ impl Executor {
             settled: settled.into_iter().collect(),
             old_primary_untouched,
             reason: reason.to_owned(),
+            monitor_ms: self.coordinator.policy.groups.get(&self.run.group).map_or(0, |rules| rules.monitor_ms),
         })
         .await;
     }

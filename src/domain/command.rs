@@ -14,6 +14,7 @@ use super::ids::{
     StepId, TargetName, Token, UnixMs,
 };
 use super::lease::LeaseBinding;
+use super::monitor::MonitorChange;
 use super::on_call::OnCall;
 use super::page::Page;
 use super::plan::Plan;
@@ -209,6 +210,9 @@ pub enum Change {
         old_primary_untouched: bool,
         /// In words.
         reason: String,
+        /// Where it moved the group: what serves now is watched closely for so long, milliseconds.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        monitor_ms: u64,
     },
     /// A resource left unsettled by an abort or skip was reached: the token is raised there and this is what it shows.
     Settle {
@@ -341,6 +345,17 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// What is seen of what serves now, after a run moved it there; or the end of that watch.
+    Monitor {
+        /// The group.
+        group: GroupName,
+        /// After which run.
+        run: RunId,
+        /// The watch's revision as the proposer saw it.
+        revision: u32,
+        /// What.
+        about: MonitorChange,
+    },
     /// A node joins or leaves: what was asked before Raft's membership changes, and what came of it after.
     ChangeNode {
         /// Its number.
@@ -390,6 +405,10 @@ pub enum Change {
     },
 }
 
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 impl Change {
     /// The change's name, as logs and the audit write it.
     pub fn name(&self) -> &'static str {
@@ -422,6 +441,7 @@ impl Change {
             Change::RestorePart { .. } => "RestorePart",
             Change::Restore { .. } => "Restore",
             Change::Drill { .. } => "Drill",
+            Change::Monitor { .. } => "Monitor",
             Change::Note { .. } => "Note",
         }
     }
@@ -441,6 +461,7 @@ impl Change {
             | Change::Settle { group, .. }
             | Change::Order { group, .. }
             | Change::Drill { group, .. }
+            | Change::Monitor { group, .. }
             | Change::BindLease { group, .. }
             | Change::UnbindLease { group, .. }
             | Change::LeaseLapsed { group, .. }

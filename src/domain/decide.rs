@@ -8,6 +8,7 @@ use super::command::{GroupSpec, IncidentRef};
 use super::ids::{GroupName, RegionName, RunId, TargetName, Token, UnixMs};
 use super::incident::{self, Due, over};
 use super::loss::{self, Loss};
+use super::monitor::{self, MonitorDue};
 use super::mutation::{Mutation, is_out};
 use super::page::Page;
 use super::plan::Plan;
@@ -77,6 +78,13 @@ pub enum Decision {
     },
     /// Open or end an alarm.
     Tell(Page),
+    /// Something changed in the watch after a move.
+    Monitor {
+        /// The group.
+        group: GroupName,
+        /// What.
+        due: MonitorDue,
+    },
     /// Nobody acknowledged in time: tell the next.
     Escalate(Due),
     /// This incident told of something that is over, and has stood long enough.
@@ -208,6 +216,8 @@ fn decide_group(
     now: UnixMs,
 ) -> Explanation {
     propose.extend(newly_seen_up(policy, name, group, view));
+    let monitor = monitor::due(policy, (name, rules), group, view, now);
+    propose.extend(monitor.map(|due| Decision::Monitor { group: name.clone(), due }));
     if let Some(pause) = &group.pause
         && let Some(until) = pause.until
         && until <= now
@@ -231,6 +241,7 @@ fn decide_group(
         return look.explain(Standing::Running, lines);
     }
     let (standing, mut lines, intent) = look.failover();
+    lines.extend(watched(group));
     if let Some(intent) = intent {
         propose.push(Decision::Open(intent));
         return look.explain(standing, lines);
@@ -472,6 +483,14 @@ impl Look<'_> {
             count(self.policy, self.name, self.rules, &trigger, region, &self.group.seen_up, self.view).is_down()
         })
     }
+}
+
+/// That the group moved lately, and is watched for that.
+fn watched(group: &GroupState) -> Option<String> {
+    let run = group.monitored()?;
+    let monitor = run.monitor.as_ref()?;
+    let (s, since) = (monitor.for_ms / 1000, monitor.summary());
+    Some(format!("{} is watched closely for {s} s after {} {}: {since}", run.to(), run.kind, run.id))
 }
 
 /// P5 in words, where it forbids promoting.

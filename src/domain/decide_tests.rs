@@ -184,6 +184,7 @@ fn an_aborted_run_is_not_opened_again_by_itself() {
         settled: Default::default(),
         old_primary_untouched: false,
         reason: String::new(),
+        monitor_ms: 0,
     });
     let says = [None, Some(down_for(9000)), Some(down_for(9000))];
     let decisions = look(&world, &says);
@@ -249,6 +250,7 @@ fn a_recovery_gives_way_to_a_failover_that_nothing_else_keeps_from_opening() {
         settled: Default::default(),
         old_primary_untouched: false,
         reason: String::new(),
+        monitor_ms: 0,
     });
     assert_eq!(opens(&look(&world, &lost)), 1, "no cooldown follows a recovery");
 

@@ -150,6 +150,10 @@ fn the_fire_rule() {
     skipped(&world, &Dues { missed: 3, last_missed: Some(UnixMs(2_000_000)), ..due(3_000_000) }, "no leader");
     let next = Dues { next: Some(UnixMs(3_000_000)), ..Dues::default() };
     assert_eq!(fired(&world, &next), Fire::Announce { due_at: UnixMs(3_000_000) });
+    let (schedule, when) = ("monthly".into(), "soon".to_owned());
+    let announce = DrillChange::Announce { schedule, due_at: UnixMs(3_000_000), kind: DrillKind::Live, when };
+    world.must(about(announce));
+    assert_eq!(fired(&world, &next), Fire::Wait, "told once, whoever leads");
     let inside = Dues { next: Some(UnixMs(5_999_999)), ..Dues::default() };
     assert_eq!(fired(&world, &inside), Fire::Wait, "what will be skipped is not announced");
     judged(&mut world, Holds::No);
@@ -291,6 +295,7 @@ fn a_run_belongs_to_the_drill_in_its_phase_and_once() {
         settled: Default::default(),
         old_primary_untouched: false,
         reason: String::new(),
+        monitor_ms: 0,
     });
     let drill = the_open(&world);
     let names: Vec<&str> = drill.runs[0].spans.iter().map(|span| span.name.as_str()).collect();
@@ -328,6 +333,7 @@ impl Scene {
             outcome: Some(outcome),
             closed_at: Some(self.world.now),
             spans: Vec::new(),
+            chapters: Vec::new(),
         });
         self
     }

@@ -104,6 +104,11 @@ pub fn policy() -> ClusterPolicy {
         failover_plans: vec![plan("hcmc", "hanoi"), plan("hanoi", "hcmc")],
         traffic_plans: Vec::new(),
         services: Vec::new(),
+        monitor_ms: 0,
+        targets: BTreeMap::from([
+            (region("hcmc"), BTreeSet::from(["hcmc-db".into()])),
+            (region("hanoi"), BTreeSet::from(["hanoi-db".into()])),
+        ]),
         rto_objective_ms: Some(3_600_000),
         drill_max_age_ms: 35 * 86_400_000,
         drills: Default::default(),

@@ -245,6 +245,7 @@ fn a_withdrawn_run_leaves_nobody_to_be_fenced() {
         settled: std::collections::BTreeMap::new(),
         old_primary_untouched: true,
         reason: "it lives".to_owned(),
+        monitor_ms: 0,
     });
     assert_eq!(world.group().serving.region, Some(region("hcmc")));
     assert!(world.group().unsettled.values().all(|left| !left.is_due), "it serves again");

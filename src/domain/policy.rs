@@ -122,6 +122,12 @@ pub struct GroupPolicy {
     /// Services that can be recovered by themselves (C2).
     #[serde(default)]
     pub services: Vec<ServiceRule>,
+    /// What serves after a move is watched closely for so long, milliseconds; 0: not at all.
+    #[serde(default)]
+    pub monitor_ms: u64,
+    /// For each region: its targets that are to be well while it serves.
+    #[serde(default)]
+    pub targets: BTreeMap<RegionName, BTreeSet<TargetName>>,
     /// The recovery-time objective, milliseconds, shown beside what was reached.
     pub rto_objective_ms: Option<u64>,
     /// Readiness is weak when the last drill that succeeded is older, milliseconds.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ConfigDigest, GroupName, NodeId, Principal, RegionName, RunId, StepId, Token, UnixMs};
+use super::monitor::Monitor;
 use super::mutation::{Mutation, is_out};
 use super::plan::{Action, Plan, Step};
 use super::policy::Fencing;
@@ -371,7 +372,35 @@ pub struct Run {
     /// Bounded timeline for people.
     #[serde(default)]
     pub events: Vec<RunEvent>,
+    /// Who was told of it: the first page and the newest, bounded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pages: Vec<RunPage>,
+    /// How what it brought about is watched, or was, after its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<Monitor>,
 }
+
+/// A page about a run. The outbox forgets what was told; the record does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunPage {
+    /// Its number in the outbox.
+    pub seq: u64,
+    /// The event's name.
+    pub event: String,
+    /// When it was put in.
+    pub at: UnixMs,
+    /// How many receivers it is for.
+    pub receivers: u32,
+    /// How many of them took it.
+    pub delivered: u32,
+    /// How many refused it for good.
+    pub refused: u32,
+    /// When the last that answered did.
+    pub answered_at: Option<UnixMs>,
+}
+
+/// Pages kept of a run.
+pub const RUN_PAGES_KEPT: usize = 40;
 
 impl Run {
     /// The token of the newest claim.

@@ -201,6 +201,11 @@ impl Window {
         }
     }
 
+    /// As [`pace_ms`](Self::pace_ms) where nothing is settled.
+    pub fn fastinter_ms(&self) -> u64 {
+        self.parameters.fastinter_ms.min(self.parameters.interval_ms)
+    }
+
     /// From the start of the newest probe to the start of the next, milliseconds.
     pub fn pace_ms(&self) -> u64 {
         let settled = match self.streak {
@@ -209,11 +214,7 @@ impl Window {
             Streak::Good { .. } => self.verdict == Verdict::Up,
             Streak::Bad { .. } => self.verdict == Verdict::Down,
         };
-        if settled {
-            self.parameters.interval_ms
-        } else {
-            self.parameters.fastinter_ms.min(self.parameters.interval_ms)
-        }
+        if settled { self.parameters.interval_ms } else { self.fastinter_ms() }
     }
 
     /// How it is probed and judged.

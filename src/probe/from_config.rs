@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::observer::Closely;
 use super::simulated::{Faults, SimulatedFault};
 use super::{
     Endpoint, Observer, ObserverOptions, Peer, Probe, ProbeBuilder, ProbeError, ProbeSpec, ProbeSurroundings,
@@ -37,7 +38,7 @@ impl Observer {
         config: &Config,
         node: &NodeConfig,
         incarnation: UnixMs,
-        (serving, faults): (&Serving, &Faults),
+        (serving, faults, closely): (&Serving, &Faults, Closely),
         peers: Vec<Peer>,
     ) -> Result<Self, TargetError> {
         let mut builder = ProbeBuilder::default();
@@ -67,6 +68,7 @@ impl Observer {
             targets,
             references,
             peers,
+            closely: Some(closely),
         }))
     }
 }

@@ -63,7 +63,12 @@ pub struct ObserverOptions {
     pub references: Vec<Reference>,
     /// The other nodes.
     pub peers: Vec<Peer>,
+    /// Which targets are looked at as often as doubtful ones, asked at each look.
+    pub closely: Option<Closely>,
 }
+
+/// Whether a group's target is looked at closely now, though it is well: where the group was moved a while ago.
+pub type Closely = Arc<dyn Fn(&GroupName, &TargetName) -> bool + Send + Sync>;
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +133,7 @@ impl Observer {
             digest: options.digest,
             slots,
             changed: Notify::new(),
+            closely: options.closely,
         });
         let (sender, reports) = watch::channel(Arc::new(board.report(0)));
         let mut tasks = JoinSet::new();
@@ -161,6 +167,7 @@ struct Board {
     digest: ConfigDigest,
     slots: Vec<(SightKind, Mutex<Window>)>,
     changed: Notify,
+    closely: Option<Closely>,
 }
 
 impl Board {
@@ -231,12 +238,17 @@ impl Judge for Seat {
             };
             events::probed(group.as_str(), name.as_str(), failure, took);
         }
+        let is_close = match (kind, &self.board.closely) {
+            (SightKind::Target { group, name }, Some(closely)) => closely(group, name),
+            _ => false,
+        };
         let (changed, pace_ms) = {
             let mut window = locked(window);
             let now_ms = clock::boot_ms();
             let before = face(&window.standing(now_ms));
             window.record(now_ms, outcome);
-            (face(&window.standing(now_ms)) != before, window.pace_ms())
+            let pace_ms = if is_close { window.pace_ms().min(window.fastinter_ms()) } else { window.pace_ms() };
+            (face(&window.standing(now_ms)) != before, pace_ms)
         };
         if changed {
             self.board.changed.notify_one();

@@ -49,6 +49,7 @@ use crate::domain::verdict::WindowParameters;
 use crate::drill::DrillDriver;
 use crate::metrics::events;
 use crate::notify::{Dispatcher, NotifyError};
+use crate::probe::observer::Closely;
 use crate::probe::simulated::Faults;
 use crate::probe::{Observer, Peer, PingProbe, Serving, TargetError};
 use crate::proto::lease_server::LeaseServer;
@@ -320,6 +321,12 @@ fn observer(config: &Config, own: &NodeConfig, consensus: &Consensus) -> Result<
         let state = state.borrow();
         Some(state.group(group)?.drills.injecting()?.id.0.clone())
     });
+    let (state, policies) = (consensus.state(), config.policy().groups);
+    let closely: Closely = Arc::new(move |group, target| {
+        let state = state.borrow();
+        let rules = policies.get(group);
+        rules.is_some_and(|rules| state.group(group).is_some_and(|group| group.is_watched_closely(rules, target)))
+    });
     let peer = |node: NodeId| {
         let consensus = consensus.clone();
         let ping = move || {
@@ -332,7 +339,7 @@ fn observer(config: &Config, own: &NodeConfig, consensus: &Consensus) -> Result<
         Peer { node, window: PEER_WINDOW, probe: Arc::new(PingProbe(ping)) }
     };
     let peers = config.nodes.keys().filter(|id| **id != own.id).map(|id| peer(*id)).collect();
-    Observer::of_config(config, own, unix_now(), (&serving, &faults), peers)
+    Observer::of_config(config, own, unix_now(), (&serving, &faults, closely), peers)
 }
 
 /// Takes in what other nodes push.

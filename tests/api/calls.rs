@@ -126,6 +126,7 @@ async fn runs_are_found_listed_and_paged() {
             settled: [].into(),
             old_primary_untouched: true,
             reason: "hcmc came back".to_owned(),
+            monitor_ms: 0,
         });
     }
     let ask = proto::ListRunsRequest { limit: 2, ..Default::default() };

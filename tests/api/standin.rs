@@ -187,6 +187,7 @@ impl Log {
                 settled: BTreeMap::new(),
                 old_primary_untouched: false,
                 reason: "ordered".to_owned(),
+                monitor_ms: 0,
             },
         );
     }

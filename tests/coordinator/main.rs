@@ -7,6 +7,7 @@ mod planned;
 mod ready;
 mod recovery;
 mod told;
+mod watched;
 mod world;
 
 use std::path::Path;

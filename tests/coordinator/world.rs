@@ -383,8 +383,22 @@ impl Node {
 
     /// All three nodes report the same of the primary region.
     pub fn report(&self, seq: u64, verdict: Verdict, held_ms: u64, policy: &ClusterPolicy) {
+        self.report_changed(seq, verdict, held_ms, policy, |_| {});
+    }
+
+    /// The same, with something else said of some targets.
+    pub fn report_changed(
+        &self,
+        seq: u64,
+        verdict: Verdict,
+        held_ms: u64,
+        policy: &ClusterPolicy,
+        change: impl Fn(&mut Observation),
+    ) {
         for node in voters() {
-            self.sightings.receive(report_of(node, seq, verdict, held_ms, policy));
+            let mut report = report_of(node, seq, verdict, held_ms, policy);
+            report.observations.iter_mut().for_each(&change);
+            self.sightings.receive(report);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! before its promotion turns back by itself.
 
 use anyhow::{Context, Result, ensure};
-use watchdog::proto::{RunKind, RunPhase};
+use watchdog::proto::{Chapter, ChapterKind, ChapterProgress, RunKind, RunPhase};
 
 use crate::lab::demo::fail_over;
 use crate::lab::homeward::{LONG, order, until_closed, until_it_follows, until_open, writes_at};
@@ -36,6 +36,45 @@ async fn p5_a_switchover_and_a_failback_lose_no_acknowledged_row_and_the_old_pri
         serves(lab, HOME).await?;
         writes_at(lab, HOME).await?;
         until_it_follows(&lab.standby, &lab.primary).await
+    })
+    .await
+}
+
+/// C4: after a switchover the other side is watched; a second fault there is paged under the run's name, and the record tells it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c4_trouble_after_a_move_is_paged_with_its_run_and_stands_in_its_record() -> Result<()> {
+    let watch = ("fence_patience_s = 10".to_owned(), "fence_patience_s = 10\nmonitor_for_s = 600".to_owned());
+    play(Options { changes: vec![watch], ..fast() }, async |lab: &mut Lab| {
+        until_open(lab, "switchover").await?;
+        order(lab, &["switchover", GROUP]).await?;
+        let run = until_closed(lab, RunKind::Switchover, RunPhase::Succeeded).await?;
+        let id = run.summary.clone().unwrap_or_default().id;
+        let chapter = async |lab: &Lab, kind: ChapterKind| -> Result<Chapter> {
+            let run = lab.run(&id).await?;
+            run.chapters.into_iter().find(|chapter| chapter.kind() == kind).context("no such chapter")
+        };
+        wait::until("the watch to see it well", LONG, async || {
+            let monitor = chapter(lab, ChapterKind::Monitor).await?;
+            ensure!(monitor.progress() == ChapterProgress::Going, "{monitor:?}");
+            let run = lab.run(&id).await?;
+            ensure!(
+                chapter(lab, ChapterKind::Communicate).await?.progress() == ChapterProgress::Done,
+                "{:?}",
+                run.chapters
+            );
+            Ok(())
+        })
+        .await?;
+        // The new primary dies. Whether or not the group fails over from there, it was told of under the run that brought it there.
+        lab.standby.kill()?;
+        let told = |event: &str| lab.receivers.received().into_iter().find(|page| page.says(event) && page.says(&id));
+        wait::until("the page of it", LONG, async || told("DR_MONITOR_TROUBLE").map(drop).context("not told")).await?;
+        wait::until("the record to tell it", LONG, async || {
+            let monitor = chapter(lab, ChapterKind::Monitor).await?;
+            ensure!(monitor.detail.contains("hanoi-db"), "{monitor:?}");
+            Ok(())
+        })
+        .await
     })
     .await
 }

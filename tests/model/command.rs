@@ -229,6 +229,7 @@ impl Cmd {
                     .collect::<BTreeMap<_, _>>(),
                 old_primary_untouched: is_untouched,
                 reason,
+                monitor_ms: 0,
             },
             Cmd::Settle { place, is_untouched } => {
                 Change::Settle { group, resource: place.resource(), evidence: String::new(), untouched: is_untouched }

@@ -63,6 +63,10 @@ kind = "tcp"
 address = "127.0.0.1:1"
 "#;
 
+fn not_closely() -> watchdog::probe::observer::Closely {
+    Arc::new(|_, _| false)
+}
+
 fn no_faults() -> watchdog::probe::simulated::Faults {
     Arc::new(|_| None)
 }
@@ -92,9 +96,14 @@ async fn a_name_is_expected_where_the_group_serves() {
         probe: Arc::new(PingProbe(move || async move { if good { Ok(()) } else { Err("cut".to_owned()) } })),
     };
     let node = config.node("hcmc-1").unwrap();
-    let observer =
-        Observer::of_config(&config, node, UnixMs(1), (&serving, &no_faults()), vec![peer(2, true), peer(3, false)])
-            .unwrap();
+    let observer = Observer::of_config(
+        &config,
+        node,
+        UnixMs(1),
+        (&serving, &no_faults(), not_closely()),
+        vec![peer(2, true), peer(3, false)],
+    )
+    .unwrap();
     let name = |observer: &Observer| {
         let found = observer.sights().into_iter().find(|sight| match &sight.kind {
             SightKind::Target { name, .. } => name.as_str() == "public-name",
@@ -131,8 +140,13 @@ async fn a_target_that_cannot_be_looked_at_is_named() {
     );
     let config = config_with(&target);
     let serving: Serving = Arc::new(|_| None);
-    let started =
-        Observer::of_config(&config, config.node("hanoi-1").unwrap(), UnixMs(1), (&serving, &no_faults()), vec![]);
+    let started = Observer::of_config(
+        &config,
+        config.node("hanoi-1").unwrap(),
+        UnixMs(1),
+        (&serving, &no_faults(), not_closely()),
+        vec![],
+    );
     let error = started.err().expect("a file is missing").to_string();
     assert!(error.starts_with("target web: password_file /nonexistent/password"), "{error}");
 }

@@ -29,6 +29,7 @@ fn observer(targets: Vec<Target>, references: Vec<Reference>, peers: Vec<Peer>) 
         targets,
         references,
         peers,
+        closely: None,
     })
 }
 

@@ -159,5 +159,6 @@ pub fn observe(shared: &Shared, node: u64, policy: &ClusterPolicy, consensus: &C
             probe: Arc::new(ReferenceProbe(eyes())),
         }],
         peers: policy.members.keys().filter(|id| id.0 != node).map(|id| peer(*id)).collect(),
+        closely: None,
     })
 }

@@ -5,7 +5,7 @@ use super::parts::sign;
 use super::words::Words;
 use super::{end_table, moment, scrolled, table};
 use crate::api::when::{between, span};
-use crate::proto::{Run, RunKind, RunPhase, StepPhase, StepStatus};
+use crate::proto::{ChapterKind, ChapterProgress, Run, RunKind, RunPhase, StepPhase, StepStatus};
 
 /// Lines of the timeline, the newest.
 const EVENTS_MAX: usize = 60;
@@ -82,6 +82,7 @@ pub(super) fn open(html: &mut Html, run: &Run, now_ms: i64, words: &Words) {
         }
         html.raw("</ul></div>");
     }
+    chapters(html, run, words);
     drawing(html, run, now_ms, words);
     steps(html, run, now_ms, words);
     html.raw("<details><summary>").text(words.timeline).raw("</summary>");
@@ -95,6 +96,46 @@ pub(super) fn open(html: &mut Html, run: &Run, now_ms: i64, words: &Words) {
     }
     end_table(html);
     html.raw("</details>");
+}
+
+/// The record in the order of the procedure.
+fn chapters(html: &mut Html, run: &Run, words: &Words) {
+    table(html, words.procedure, [words.procedure, words.state, words.began, words.took, words.detail]);
+    for chapter in &run.chapters {
+        let (class, word) = match chapter.progress() {
+            ChapterProgress::Done => ("good", words.done),
+            ChapterProgress::Going => ("warn", words.started),
+            ChapterProgress::Amiss => ("bad", words.amiss),
+            ChapterProgress::Ahead => ("", words.pending),
+            ChapterProgress::None | ChapterProgress::Unspecified => ("", "–"),
+        };
+        html.raw("<tr><th scope=\"row\">").text(chapter_word(chapter.kind(), words)).raw("</th><td>");
+        sign(html, class, word);
+        html.raw("</td><td>");
+        if let Some(from) = chapter.from_ms {
+            moment(html, from);
+        }
+        html.raw("</td><td>");
+        if let (Some(from), Some(until)) = (chapter.from_ms, chapter.until_ms) {
+            html.text(span(between(from, until)));
+        }
+        html.raw("</td><td>").text(&chapter.detail).raw("</td></tr>");
+    }
+    end_table(html);
+}
+
+fn chapter_word(kind: ChapterKind, words: &Words) -> &'static str {
+    match kind {
+        ChapterKind::Detect => words.detect,
+        ChapterKind::Assess => words.assess,
+        ChapterKind::Decide => words.decide,
+        ChapterKind::Execute => words.execute,
+        ChapterKind::Verify => words.verify,
+        ChapterKind::Communicate => words.communicate,
+        ChapterKind::Monitor => words.monitor,
+        ChapterKind::Failback => words.failback,
+        ChapterKind::Unspecified => words.unknown,
+    }
 }
 
 fn took(step: &StepStatus, now_ms: i64) -> Option<(i64, i64)> {

@@ -150,6 +150,15 @@ words! {
     failed: "failed", "thất bại";
     step_unknown: "outcome not known", "không rõ kết quả";
     skipped: "skipped", "bỏ qua";
+    procedure: "Procedure", "Quy trình";
+    detect: "detect", "phát hiện";
+    assess: "assess", "đánh giá";
+    decide: "decide", "quyết định";
+    execute: "execute", "thực hiện";
+    verify: "verify", "kiểm tra";
+    communicate: "communicate", "thông báo";
+    monitor: "monitor", "theo dõi";
+    amiss: "amiss", "có vấn đề";
     timeline: "Timeline", "Dòng thời gian";
     timeline_of: "Steps over time, in seconds since the run opened", "Các bước theo thời gian, tính bằng giây từ lúc mở";
     when: "When", "Lúc";

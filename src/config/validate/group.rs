@@ -1,6 +1,6 @@
 //! `[[group]]`: its rules, its regions and what makes one of them count as lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::check::{Item, Place};
@@ -62,6 +62,7 @@ impl Judge<'_> {
             let redis = self.special(region, "redis", &region.value.redis, &side_name, &targets, &names);
             policy.redis.extend(redis.map(|target| (side_name, target)));
         }
+        policy.targets = well_while_serving(&targets);
         self.group_as_a_whole(tables, &policy, &sides, traffic_records.is_empty());
         let checks = self.checks(tables, &regions, &all_records);
         let recipe = Recipe {
@@ -174,6 +175,7 @@ impl Judge<'_> {
         let patience_s = self.number(place, "fence_patience_s", value.fence_patience_s, 10, 1..=3600);
         let max_lag = self.number(place, "switchover_max_lag_ms", value.switchover_max_lag_ms, 5000, 0..=HOUR_MS);
         let timeout_s = self.number(place, "switchover_timeout_s", value.switchover_timeout_s, 60, 5..=3600);
+        let monitor_s = self.number(place, "monitor_for_s", value.monitor_for_s, 900, 0..=7 * DAY_S);
         let actions = [("page", LagAction::Page), ("gate", LagAction::Gate), ("failover", LagAction::Failover)];
         let lag_action = self.choice(place, "lag_action", &value.lag_action, Some(LagAction::Page), &actions);
         if Duration::from_millis(ttl) < timing.report_interval * 2 {
@@ -219,6 +221,8 @@ impl Judge<'_> {
             failover_plans: Vec::new(),
             traffic_plans: Vec::new(),
             services: Vec::new(),
+            monitor_ms: monitor_s * 1000,
+            targets: BTreeMap::new(),
             rto_objective_ms: rto_objective_s.map(|s| s * 1000),
             drill_max_age_ms: drill_days * DAY_S * 1000,
             drills: DrillRules::default(),
@@ -446,4 +450,23 @@ impl Judge<'_> {
             }
         }
     }
+}
+
+/// By region, what is to be well while the region serves: not a database that is expected to be a standby there, nor what
+/// measures something else than the region.
+fn well_while_serving(targets: &Targets) -> BTreeMap<RegionName, BTreeSet<TargetName>> {
+    let mut by_region: BTreeMap<RegionName, BTreeSet<TargetName>> = BTreeMap::new();
+    for target in targets.values() {
+        let is_one = match &target.kind {
+            TargetKind::Postgres { expect_role, .. } | TargetKind::Redis { expect_role, .. } => {
+                *expect_role != DatabaseRole::Standby
+            }
+            TargetKind::Http { .. } | TargetKind::Tcp { .. } => true,
+            TargetKind::Replication { .. } | TargetKind::Backup { .. } | TargetKind::Dns { .. } => false,
+        };
+        if let Some(region) = target.region.as_ref().filter(|_| is_one) {
+            by_region.entry(region.clone()).or_default().insert(target.name.clone());
+        }
+    }
+    by_region
 }

@@ -11,6 +11,7 @@ pub mod spans;
 
 use serde::{Deserialize, Serialize};
 
+use super::chapters::Chapter;
 use super::ids::{DrillId, DrillName, Principal, RegionName, RunId, TargetName, UnixMs};
 use super::plan::DatabaseEndpoint;
 use super::run::{Assertion, RunKind, RunOutcome};
@@ -281,6 +282,9 @@ pub struct DrillRun {
     pub closed_at: Option<UnixMs>,
     /// What took how long.
     pub spans: Vec<Span>,
+    /// Its record in the order of the procedure (C4), as it stood when the drill ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chapters: Vec<Chapter>,
 }
 
 /// What was measured. `None` is not known, and never 0.
@@ -299,7 +303,8 @@ pub struct Measured {
     pub rows_found: Option<u64>,
     /// The primary's position in its log after the last marker row.
     pub lsn_before: Option<u64>,
-    /// The new primary's position after the move.
+    /// The new primary has the old one's log up to here at least: to the end where every marker row is there, else to where the newest
+    /// of those that are was written.
     pub lsn_after: Option<u64>,
 }
 
@@ -322,7 +327,7 @@ impl Measured {
         Some(self.rows_written?.saturating_sub(self.rows_found?))
     }
 
-    /// Bytes of log that the new primary does not have.
+    /// Bytes of log, up to the last marker row, that the new primary does not have: at most.
     pub fn bytes_lost(&self) -> Option<u64> {
         Some(self.lsn_before?.saturating_sub(self.lsn_after?))
     }

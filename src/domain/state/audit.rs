@@ -5,6 +5,7 @@ use super::{AUDIT_KEPT, ClusterState, Entry, NodeStep};
 use crate::domain::audit::{AuditEntry, AuditHash, Link};
 use crate::domain::command::{Applied, Change, RunOrder};
 use crate::domain::ids::{GroupName, ReceiverName};
+use crate::domain::monitor::MonitorChange;
 use crate::domain::mutation::{Mutation, is_out};
 
 /// What an entry says, besides who, when and where.
@@ -169,6 +170,10 @@ fn describe(change: &Change) -> String {
             format!("restore the backup made by {by} at unix time {at_s} s, serving {}", serving.join(", "))
         }
         Change::Drill { about, .. } => about.describe(),
+        Change::Monitor { run, about: MonitorChange::End, .. } => format!("end the watch after run {run}"),
+        Change::Monitor { run, about: MonitorChange::Saw { trouble, .. }, .. } => {
+            format!("watch after run {run}: {} amiss", trouble.len())
+        }
         Change::Note { what, .. } => what.clone(),
     }
 }
@@ -194,6 +199,9 @@ fn reason_of(change: &Change) -> String {
         Change::Readiness { judgement, .. } => judgement.why(),
         Change::Drill { about, .. } => about.reason(),
         Change::Tell { page } => page.summary.clone(),
+        Change::Monitor { about: MonitorChange::Saw { trouble, .. }, .. } => {
+            trouble.iter().map(|(what, why)| format!("{what}: {why}")).collect::<Vec<_>>().join("; ")
+        }
         Change::Told { refused: Some(reason), .. } => reason.clone(),
         _ => String::new(),
     }

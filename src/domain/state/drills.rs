@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterState, Effect, Entry, GroupState, bound, reject};
+use crate::domain::chapters::chapters;
 use crate::domain::command::{Rejection, RejectionCode};
 use crate::domain::drill::due::Known;
 use crate::domain::drill::figures::Skipped;
@@ -237,8 +238,13 @@ impl ClusterState {
         if let Some(run) = group.open_run.as_ref().filter(|run| run.drill) {
             return reject(RejectionCode::RunOpen, format!("run {} of drill {id} is open", run.id));
         }
+        let history = &group.history;
         let drill = group.drills.open_mut(id)?;
         in_phase(drill, from)?;
+        for known in &mut drill.runs {
+            let run = history.iter().rfind(|run| run.id == known.run);
+            known.chapters = run.map_or_else(|| std::mem::take(&mut known.chapters), |run| chapters(run, history));
+        }
         let why = one_line(why, LINE_CHARS_MAX);
         drill.phase = DrillPhase::Closed;
         drill.phase_since = entry.at;
@@ -309,6 +315,7 @@ impl ClusterState {
                 outcome: None,
                 closed_at: None,
                 spans: Vec::new(),
+                chapters: Vec::new(),
             });
         }
         tell(drill, entry, &format!("{} {} from {} to {} opened", run.kind, run.id, run.from(), run.to()));
@@ -322,6 +329,7 @@ impl ClusterState {
             known.outcome = Some(outcome);
             known.closed_at = Some(at);
             known.spans = spans(run);
+            known.chapters = chapters(run, []);
         }
         if drill.measured.recovery_ms.is_none() && matches!(run.kind, RunKind::Failover | RunKind::Switchover) {
             // From the order or the simulated fault on, where that is earlier than what was seen of it.

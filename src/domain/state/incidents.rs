@@ -257,7 +257,8 @@ impl ClusterState {
         let of_run = incident.page.run.as_ref();
         let is_open =
             |run: &RunId| self.groups.values().filter_map(|group| group.open_run.as_ref()).any(|open| &open.id == run);
-        self.alarms.contains_key(incident.key()) || of_run.is_some_and(is_open)
+        let is_watched = self.is_monitored(incident.key());
+        self.alarms.contains_key(incident.key()) || is_watched || of_run.is_some_and(is_open)
     }
 
     /// An operator ends what nothing ends by itself.

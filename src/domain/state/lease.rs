@@ -1,7 +1,8 @@
 //! The lease in the replicated state: when silence begins to prove something, when it no longer does, and how an expired
 //! lease takes the place of a fence step.
 
-use super::runs::{Holder, leave_unsettled};
+use super::orders::leave_unsettled;
+use super::runs::Holder;
 use super::timeline::note;
 use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::RejectionCode;

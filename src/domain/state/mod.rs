@@ -8,6 +8,7 @@ mod drills;
 mod groups;
 mod incidents;
 mod lease;
+mod monitor;
 mod nodes;
 mod orders;
 mod outbox;
@@ -379,6 +380,9 @@ impl ClusterState {
             Change::RestorePart { backup, part, content } => self.restore_part(backup, *part, content),
             Change::Restore { origin, parts, serving, reason } => self.restore(entry, origin, *parts, serving, reason),
             Change::Drill { group, about } => self.change_drill(entry, group, about),
+            Change::Monitor { group, run, revision, about } => {
+                self.change_monitor(entry, group, (run, *revision), about)
+            }
             Change::Note { .. } => Ok(None),
         }
     }

@@ -1,13 +1,12 @@
 //! What an operator may order an open run to do.
 
-use super::runs::leave_unsettled;
 use super::timeline::note;
 use super::turning::begin_way_back;
-use super::{ClusterState, Effect, Entry, reject};
+use super::{ClusterState, Effect, Entry, GroupState, Unsettled, reject};
 use crate::domain::command::{Rejection, RejectionCode, RunOrder};
 use crate::domain::ids::{GroupName, RunId, StepId, Token, UnixMs};
 use crate::domain::mutation::{Mutation, is_out};
-use crate::domain::plan::Action;
+use crate::domain::plan::{Action, Step};
 use crate::domain::run::{Assertion, Run, RunOutcome, RunPhase, StepEvent, StepPhase};
 
 impl ClusterState {
@@ -210,5 +209,16 @@ fn go_on_if_stuck_at(run: &mut Run, fits: impl Fn(&Action) -> bool) {
             record.refresh();
         }
         run.phase = RunPhase::Open;
+    }
+}
+
+/// Remembers that a step may still take effect at its resource: a token above the one it was started under is raised there
+/// before anything else is done.
+pub(super) fn leave_unsettled(group: &mut GroupState, run: &Run, step: &Step, entry: Entry<'_>) {
+    let token = run.record(&step.id).and_then(|record| record.token);
+    if let (Some(resource), Some(token)) = (step.action.resource(), token) {
+        let action = step.action.clone();
+        let unsettled = Unsettled { run: run.id.clone(), token, since: entry.at, action, is_due: false };
+        group.unsettled.insert(resource, unsettled);
     }
 }

@@ -7,7 +7,7 @@ use super::{Alarm, ClusterState, Effect, Entry, OUTBOX_MAX, TOLD_KEPT, reject};
 use crate::domain::command::RejectionCode;
 use crate::domain::ids::ReceiverName;
 use crate::domain::page::{Delivery, Notice, OutboxEntry, Page, PageAction, Severity, Told};
-use crate::domain::run::{Run, RunKind, RunOutcome};
+use crate::domain::run::{RUN_PAGES_KEPT, Run, RunKind, RunOutcome, RunPage};
 use crate::domain::service::ServiceAction;
 use crate::domain::stuck::ways_on;
 
@@ -68,10 +68,12 @@ impl ClusterState {
         {
             let gone = waiting.seq;
             self.outbox.remove(at);
+            self.run_mut_of(&page).into_iter().for_each(|run| run.pages.retain(|known| known.seq != gone));
             let tellings = self.incidents.get_mut(&page.key).into_iter().flat_map(|open| open.tellings.iter_mut());
             tellings.filter(|telling| telling.seq == gone).for_each(|telling| telling.seq = self.next_page);
         }
         let deliveries: BTreeMap<_, _> = receivers.iter().map(|r| (r.clone(), Delivery::Pending)).collect();
+        self.note_page(entry, &page, deliveries.len());
         self.outbox.push_back(OutboxEntry { seq: self.next_page, at: entry.at, page, deliveries, notice });
         self.make_room(entry);
         self.prune_outbox();
@@ -120,8 +122,40 @@ impl ClusterState {
             None => Delivery::Delivered { at: entry.at },
             Some(reason) => Delivery::Refused { at: entry.at, reason: reason.to_owned() },
         };
+        let page = waiting.page.clone();
+        if let Some(known) = self.run_mut_of(&page).and_then(|run| run.pages.iter_mut().find(|known| known.seq == seq))
+        {
+            let count = if refused.is_none() { &mut known.delivered } else { &mut known.refused };
+            *count = count.saturating_add(1);
+            known.answered_at = Some(entry.at);
+        }
         self.prune_outbox();
         Ok(None)
+    }
+
+    /// The run that a page is about, where it is remembered.
+    fn run_mut_of(&mut self, page: &Page) -> Option<&mut Run> {
+        let id = page.run.as_ref()?;
+        let group = self.groups.get_mut(page.group.as_ref()?)?;
+        group.open_run.iter_mut().chain(group.history.iter_mut().rev()).find(|run| &run.id == id)
+    }
+
+    /// Who was told of a run stays in its record when the outbox has forgotten it.
+    fn note_page(&mut self, entry: Entry<'_>, page: &Page, receivers: usize) {
+        let seq = self.next_page;
+        let Some(run) = self.run_mut_of(page) else { return };
+        run.pages.push(RunPage {
+            seq,
+            event: page.event.clone(),
+            at: entry.at,
+            receivers: u32::try_from(receivers).unwrap_or(u32::MAX),
+            delivered: 0,
+            refused: 0,
+            answered_at: None,
+        });
+        if run.pages.len() > RUN_PAGES_KEPT {
+            run.pages.remove(1);
+        }
     }
 
     /// Keeps every page somebody still waits for, and the newest of the others.
@@ -136,12 +170,12 @@ impl ClusterState {
     }
 
     /// The prefix of a run's keys: one incident per run, whoever leads.
-    fn run_key(&self, run: &Run) -> String {
+    pub(super) fn run_key(&self, run: &Run) -> String {
         let cluster = self.cluster.as_ref().map_or("", |c| c.as_str());
         format!("{cluster}/{}/{}", run.group, run.id)
     }
 
-    fn run_page(&self, run: &Run, suffix: &str, event: &str, severity: Severity, summary: String) -> Page {
+    pub(super) fn run_page(&self, run: &Run, suffix: &str, event: &str, severity: Severity, summary: String) -> Page {
         let mut details = BTreeMap::from([
             ("run".to_owned(), run.id.to_string()),
             ("kind".to_owned(), run.kind.to_string()),
@@ -156,9 +190,9 @@ impl ClusterState {
             details.insert(format!("evidence_{:02}", n + 1), line.clone());
         }
         // A rehearsal is told as one. What waits for a person does so all the same.
-        let is_stuck = suffix == "/stuck";
+        let is_real = matches!(suffix, "/stuck" | "/monitor");
         let (event, severity, summary) = match run.drill {
-            true if is_stuck => (format!("DRILL_{event}"), severity, format!("DRILL {summary}")),
+            true if is_real => (format!("DRILL_{event}"), severity, format!("DRILL {summary}")),
             true => (format!("DRILL_{event}"), severity.max(Severity::Warning), format!("DRILL {summary}")),
             false => (event.to_owned(), severity, summary),
         };

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::runs::leave_unsettled;
+use super::orders::leave_unsettled;
 use super::timeline::note;
 use super::{
     ANSWERED_KEPT, Alarm, Answered, AuditEntry, ClusterState, Effect, Entry, GroupState, HISTORY_KEPT, Link, Pause,

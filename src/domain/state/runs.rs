@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use super::orders::leave_unsettled;
 use super::timeline::{note, note_attempt};
 use super::turning::{all_that_was_acknowledged, may_release, plan_can_turn_back, way_back_is_done};
 use super::{
-    CLAIMS_KEPT, ClusterState, Effect, Entry, GroupState, HISTORY_KEPT, LastFailover, Unsettled, bound, reject,
+    CLAIMS_KEPT, ClusterState, Effect, Entry, GroupState, HISTORY_KEPT, LastFailover, bound, reject,
 };
 use crate::domain::attempt::Outcome;
 use crate::domain::command::{Change, FenceProof, Rejection, RejectionCode};
@@ -135,9 +136,12 @@ impl ClusterState {
             writing_stopped_at: None,
             turned_back: None,
             events: Vec::new(),
+            pages: Vec::new(),
+            monitor: None,
         };
         note(&mut run, entry, None, format!("opened by {}: {}", cause.by, cause.reason));
         group.open_run = Some(run.clone());
+        self.monitor_gives_way(entry, &run);
         self.drill_run_opened(entry, &run);
         self.page_opened(entry, &run);
         Ok(None)
@@ -347,7 +351,16 @@ impl ClusterState {
     }
 
     pub(super) fn close_run(&mut self, entry: Entry<'_>, change: &Change) -> Effect {
-        let Change::CloseRun { group: name, run: id, token, outcome, settled, old_primary_untouched, reason } = change
+        let Change::CloseRun {
+            group: name,
+            run: id,
+            token,
+            outcome,
+            settled,
+            old_primary_untouched,
+            reason,
+            monitor_ms,
+        } = change
         else {
             return reject(RejectionCode::Invalid, "not a CloseRun");
         };
@@ -377,6 +390,7 @@ impl ClusterState {
         let was_stuck = matches!(run.phase, RunPhase::Stuck { .. });
         note(&mut run, entry, None, format!("{outcome}{}{reason}", if reason.is_empty() { "" } else { ": " }));
         run.phase = RunPhase::Closed { outcome: *outcome, at: entry.at };
+        run.monitor = Self::monitor_of(&run, *outcome, entry, *monitor_ms);
         group.open_run = None;
         group.history.push_back(run.clone());
         bound(&mut group.history, HISTORY_KEPT);
@@ -564,17 +578,6 @@ fn succeeded(group: &mut GroupState, run: &Run, entry: Entry<'_>) {
         automatic: run.cause.automatic,
         serving_epoch: run.serving_epoch,
     });
-}
-
-/// Remembers that a step may still take effect at its resource: a token above the one it was started under is raised there
-/// before anything else is done.
-pub(super) fn leave_unsettled(group: &mut GroupState, run: &Run, step: &Step, entry: Entry<'_>) {
-    let token = run.record(&step.id).and_then(|record| record.token);
-    if let (Some(resource), Some(token)) = (step.action.resource(), token) {
-        let action = step.action.clone();
-        let unsettled = Unsettled { run: run.id.clone(), token, since: entry.at, action, is_due: false };
-        group.unsettled.insert(resource, unsettled);
-    }
 }
 
 pub(super) fn proof_text(proof: &FenceProof) -> String {

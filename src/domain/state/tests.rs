@@ -21,6 +21,7 @@ fn close(world: &World, token: Token, outcome: RunOutcome, untouched: bool) -> C
         settled: Default::default(),
         old_primary_untouched: untouched,
         reason: String::new(),
+        monitor_ms: 0,
     }
 }
 

@@ -20,7 +20,16 @@ fn order(order: RunOrder) -> Change {
 
 fn close(token: Token, outcome: RunOutcome) -> Change {
     let (group, run, reason) = (group(), RunId::from("r1"), String::new());
-    Change::CloseRun { group, run, token, outcome, settled: Default::default(), old_primary_untouched: false, reason }
+    Change::CloseRun {
+        group,
+        run,
+        token,
+        outcome,
+        settled: Default::default(),
+        old_primary_untouched: false,
+        reason,
+        monitor_ms: 0,
+    }
 }
 
 fn failed(retryable: bool) -> Outcome {

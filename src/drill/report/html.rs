@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Subject, begun_by, beside, not_well, objectives, outcome, parts_beside, picture, stamp, took};
+use crate::domain::chapters::Progress;
 use crate::domain::drill::Drill;
 
 const STYLE: &str = "\
@@ -50,6 +51,7 @@ pub(super) fn render(subject: &Subject<'_>) -> String {
     reached(&mut out, drill, last);
     parts(&mut out, drill, last);
     findings(&mut out, drill);
+    procedure(&mut out, drill);
     past(&mut out, drill, earlier);
     events(&mut out, drill);
     lessons(&mut out, drill);
@@ -124,6 +126,36 @@ fn findings(out: &mut String, drill: &Drill) {
         );
     }
     out.push_str("</table></div>");
+}
+
+/// Each run in the order of the procedure.
+fn procedure(out: &mut String, drill: &Drill) {
+    for run in drill.runs.iter().filter(|run| !run.chapters.is_empty()) {
+        let _ = write!(
+            out,
+            "<h2>Procedure: {} from {} to {}</h2><div class=\"wide\"><table><tr><th>part</th><th></th><th>took</th><th></th></tr>",
+            run.kind,
+            text(run.from.as_str()),
+            text(run.to.as_str())
+        );
+        for chapter in &run.chapters {
+            let class = match chapter.progress {
+                Progress::Done => "ok",
+                Progress::Amiss => "bad",
+                Progress::Going => "unknown",
+                Progress::None | Progress::Ahead => "dim",
+            };
+            let _ = write!(
+                out,
+                "<tr><td>{}</td><td class=\"{class}\">{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
+                chapter.kind.word(),
+                chapter.progress.word(),
+                chapter.ms().map_or_else(String::new, took),
+                text(&chapter.detail)
+            );
+        }
+        out.push_str("</table></div>");
+    }
 }
 
 fn past(out: &mut String, drill: &Drill, earlier: &[&Drill]) {

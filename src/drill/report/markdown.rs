@@ -39,6 +39,7 @@ pub(super) fn render(subject: &Subject<'_>) -> String {
     }
     runs(&mut out, drill, last);
     findings(&mut out, drill);
+    procedure(&mut out, drill);
     trend(&mut out, drill, earlier);
     let _ = writeln!(out, "\n## Timeline\n\n| when | phase | |\n|---|---|---|");
     for event in &drill.events {
@@ -72,6 +73,27 @@ fn runs(out: &mut String, drill: &Drill, last: Option<&Drill>) {
             took(part.ms),
             beside(part.ms, part.last_ms)
         );
+    }
+}
+
+/// Each run in the order of the procedure.
+fn procedure(out: &mut String, drill: &Drill) {
+    if drill.runs.iter().all(|run| run.chapters.is_empty()) {
+        return;
+    }
+    let _ = writeln!(out, "\n## Procedure\n\n| run | part | | took | |\n|---|---|---|---|---|");
+    for run in &drill.runs {
+        for chapter in &run.chapters {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} |",
+                run.kind,
+                chapter.kind.word(),
+                chapter.progress.word(),
+                chapter.ms().map_or_else(String::new, took),
+                plain(&chapter.detail)
+            );
+        }
     }
 }
 

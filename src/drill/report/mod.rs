@@ -124,8 +124,7 @@ fn loss_in_words(drill: &Drill) -> (String, Option<bool>) {
         (Some(lost), Some(written)) => format!("{lost} of {written} marker rows"),
         _ => "rows not counted".to_owned(),
     };
-    let bytes =
-        measured.bytes_lost().map_or_else(|| "bytes not measured".to_owned(), |bytes| format!("{bytes} bytes of log"));
+    let bytes = measured.bytes_lost().map_or_else(|| "bytes not measured".to_owned(), |bytes| in_bytes(bytes));
     match (measured.rows_lost(), measured.bytes_lost()) {
         (None, None) if !drill.kind.acts() => match measured.expected_loss_ms {
             Some(ms) => (format!("at most {} of writes expected", took(ms)), Some(ms <= drill.settings.rpo_ms)),
@@ -137,6 +136,11 @@ fn loss_in_words(drill: &Drill) -> (String, Option<bool>) {
             (format!("{rows}, {bytes}"), nothing.then_some(true))
         }
     }
+}
+
+/// None is exact: the log has one order. More is as far as the newest row that came through tells.
+fn in_bytes(bytes: u64) -> String {
+    if bytes == 0 { "0 bytes of log".to_owned() } else { format!("at most {bytes} bytes of log") }
 }
 
 /// A part of the move's time.
@@ -200,7 +204,8 @@ fn took(ms: u64) -> String {
 fn beside(ms: u64, last_ms: Option<u64>) -> String {
     match last_ms {
         None => String::new(),
-        Some(last) if ms >= last => format!("+{}", took(ms - last)),
+        Some(last) if ms == last => "same".to_owned(),
+        Some(last) if ms > last => format!("+{}", took(ms - last)),
         Some(last) => format!("-{}", took(last - ms)),
     }
 }

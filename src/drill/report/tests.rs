@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::domain::chapters::{Chapter, ChapterKind, Progress};
 use crate::domain::drill::spans::Span;
 use crate::domain::drill::{Closing, DrillEvent, DrillKind, DrillPhase, DrillRun, DrillSettings, Lesson, Measured};
 use crate::domain::run::{RunKind, RunOutcome};
@@ -34,7 +35,22 @@ fn run(kind: RunKind, from: &str, to: &str, at: u64, fence_ms: u64) -> DrillRun 
         outcome: Some(RunOutcome::Succeeded),
         closed_at: Some(UnixMs(at + 1400 + fence_ms)),
         spans,
+        chapters: chapters(at, fence_ms),
     }
+}
+
+fn chapters(at: u64, fence_ms: u64) -> Vec<Chapter> {
+    let one = |kind, progress, from: u64, ms: u64, detail: &str| Chapter {
+        kind,
+        progress,
+        from: Some(UnixMs(at + from)),
+        until: Some(UnixMs(at + from + ms)),
+        detail: detail.to_owned(),
+    };
+    vec![
+        one(ChapterKind::Execute, Progress::Done, 60, 1100 + fence_ms, "6 of 6 steps"),
+        one(ChapterKind::Monitor, Progress::Amiss, 1400 + fence_ms, 9000, "cut short: failback begins"),
+    ]
 }
 
 fn drill(id: &str, at: u64, fence_ms: u64, rows_found: u64) -> Drill {
