@@ -10,7 +10,7 @@ use watchdog::domain::policy::Need;
 
 use crate::text_of_plans;
 
-const SAMPLES: &[&str] = &["sites-1-1-1", "sites-2-2-1", "two-region", "fast", "demo"];
+const SAMPLES: &[&str] = &["sites-1-1-1", "sites-2-2-1", "two-region", "fast", "demo", "drill"];
 
 /// Phrases of the warnings that a sample explains; any other is a fault of the sample.
 const EXPLAINED: &[(&str, &[&str])] = &[("two-region", &["no automatic failover from hanoi (accepted)"])];
@@ -88,6 +88,17 @@ fn the_recommended_sample_means_what_it_says() {
     assert_eq!(config.node("hanoi-1").unwrap().id, NodeId(2));
     let error = config.node("hanoi-9").unwrap_err().to_string();
     assert!(error.contains("hanoi-9") && error.contains("danang-1"), "{error}");
+}
+
+#[test]
+fn the_drill_groups_sample_may_simulate_faults_and_does() {
+    let config = load("drill");
+    let policy = config.policy();
+    let drills = &policy.groups[&GroupName::from("drill")].drills;
+    assert!(drills.is_resource);
+    let plans: Vec<_> = drills.plans.iter().map(|plan| (plan.name.as_str(), plan.kind.word())).collect();
+    assert_eq!(plans, [("monthly", "simulated"), ("weekly", "tabletop")]);
+    assert_eq!(drills.plans[0].settings.checks.len(), 2, "an HTTP check and an SQL check");
 }
 
 #[test]
