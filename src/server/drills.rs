@@ -9,15 +9,14 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::backend::Backend;
-use super::dry_run::{settled_gates, standing_gates};
-use crate::actuator::verify::rehearsal;
-use crate::api::backend::{AdminBackend as _, DryRun, Gate, OpenFailover};
+use super::moving::OPEN_DEADLINE;
+use crate::actuator::verify::rehearsal::{self, Kept};
+use crate::api::backend::{AdminBackend as _, DryRun, Gate, OpenFailover, ProposeError};
+use crate::api::moving::{MoveKind, MovingBackend as _, PlanMove};
 use crate::domain::attempt::ReadBack;
-use crate::domain::drill::{Drill, DrillPhase, Finding, Found, Measured};
+use crate::domain::drill::{Drill, DrillKind, DrillPhase, Finding, Found, Measured};
 use crate::domain::ids::{GroupName, RegionName, RequestId, StepId};
-use crate::domain::loss;
 use crate::domain::plan::{Action, Check, DatabaseEndpoint, Plan};
-use crate::domain::policy::GroupPolicy;
 use crate::domain::readiness::{Holds, Readiness};
 use crate::domain::run::RunKind;
 use crate::drill::Examiner;
@@ -41,18 +40,11 @@ impl Examiner for Backend {
     }
 
     async fn gates(&self, group: &GroupName, drill: &Drill, kind: RunKind, plan: &Plan) -> Result<Vec<String>, String> {
-        let gates = match kind {
-            RunKind::Recovery => {
-                let (known, _) = self.known_group(group).map_err(|error| error.to_string())?;
-                standing_gates(&known).into_iter().chain(settled_gates(&known)).collect()
-            }
-            _ => self.dry_run(&wish(group, drill, &plan.to)).await.map_err(|error| error.to_string())?.gates,
-        };
+        let (known, rules) = self.known_group(group).map_err(|error| error.to_string())?;
+        let ask = asked(group, drill, kind, &plan.to);
+        let gates = self.gates_of_move(&ask, (&known, &rules, plan), Instant::now() + OPEN_DEADLINE).await;
         let shut = gates.iter().filter(|gate| !gate.is_open).map(|gate| format!("{}: {}", gate.name, gate.detail));
-        let mut shut: Vec<String> = shut.collect();
-        if kind != RunKind::Recovery {
-            shut.extend(self.lag_of(group, &plan.to));
-        }
+        let shut: Vec<String> = shut.collect();
         if shut.is_empty() {
             return Ok(gates.into_iter().map(|gate| format!("{}: {}", gate.name, gate.detail)).collect());
         }
@@ -62,8 +54,7 @@ impl Examiner for Backend {
 
 impl Backend {
     async fn look_before(&self, group: &GroupName, drill: &Drill) -> (Vec<Line>, Measured) {
-        let ask = wish(group, drill, &drill.to);
-        let (dry, ready) = tokio::join!(self.dry_run(&ask), self.readiness(group, Some(&drill.to)));
+        let (dry, ready) = tokio::join!(self.rehearse(group, drill), self.readiness(group, Some(&drill.to)));
         let mut lines = Vec::new();
         let mut measured = Measured::default();
         match dry {
@@ -105,6 +96,14 @@ impl Backend {
         (lines, measured)
     }
 
+    /// What the drill's move would do, and whether its gates are open: a planned move's, or a failover's.
+    async fn rehearse(&self, group: &GroupName, drill: &Drill) -> Result<DryRun, ProposeError> {
+        match drill.kind {
+            DrillKind::Live => self.dry_run_move(&asked(group, drill, RunKind::Switchover, &drill.to)).await,
+            DrillKind::Tabletop | DrillKind::Simulated => self.dry_run(&wish(group, drill, &drill.to)).await,
+        }
+    }
+
     async fn look_after(&self, group: &GroupName, drill: &Drill) -> (Vec<Line>, Measured) {
         let until = Instant::now() + CHECK_DEADLINE;
         let checks = drill.settings.checks.iter().filter(|check| check.region == drill.to);
@@ -119,10 +118,10 @@ impl Backend {
         let mut measured = Measured::default();
         if let (Some(written), Some(database)) = (drill.measured.rows_written, self.database_in(group, &drill.to)) {
             match rehearsal::count(&database, drill.id.as_str(), until).await {
-                Ok(rows) => {
+                Ok(Kept { rows, lsn }) => {
                     measured.rows_found = Some(rows);
-                    // The log has one order: where the last row came through, everything before it did.
-                    measured.lsn_after = drill.measured.lsn_before.filter(|_| rows >= written);
+                    // The log has one order: where a row came through, everything before it did.
+                    measured.lsn_after = if rows >= written { drill.measured.lsn_before } else { lsn };
                     let found = if rows >= written { Found::Ok } else { Found::Bad };
                     lines.push(("marker rows".to_owned(), found, format!("{rows} of {written} are there")));
                 }
@@ -141,18 +140,6 @@ impl Backend {
         let rules = self.parts.policy.groups.get(group)?;
         rules.failover_plans.iter().filter(|plan| &plan.to == region).find_map(writable)
     }
-
-    /// Why the standby there is too far behind for a planned move.
-    fn lag_of(&self, group: &GroupName, to: &RegionName) -> Option<String> {
-        let rules: &GroupPolicy = self.parts.policy.groups.get(group)?;
-        let limit_ms = rules.switchover_max_lag_ms;
-        rules.replication.get(to)?;
-        match loss::lag_ms(group, rules, to, &self.view()) {
-            Some(ms) if ms <= limit_ms => None,
-            Some(ms) => Some(format!("lag: {to} lags {ms} ms; the limit is {limit_ms} ms")),
-            None => Some(format!("lag: how far {to} lags is not known")),
-        }
-    }
 }
 
 fn writable(plan: &Plan) -> Option<DatabaseEndpoint> {
@@ -163,6 +150,23 @@ fn writable(plan: &Plan) -> Option<DatabaseEndpoint> {
         }),
         _ => None,
     })
+}
+
+/// What an operator would ask for, for the same run.
+fn asked(group: &GroupName, drill: &Drill, kind: RunKind, region: &RegionName) -> PlanMove {
+    PlanMove {
+        kind: match kind {
+            RunKind::Failback => MoveKind::Failback,
+            RunKind::Recovery => MoveKind::Rejoin,
+            RunKind::Failover | RunKind::Switchover | RunKind::Traffic => MoveKind::Switchover,
+        },
+        group: group.clone(),
+        region: Some(region.clone()),
+        by: drill.by.clone(),
+        reason: drill.reason.clone(),
+        expected_token: None,
+        request_id: RequestId(drill.id.0.clone()),
+    }
 }
 
 /// A failover's wish has all that a dry run needs.
@@ -190,6 +194,10 @@ fn of_steps(plan: &Plan, present: &BTreeMap<StepId, ReadBack>) -> impl Iterator<
             Some(ReadBack::Refused { held }) => (Found::Bad, format!("it holds the higher token {held}")),
             None if matches!(step.action, Action::Verify { .. }) => {
                 (Found::Ok, "looked at after the move; there is nothing to read before it".to_owned())
+            }
+            // Both guards answer, or their gates are shut.
+            None if matches!(step.action, Action::CatchUp { .. }) => {
+                (Found::Ok, "looked at once the writing has stopped; there is nothing to read before it".to_owned())
             }
             None => (Found::Unknown, "not read".to_owned()),
         };

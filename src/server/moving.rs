@@ -23,7 +23,7 @@ use crate::domain::run::RunKind;
 use crate::domain::state::GroupState;
 
 /// What does not answer within this keeps a move from being opened.
-const OPEN_DEADLINE: Duration = Duration::from_secs(6);
+pub(super) const OPEN_DEADLINE: Duration = Duration::from_secs(6);
 
 fn run_kind(kind: MoveKind) -> RunKind {
     match kind {
@@ -88,7 +88,7 @@ impl Backend {
     }
 
     /// Every gate, judged by what is seen and read now.
-    async fn gates_of_move(
+    pub(super) async fn gates_of_move(
         &self,
         ask: &PlanMove,
         (group, rules, plan): (&GroupState, &GroupPolicy, &Plan),

@@ -5,6 +5,7 @@ mod lab;
 
 mod backups;
 mod chats;
+mod drills;
 mod failover;
 mod heartbeat;
 mod ladder;

@@ -12,10 +12,13 @@ use crate::domain::drill::CheckKind;
 use crate::domain::plan::DatabaseEndpoint;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS watchdog_drill_marker (drill text NOT NULL, n bigint NOT NULL, \
-    at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (drill, n))";
+    at timestamptz NOT NULL DEFAULT now(), lsn pg_lsn, PRIMARY KEY (drill, n)); \
+    ALTER TABLE watchdog_drill_marker ADD COLUMN IF NOT EXISTS lsn pg_lsn";
 /// Rows of drills that nobody compares with any more.
 const FORGET: &str = "DELETE FROM watchdog_drill_marker WHERE at < now() - interval '400 days'";
-const INSERT: &str = "INSERT INTO watchdog_drill_marker (drill, n) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+/// Each row knows how far the log had come before it.
+const INSERT: &str = "INSERT INTO watchdog_drill_marker (drill, n, lsn) VALUES ($1, $2, pg_current_wal_insert_lsn()) \
+    ON CONFLICT DO NOTHING";
 
 /// Marker rows that the primary acknowledged, and its position in its log after the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +49,27 @@ pub async fn mark(database: &DatabaseEndpoint, drill: &str, rows: u64, until: In
     .await
 }
 
+/// What is there of the marker rows after a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Rows.
+    pub rows: u64,
+    /// The old primary's log is there up to this position at least: where the newest of the rows was written.
+    pub lsn: Option<u64>,
+}
+
 /// How many of the drill's marker rows are there.
 ///
 /// # Errors
 /// What the database said.
-pub async fn count(database: &DatabaseEndpoint, drill: &str, until: Instant) -> Result<u64, String> {
+pub async fn count(database: &DatabaseEndpoint, drill: &str, until: Instant) -> Result<Kept, String> {
     within(database, until, async {
         let client = open(database, until).await?;
-        let counting = "SELECT count(*) FROM watchdog_drill_marker WHERE drill = $1";
+        let counting = "SELECT count(*), (max(lsn) - '0/0')::bigint FROM watchdog_drill_marker WHERE drill = $1";
         let row = client.query_one(counting, &[&drill]).await.map_err(|e| words(&e))?;
-        row.try_get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| words(&e))
+        let rows = row.try_get::<_, i64>(0).map_err(|e| words(&e))?;
+        let lsn = row.try_get::<_, Option<i64>>(1).map_err(|e| words(&e))?;
+        Ok(Kept { rows: u64::try_from(rows).unwrap_or(0), lsn: lsn.and_then(|lsn| u64::try_from(lsn).ok()) })
     })
     .await
 }

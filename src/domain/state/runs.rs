@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use super::orders::leave_unsettled;
 use super::timeline::{note, note_attempt};
 use super::turning::{all_that_was_acknowledged, may_release, plan_can_turn_back, way_back_is_done};
-use super::{
-    CLAIMS_KEPT, ClusterState, Effect, Entry, GroupState, HISTORY_KEPT, LastFailover, bound, reject,
-};
+use super::{CLAIMS_KEPT, ClusterState, Effect, Entry, GroupState, HISTORY_KEPT, LastFailover, bound, reject};
 use crate::domain::attempt::Outcome;
 use crate::domain::command::{Change, FenceProof, Rejection, RejectionCode};
 use crate::domain::ids::{GroupName, RegionName, RunId, StepId, Token};
