@@ -60,7 +60,7 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "zone-takes-lower-tokens",
         mutant: Mutant::ZoneTakesLowerTokens,
-        known: 5,
+        known: 8,
         shape: Some(Shape::Asleep),
         what: "the zone's compare-and-swap always swaps",
     },
@@ -116,7 +116,7 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "no-loss-gate",
         mutant: Mutant::Product(Mutation::NoLossGate),
-        known: 5,
+        known: 8,
         shape: None,
         what: "the loss is not judged",
     },
@@ -144,7 +144,7 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "majority-of-present",
         mutant: Mutant::Product(Mutation::MajorityOfPresent),
-        known: 514,
+        known: 537,
         shape: None,
         what: "a majority of those present is enough",
     },
@@ -193,7 +193,7 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "hold-ignores-token",
         mutant: Mutant::HoldIgnoresToken,
-        known: 1592,
+        known: 359,
         shape: Some(Shape::Hermit),
         what: "a hold is granted though a higher token was raised",
     },
@@ -214,7 +214,7 @@ pub const ALL: &[Taken] = &[
     Taken {
         name: "open-out-of-order",
         mutant: Mutant::Product(Mutation::OpenOutOfOrder),
-        known: 2577,
+        known: 1368,
         shape: Some(Shape::LateAnswers),
         what: "the gate is opened by the answer to an older request",
     },
