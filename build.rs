@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     let mut set = compiler.file_descriptor_set();
 
-    let mut builder = tonic_prost_build::configure();
+    // In the order of their keys: what is printed as JSON is the same each time.
+    let mut builder = tonic_prost_build::configure().btree_map(".watchdog");
     let spoken_by_nodes = ["/peer.proto", "/lease.proto"];
     for file in set.file.iter().filter(|file| !spoken_by_nodes.iter().any(|name| file.name().ends_with(name))) {
         let package = file.package();

@@ -109,7 +109,7 @@ async fn gather(head: proto::RestoreRequest, messages: &mut Streaming<proto::Res
     Ok(Wish { head, data: Arc::new(data) })
 }
 
-fn serving(asked: &std::collections::HashMap<String, String>) -> Result<BTreeMap<GroupName, RegionName>, Status> {
+fn serving(asked: &BTreeMap<String, String>) -> Result<BTreeMap<GroupName, RegionName>, Status> {
     let one = |(group, region): (&String, &String)| {
         let group = GroupName::from(check::name("serving", group)?);
         Ok((group, RegionName::from(check::name("serving", region)?)))

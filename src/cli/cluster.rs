@@ -1,6 +1,6 @@
 //! `cluster`: the replicated state to a file, and back into a cluster that was formed anew.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +140,7 @@ async fn restore(cluster: &Cluster, cli: &Cli, wish: &RestoreWish, screen: Scree
         confirmable_name(&name, wish.yes.as_deref(), "cluster")?;
     }
     let cluster = cluster.for_request(&context.request_id);
-    let mut serving: HashMap<String, String> = HashMap::new();
+    let mut serving: BTreeMap<String, String> = BTreeMap::new();
     for (group, region) in &wish.serving {
         if let Some(other) = serving.insert(group.clone(), region.clone()) {
             return Err(CliError::Usage(format!("--serving {group}={other} and {group}={region}: which of them?")));
