@@ -44,7 +44,14 @@ impl Shown {
                     latch.token, latch.run
                 ),
             },
-            (PostgresRole::Stopped, _) => {
+            (PostgresRole::Stopped, Some(latch)) => Prospect::Bad {
+                reason: format!(
+                    "{host}: server stopped ({seen_by}), fenced under token {} by run {}: `watchdogctl rejoin {group}` makes it a \
+                     standby of the present primary",
+                    latch.token, latch.run
+                ),
+            },
+            (PostgresRole::Stopped, None) => {
                 Prospect::Bad { reason: format!("{host}: server stopped ({seen_by}): start it there") }
             }
             (PostgresRole::Unknown, _) => Prospect::Unknown { reason: format!("{host}: server unknown ({seen_by})") },

@@ -148,7 +148,7 @@ async fn a_standby_is_promoted_and_a_primary_fenced_each_with_proof() {
     assert!(evidence.contains("server stopped") && evidence.contains("latched under 1.5 by run r1"), "{evidence}");
     assert!(!host.sshd.path("pg/data/postmaster.pid").exists());
     let prospect = actuator.can_succeed(&warrant(6), &promote, ample()).await;
-    assert!(matches!(&prospect, Prospect::Bad { reason } if reason.contains("server stopped")), "{prospect:?}");
+    assert!(matches!(&prospect, Prospect::Bad { reason } if reason.contains("watchdogctl rejoin")), "{prospect:?}");
     assert_eq!(host.sshd.accepted(), 1, "all over one session");
 }
 
