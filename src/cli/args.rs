@@ -453,7 +453,7 @@ pub struct FailoverWish {
     /// The group's name typed again instead of being asked for it.
     #[arg(long, value_name = "GROUP")]
     pub yes: Option<String>,
-    /// Open the run and do not follow it.
+    /// Open the run and do not follow it; with `--output json` it never is: `run follow RUN` waits, and tells its outcome.
     #[arg(long)]
     pub detach: bool,
 }
