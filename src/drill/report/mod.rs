@@ -81,7 +81,7 @@ fn json(subject: &Subject<'_>) -> String {
         group: subject.group,
         drill,
         objectives: objectives(drill),
-        parts: parts(drill),
+        parts: parts_beside(drill, subject.earlier.last().copied()),
         rows_lost: drill.measured.rows_lost(),
         bytes_lost: drill.measured.bytes_lost(),
         last,
@@ -152,10 +152,6 @@ struct Part {
     ms: u64,
     /// The same part of the last drill of that kind.
     last_ms: Option<u64>,
-}
-
-fn parts(drill: &Drill) -> Vec<Part> {
-    parts_beside(drill, None)
 }
 
 fn parts_beside(drill: &Drill, last: Option<&Drill>) -> Vec<Part> {
