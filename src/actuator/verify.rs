@@ -17,7 +17,8 @@ use super::Actuator;
 use super::dns::canonical_value;
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::ids::Token;
-use crate::domain::plan::{Action, Check, DnsRecord};
+use crate::domain::plan::{Action, Check, DnsRecord, RedisEndpoint};
+use crate::redis::{Connection, Role, Trouble};
 use crate::resolve::{Question, query};
 
 /// Kept back from the deadline, so that what failed can still be told.
@@ -140,7 +141,21 @@ async fn look_at(warrant: &Warrant, check: &Check, until: Instant) -> Result<Str
         }
         Check::DnsAnswers { server, record } => Ok(dns_answers(server, record, until).await?),
         Check::DatabaseWritable { database } => database::write(warrant, database, until).await,
+        Check::RedisWritable { server } => Ok(redis_takes_a_write(warrant, server).await?),
     }
+}
+
+/// The write is one key of the group's own; a replica refuses it.
+async fn redis_takes_a_write(warrant: &Warrant, server: &RedisEndpoint) -> Result<String, String> {
+    let failed = |trouble: Trouble| trouble.to_string();
+    let mut connection = Connection::open(server).await.map_err(failed)?;
+    let shown = connection.look().await.map_err(failed)?;
+    if let Role::Replica { of, .. } = shown.role {
+        return Err(format!("it is a replica of {of}, not a primary"));
+    }
+    let (key, token) = (format!("watchdog:verify:{}", warrant.group), warrant.token.to_string());
+    connection.ask(&["SET", &key, &token]).await.map_err(failed)?;
+    Ok(format!("Redis at {} took a write", server.address))
 }
 
 async fn dns_answers(server: &str, record: &DnsRecord, until: Instant) -> Result<String, String> {
@@ -161,5 +176,6 @@ fn name_of(check: &Check) -> String {
         Check::Http { url, .. } => format!("GET {}", http::without_secrets(url)),
         Check::DnsAnswers { server, record } => format!("{} {} at {server}", record.name, record.kind),
         Check::DatabaseWritable { database } => format!("write to {}", database::name_of(database)),
+        Check::RedisWritable { server } => format!("write to Redis at {}", server.address),
     }
 }

@@ -285,6 +285,7 @@ fn describe_check(check: &Check) -> String {
         Check::Http { url, expect_status, .. } => format!("{url} answers {expect_status}"),
         Check::DnsAnswers { server, record } => format!("{server} answers {} with {}", record.name, record.value),
         Check::DatabaseWritable { .. } => "the database takes a write".to_owned(),
+        Check::RedisWritable { server } => format!("Redis at {} is a primary and takes a write", server.address),
     }
 }
 

@@ -278,6 +278,10 @@ tables! {
         fencing: String,
         /// Who asserts that two primaries do no harm, and when.
         fencing_none_asserted_by: String,
+        /// `confirm` or `none`: whether an old Redis primary is fenced before another is promoted.
+        redis_fencing: String,
+        /// Who asserts that two Redis primaries do no harm, and when.
+        redis_fencing_none_asserted_by: String,
         /// Mode `lease`: how long one renewal lasts.
         lease_ttl_ms: u64,
         /// Decide, record and page only.
@@ -346,10 +350,12 @@ tables! {
         replication: String,
         /// The load balancer's target.
         load_balancer: String,
-        /// What the other regions' guards call this region's primary: their `[postgres.upstream.NAME]`.
+        /// What the other regions' guards call this region's primary: their `[postgres.upstream.NAME]` and `[redis.upstream]`.
         upstream: String,
         /// The target that looks at this region's Redis server.
         redis: String,
+        /// Whose guard fences and promotes this region's Redis server.
+        redis_host: String,
     }
 
     /// `[[group.target]]` and `[[reference]]`
@@ -450,8 +456,12 @@ tables! {
     RawVerify {
         /// Used when moving to this region.
         region: String,
-        /// `http`, `database_writable` or `dns_answers`.
+        /// `http`, `database_writable`, `redis_writable` or `dns_answers`.
         kind: String,
+        /// redis_writable: `address:port`.
+        address: String,
+        /// redis_writable: the user of its access list.
+        user: String,
         /// http: what to get.
         url: String,
         /// http: the status wanted.
@@ -462,7 +472,7 @@ tables! {
         resolve_at: String,
         /// database_writable: where.
         conninfo: String,
-        /// database_writable: file with the password.
+        /// database_writable, redis_writable: file with the password.
         password_file: String,
         /// database_writable: PEM file of the authority to trust.
         tls_ca_file: String,

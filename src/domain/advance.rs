@@ -173,7 +173,7 @@ fn open_moves(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, no
         let close = Move::Close { outcome: RunOutcome::Succeeded };
         return if hand.busy.is_empty() { vec![close] } else { Vec::new() };
     }
-    let due = run.plan.steps().filter(|(stage, _)| run.stage_is_due(*stage)).map(|(_, step)| step);
+    let due = run.plan.steps().filter(|(stage, step)| run.is_due(*stage, step)).map(|(_, step)| step);
     moves_of(due, group, run, hand, patience, now)
 }
 

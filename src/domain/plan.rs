@@ -142,12 +142,28 @@ pub enum Check {
         /// What must be there.
         record: DnsRecord,
     },
+    /// The Redis server is a primary and takes a write.
+    RedisWritable {
+        /// Where.
+        server: RedisEndpoint,
+    },
     /// The database takes a write: the run's token is inserted where it is higher (the table `watchdog_token`).
     DatabaseWritable {
         /// Where.
         database: DatabaseEndpoint,
     },
 }
+
+/// A guard's built-in actions for Redis, as named actions in a plan.
+pub const REDIS_FENCE: &str = "redis-fence";
+/// Stops its writes once another has everything.
+pub const REDIS_HAND_OVER: &str = "redis-hand-over";
+/// Makes a replica the primary.
+pub const REDIS_PROMOTE: &str = "redis-promote";
+/// Makes a fenced one a replica.
+pub const REDIS_REJOIN: &str = "redis-rejoin";
+/// Takes a hand-over back.
+pub const REDIS_RELEASE: &str = "redis-release";
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,6 +248,16 @@ impl Action {
         }
     }
 
+    /// It acts upon Redis.
+    pub fn is_redis(&self) -> bool {
+        matches!(self, Action::Guarded { name, .. } if name.starts_with("redis-"))
+    }
+
+    /// It is the guard's action of that name.
+    pub fn is_named(&self, wanted: &str) -> bool {
+        matches!(self, Action::Guarded { name, .. } if name == wanted)
+    }
+
     /// May be done again without harm where its outcome is unknown and cannot be read back.
     pub fn is_repeatable(&self) -> bool {
         matches!(self, Action::CatchUp { .. } | Action::Verify { .. })
@@ -300,6 +326,13 @@ impl Plan {
     /// It promotes a standby.
     pub fn promotes(&self) -> bool {
         self.steps().any(|(_, step)| matches!(step.action, Action::Promote { .. }))
+    }
+
+    /// Steps of the way forward that this one waits for whatever their stage: a Redis server is not promoted before the old
+    /// one is fenced, where the plan fences it.
+    pub fn waited_for<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a Step> {
+        let fences = |other: &&Step| [REDIS_FENCE, REDIS_HAND_OVER].iter().any(|name| other.action.is_named(name));
+        self.steps().map(|(_, other)| other).filter(move |other| step.action.is_named(REDIS_PROMOTE) && fences(other))
     }
 
     /// Every step there is, forward and back.

@@ -456,6 +456,11 @@ impl Run {
             .all(|(_, step)| self.phase_of(&step.id).is_settled())
     }
 
+    /// Whether a step of the way forward may begin: its stage, and whatever else it waits for.
+    pub fn is_due(&self, stage: usize, step: &Step) -> bool {
+        self.stage_is_due(stage) && self.plan.waited_for(step).all(|other| self.phase_of(&other.id).is_settled())
+    }
+
     /// The plan's fence steps.
     pub fn fence_steps(&self) -> impl Iterator<Item = &Step> {
         self.plan.steps().map(|(_, step)| step).filter(|step| matches!(step.action, Action::Fence { .. }))

@@ -1,6 +1,6 @@
 //! What a person may do about a stuck run, by what keeps it: the same words in status, in the run's page and in the pager.
 
-use super::plan::{Action, Step};
+use super::plan::{Action, REDIS_FENCE, REDIS_HAND_OVER, Step};
 use super::run::{Run, RunPhase, StepPhase};
 
 /// Begins the reason of a run that waits for proof that the old primary is silent.
@@ -136,6 +136,13 @@ fn skip(run: &Run, step: &Step) -> Option<Way> {
         Action::UpsertDns { .. } => "go on with the names as they are, or as you have set them".to_owned(),
         // Nobody's word takes the place of what was acknowledged, nor of a primary that takes writes.
         Action::CatchUp { .. } | Action::Release { .. } => return None,
+        Action::Guarded { name, .. } if name == REDIS_HAND_OVER => return None,
+        Action::Guarded { name, .. } if name == REDIS_FENCE => {
+            format!(
+                "look at the old Redis primary in {}; when it is silent and stays so, say so by going on",
+                run.from()
+            )
+        }
         Action::Guarded { .. } => "go on without it, or you have done it by hand".to_owned(),
         Action::Verify { .. } => format!("you have looked yourself, and {} serves as it shall", run.to()),
     };

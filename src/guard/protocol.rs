@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::ids::{ClusterName, GroupName, HostName, RunId, StepId, Token, UnixMs};
+pub use crate::domain::plan::{REDIS_FENCE, REDIS_HAND_OVER, REDIS_PROMOTE, REDIS_REJOIN, REDIS_RELEASE};
 pub use wal::{Lsn, WalRunning, WalShown, WalState};
 
 /// A request is at most this long, bytes, its final newline included. Longer ones are refused unread.
@@ -35,17 +36,6 @@ pub const PROMOTE: &str = "promote";
 pub const RELEASE: &str = "release";
 /// The action that makes a fenced primary a standby again.
 pub const REJOIN: &str = "rejoin";
-
-/// The action that stops an old Redis primary and latches it.
-pub const REDIS_FENCE: &str = "redis-fence";
-/// The same, once another server has everything.
-pub const REDIS_HAND_OVER: &str = "redis-hand-over";
-/// The action that makes a Redis replica the primary.
-pub const REDIS_PROMOTE: &str = "redis-promote";
-/// The action that makes a fenced Redis server a replica.
-pub const REDIS_REJOIN: &str = "redis-rejoin";
-/// The action that takes a hand-over back.
-pub const REDIS_RELEASE: &str = "redis-release";
 
 /// One request, as on the wire. Build it with [`Request::status`], [`Request::raise`], [`Request::act`] or
 /// [`Request::read_back`].

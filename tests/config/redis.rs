@@ -3,6 +3,7 @@
 use watchdog::config::{Config, DatabaseRole, TargetKind, judge, render};
 
 use crate::faults::BASE;
+use crate::text_of_plans;
 
 /// Both regions' servers, each following the other's.
 const TARGETS: &str = r#"[[group.target]]
@@ -124,4 +125,85 @@ fn a_group_without_it_keeps_its_digest() {
     let text = serde_json::to_string(&sound(BASE).groups[&"g".into()].policy).unwrap();
     assert!(!text.contains("redis"), "{text}");
     assert_ne!(sound(BASE).digest, sound(&with_redis(&[])).digest);
+}
+
+/// The servers move with the group: their guards stand on the databases' hosts.
+fn moved(changes: &[(&str, &str)]) -> String {
+    let hosts = [
+        ("redis = \"hcmc-redis\"", "redis = \"hcmc-redis\"\nredis_host = \"db-hcmc\""),
+        ("redis = \"hanoi-redis\"", "redis = \"hanoi-redis\"\nredis_host = \"db-hanoi\""),
+    ];
+    with_redis(&[&hosts[..], changes].concat())
+}
+
+/// The plan's lines that begin a step, without their patience.
+fn steps(text: &str, plan: &str) -> Vec<String> {
+    let plans = text_of_plans::of(&sound(text));
+    let plan =
+        plans.split("\n\n").find(|found| found.starts_with(&format!("g: {plan} hcmc -> "))).expect("a plan").to_owned();
+    let first = |line: &str| line.split(':').next().map(|words| words.trim().to_owned());
+    plan.lines().skip(1).filter(|line| line.starts_with("  ") && !line.starts_with("   ")).filter_map(first).collect()
+}
+
+#[test]
+fn redis_moves_behind_the_database() {
+    let text = moved(&[]);
+    let failover = steps(&text, "failover").join(" ");
+    assert!(failover.contains("2 promote 2 redis-fence 2 redis-promote 3 services"), "{failover}");
+    let planned = steps(&text, "switchover").join(" ");
+    assert!(planned.starts_with("1 fence 2 catch-up 3 redis-hand-over 4 promote 5 redis-promote 6 dns"), "{planned}");
+    assert!(
+        planned.contains("rejoin 8 redis-rejoin") && planned.ends_with("undo 1 release undo 1 redis-release"),
+        "{planned}"
+    );
+    assert_eq!(steps(&text, "rejoin").join(" "), "1 rejoin 2 redis-fence 3 redis-rejoin");
+    let config = sound(&text);
+    let group = &config.groups[&"g".into()].policy;
+    let plan = &group.failover_plans[0];
+    let step = |id: &str| plan.step(&id.into()).unwrap();
+    // Neither holds up the services; the promotion waits for the fence, and the database's for nothing of Redis.
+    assert!(!step("redis-fence").blocking && !step("redis-promote").blocking);
+    let waited: Vec<_> = plan.waited_for(step("redis-promote")).map(|step| step.id.as_str()).collect();
+    assert_eq!(waited, ["redis-fence"]);
+    assert_eq!(plan.waited_for(step("promote")).count() + plan.waited_for(step("redis-fence")).count(), 0);
+    assert!(group.switchover_plans[0].step(&"redis-hand-over".into()).unwrap().blocking);
+}
+
+#[test]
+fn a_cache_is_promoted_on_a_standing_word() {
+    let word = "redis_fencing = \"none\"\nredis_fencing_none_asserted_by = \"Linh, 2026-11-01\"";
+    let text = moved(&[("hold_down_ms = 3000", &format!("hold_down_ms = 3000\n{word}"))]);
+    let failover = steps(&text, "failover").join(" ");
+    assert!(failover.contains("2 promote 2 redis-promote 3 services"), "{failover}");
+    let (_, report) = judge(text.as_bytes());
+    assert!(render(&report, "test").contains("on the word of Linh"), "{}", render(&report, "test"));
+}
+
+#[test]
+fn each_fault_of_moving_it_is_told_by_its_key() {
+    let hold_down = "hold_down_ms = 3000";
+    for (old, new, path, phrase) in [
+        ("redis_host = \"db-hanoi\"", "redis_host = \"db-hue\"", "group[g].region[hanoi].redis_host", "db-hue"),
+        (
+            "redis_host = \"db-hanoi\"",
+            "redis_host = \"db-hcmc\"",
+            "group[g].region[hanoi].redis_host",
+            "stands in hcmc",
+        ),
+        ("\nredis_host = \"db-hanoi\"", "", "group[g].region[hanoi]", "no redis_host"),
+        (hold_down, "redis_fencing = \"lease\"", "group[g].redis_fencing", "choose \"confirm\" or \"none\""),
+        (hold_down, "redis_fencing = \"none\"", "group[g].redis_fencing", "needs a person's word"),
+        (
+            hold_down,
+            "redis_fencing_none_asserted_by = \"Linh\"",
+            "group[g].redis_fencing_none_asserted_by",
+            "means nothing without",
+        ),
+    ] {
+        let (config, report) = judge(moved(&[(old, new)]).as_bytes());
+        let found = report.errors.iter().any(|fault| fault.path == path && fault.to_string().contains(phrase));
+        assert!(config.is_none() && found, "wanted {path}: …{phrase}…\n{}", render(&report, "test"));
+    }
+    let (config, report) = judge(with_redis(&[(hold_down, "redis_fencing = \"confirm\"")]).as_bytes());
+    assert!(config.is_none() && render(&report, "test").contains("no region has a redis_host"));
 }

@@ -71,6 +71,7 @@ fn check(check: &Check) -> String {
         Check::DnsAnswers { server, record } => {
             format!("{server} answers {} {} {}", record.name, record.kind, record.value)
         }
+        Check::RedisWritable { server } => format!("{} is a Redis primary and takes a write", server.address),
         Check::DatabaseWritable { database } => format!("{} takes a write", database.conninfo),
     }
 }

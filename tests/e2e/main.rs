@@ -17,6 +17,7 @@ mod partition;
 mod parts;
 mod planned;
 mod ready;
+mod redis;
 mod refusals;
 mod restored;
 mod service;

@@ -43,9 +43,36 @@ pub fn nodes(lab: &Lab, sites: &[Site]) -> Result<String> {
         let lease = format!("fencing = \"lease\"\nlease_ttl_ms = {}", super::lease::ttl_ms(&lab.options));
         text = text.replace("fencing = \"confirm\"", &lease).replace("expect_role =", "canary = true\nexpect_role =");
     }
+    if lab.options.redis {
+        text = with_redis(lab, text)?;
+    }
     for (old, new) in &lab.options.changes {
         ensure!(text.contains(old.as_str()), "the nodes' configuration has no {old:?}");
         text = text.replace(old, new);
+    }
+    Ok(text)
+}
+
+/// A Redis server in each region, which moves with the group and is written to afterwards.
+fn with_redis(lab: &Lab, mut text: String) -> Result<String> {
+    let mut password = None;
+    for (site, other) in [(HOME, DR), (DR, HOME)] {
+        let (own, primary) = (&lab.redis[site], &lab.redis[other]);
+        let host = format!("database_host = \"db-{site}\"\n");
+        let with = format!("{host}redis_host = \"db-{site}\"\nredis = \"{site}-redis\"\n");
+        text = text.replacen(&host, &with, 1);
+        let secret = lab.folder.write_secret("etc/redis.password", "secret\n")?;
+        let secret = password.insert(secret).display();
+        write!(
+            text,
+            "\n[[group.target]]\nname = \"{site}-redis\"\nregion = \"{site}\"\nkind = \"redis\"\naddress = \"{}\"\n\
+             password_file = \"{secret}\"\nprimary = \"{}\"\n\n\
+             [[group.verify]]\nregion = \"{site}\"\nkind = \"redis_writable\"\naddress = \"{}\"\n\
+             password_file = \"{secret}\"\n",
+            own.address(),
+            primary.address(),
+            own.address()
+        )?;
     }
     Ok(text)
 }

@@ -33,6 +33,7 @@ pub mod pki;
 pub mod postgres;
 pub mod process;
 pub mod receiver;
+pub mod redis;
 pub mod region;
 pub mod rest;
 pub mod route53;

@@ -22,6 +22,7 @@ use super::pki;
 use super::postgres::Postgres;
 use super::process::{MARK, Part, run_async};
 use super::receiver::Receivers;
+use super::redis::Redis;
 use super::region::{Service, guard_config};
 use super::route53::Route53;
 use super::ssh::{Key, Sshd};
@@ -64,6 +65,8 @@ pub struct Options {
     pub lease: bool,
     /// The gate is a table of nftables instead of BPF at a cgroup. Inside a hub only: there each host has packets of its own.
     pub nftables: bool,
+    /// A Redis server in each region, that at home the primary.
+    pub redis: bool,
     /// Say on standard output what is being started.
     pub speak: bool,
     /// Lines to replace in the nodes' configuration: `(old, new)`.
@@ -119,6 +122,8 @@ pub struct Lab {
     pub hosts: BTreeMap<String, Sshd>,
     /// The services by region.
     pub services: BTreeMap<String, Service>,
+    /// The Redis servers by region, where they were asked for.
+    pub redis: BTreeMap<String, Redis>,
     /// The zone.
     pub dns: Dns,
     /// The resident guards by region, where leases were asked for.
@@ -156,13 +161,14 @@ impl Lab {
         say(&format!("PostgreSQL in {HOME:<8} {}:{port}  primary", primary.address));
         let standby = Postgres::standby(&folder, DR, &primary, gate).await?;
         say(&format!("PostgreSQL in {DR:<8} {}:{port}  standby, streaming", standby.address));
+        let redis = if options.redis { start_redis(&folder) } else { BTreeMap::new() };
         let key = Key::make(&folder, "etc/id_ed25519")?;
         let mut hosts = BTreeMap::new();
         let mut services = BTreeMap::new();
         for database in [&primary, &standby] {
             let site = database.site.clone();
             let service = Service::prepare(&mut folder, database, options.trips)?;
-            let forced = install_guard(&folder, database, &service, options.trips).await?;
+            let forced = install_guard(&folder, database, &service, &redis, options.trips).await?;
             let sshd = Sshd::start_new(&mut folder, &site, &key, &forced).await?;
             say(&format!("sshd in {site:<14} {}  the nodes' key can only speak to the guard", sshd.listen));
             hosts.insert(site.clone(), sshd);
@@ -196,6 +202,7 @@ impl Lab {
             standby,
             hosts,
             services,
+            redis,
             dns,
             guards: BTreeMap::new(),
             dns_door,
@@ -300,11 +307,25 @@ impl Lab {
     }
 }
 
+/// The primary at home, its replica at the other side.
+fn start_redis(folder: &Folder) -> BTreeMap<String, Redis> {
+    let at = |site: &str| folder.path.join(site).join("redis");
+    let primary = Redis::primary(&at(HOME), true);
+    let replica = Redis::replica_of(&primary, &at(DR));
+    BTreeMap::from([(HOME.to_owned(), primary), (DR.to_owned(), replica)])
+}
+
 /// Writes the guard's configuration, enrols it, and gives the script that is the key's forced command.
-async fn install_guard(folder: &Folder, database: &Postgres, service: &Service, door: bool) -> Result<PathBuf> {
+async fn install_guard(
+    folder: &Folder,
+    database: &Postgres,
+    service: &Service,
+    redis: &BTreeMap<String, Redis>,
+    door: bool,
+) -> Result<PathBuf> {
     let site = &database.site;
     let guard = binaries()?.guard;
-    let config = guard_config(folder, database, service, door)?;
+    let config = guard_config(folder, database, service, redis, door)?;
     let mut enrol = Command::new(&guard);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     enrol.arg("--config").arg(&config).args(["enroll", "--cluster", CLUSTER, "--epoch", "1", "--group", GROUP]);

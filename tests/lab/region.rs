@@ -1,5 +1,6 @@
 //! A region's host: its SSH server with the guard behind it, and its service.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,7 @@ use super::folder::{Folder, binaries};
 use super::hub;
 use super::postgres::{DATABASE, Postgres};
 use super::process::{self, MARK, run_async};
+use super::redis::Redis;
 use super::service::running;
 use super::ssh::login;
 use super::trip::shell_hold;
@@ -130,7 +132,13 @@ impl Service {
 /// What the guard on a region's host is told: its database, and the one action of its own.
 ///
 /// `trips`: `pg_ctl` can be held, and gets more time to be.
-pub fn guard_config(folder: &Folder, database: &Postgres, service: &Service, trips: bool) -> Result<PathBuf> {
+pub fn guard_config(
+    folder: &Folder,
+    database: &Postgres,
+    service: &Service,
+    redis: &BTreeMap<String, Redis>,
+    trips: bool,
+) -> Result<PathBuf> {
     let site = &database.site;
     let other = if site == super::HOME { super::DR } else { super::HOME };
     let (bin, stop_timeout_s) = match trips {
@@ -198,7 +206,7 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
         status = service.status_script.display(),
         login = login(),
     );
-    folder.write(&format!("{site}/guard.toml"), &text)
+    folder.write(&format!("{site}/guard.toml"), &(text + &redis_config(redis, site, other)))
 }
 
 fn start_log(database: &Postgres) -> PathBuf {
@@ -222,6 +230,20 @@ fn start_script(folder: &Folder, database: &Postgres, bin: &Path) -> Result<Opti
         options = database.options().join(" "),
     );
     folder.write_script(&format!("{}/bin/start-database", database.site), &text).map(Some)
+}
+
+/// Redis' table, where there is Redis.
+fn redis_config(redis: &BTreeMap<String, Redis>, site: &str, other: &str) -> String {
+    let (Some(own), Some(other_one)) = (redis.get(site), redis.get(other)) else { return String::new() };
+    format!(
+        "\n[redis]\naddress = \"{}\"\npassword_file = \"{}\"\nconfig_file = \"{}\"\nrun_as = \"{}\"\n\
+         upstream.{other} = \"{}\"\n",
+        own.address(),
+        own.password_file().display(),
+        own.config().display(),
+        login(),
+        other_one.address()
+    )
 }
 
 /// PostgreSQL's programs, with a `pg_ctl` before the real one that can be held, and that keeps a ledger of its own.

@@ -20,6 +20,7 @@ type Targets = BTreeMap<TargetName, TargetConfig>;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Side {
     pub database_host: Option<HostName>,
+    pub redis_host: Option<HostName>,
     pub services: Vec<Service>,
     /// What other regions' guards call its primary.
     pub upstream: String,
@@ -64,11 +65,13 @@ impl Judge<'_> {
         }
         policy.targets = well_while_serving(&targets);
         self.group_as_a_whole(tables, &policy, &sides, traffic_records.is_empty());
+        self.redis_as_a_whole(tables, &sides);
         let checks = self.checks(tables, &regions, &all_records);
         let recipe = Recipe {
             group: item,
             regions: &regions,
             fencing: &policy.fencing,
+            fences_redis: self.fences_redis(item, &policy.fencing, &sides),
             sides: &sides,
             records: &all_records,
             traffic_records: &traffic_records,
@@ -262,7 +265,8 @@ impl Judge<'_> {
             Some(name) => self.name(place, "upstream", &Some(name.clone())).unwrap_or_default(),
             None => region.0.clone(),
         };
-        Side { database_host, services, upstream }
+        let redis_host = self.redis_host(item, region);
+        Side { database_host, redis_host, services, upstream }
     }
 
     fn trigger(

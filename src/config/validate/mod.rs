@@ -22,6 +22,7 @@ mod on_call;
 mod parts;
 mod plan;
 mod record;
+mod redis;
 mod service;
 mod shared;
 mod target;

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::check::{Item, Place};
 use crate::config::raw::{RawGroup, RawGroupTables, RawStep, RawVerify};
 use crate::domain::ids::{HostName, ProviderName, RegionName, StepId};
-use crate::domain::plan::{Action, Check, DnsRecord, GuardEndpoint, Plan, Retry, Stage, Step};
+use crate::domain::plan::{
+    Action, Check, DnsRecord, GuardEndpoint, Plan, REDIS_FENCE, REDIS_HAND_OVER, REDIS_PROMOTE, REDIS_REJOIN,
+    REDIS_RELEASE, Retry, Stage, Step,
+};
 use crate::domain::policy::{Fencing, RejoinPlan};
 use crate::domain::service::ServiceRule;
 
@@ -41,6 +44,8 @@ pub(super) struct Recipe<'a> {
     pub group: &'a Item<RawGroup>,
     pub regions: &'a [RegionName],
     pub fencing: &'a Fencing,
+    /// An old Redis primary is fenced before another is promoted.
+    pub fences_redis: bool,
     pub sides: &'a BTreeMap<RegionName, Side>,
     /// Both sorts: a region's loss takes its load balancer with it.
     pub records: &'a [Record],
@@ -62,7 +67,8 @@ pub(super) struct Plans {
 
 /// The stages of a planned move, each of one kind of step. Names are repointed after the promotion: before it everything
 /// must be able to turn back.
-const PLANNED: [&str; 7] = ["fence", "catch-up", "promote", "dns", "services", "rejoin", "verify"];
+const PLANNED: [&str; 9] =
+    ["fence", "catch-up", REDIS_HAND_OVER, "promote", REDIS_PROMOTE, "dns", "services", "rejoin", "verify"];
 
 impl Recipe<'_> {
     fn has_database(&self) -> bool {
@@ -252,7 +258,7 @@ impl Judge<'_> {
     fn look(&mut self, item: &Item<RawVerify>, records: &[Record]) -> Option<Look> {
         let Item { place, value } = item;
         let common = ["region", "kind"];
-        let kinds = ["http", "database_writable", "dns_answers"].map(|word| (word, word));
+        let kinds = ["http", "database_writable", "redis_writable", "dns_answers"].map(|word| (word, word));
         match self.choice(place, "kind", &value.kind, None, &kinds)? {
             "http" => {
                 self.only(place, "http", &common, &["url", "expect_status", "connect_to", "resolve_at"]);
@@ -279,6 +285,11 @@ impl Judge<'_> {
                 let (password, ca) = (&value.password_file, &value.tls_ca_file);
                 let database = self.database(place, "conninfo", &value.conninfo, password, ca)?;
                 Some(Look::Check(Check::DatabaseWritable { database }))
+            }
+            "redis_writable" => {
+                self.only(place, "redis_writable", &common, &["address", "user", "password_file"]);
+                let server = self.redis(place, &value.address, &value.user, &value.password_file)?;
+                Some(Look::Check(Check::RedisWritable { server }))
             }
             _ => {
                 self.only(place, "dns_answers", &common, &["server"]);
@@ -330,11 +341,10 @@ impl Pair<'_> {
                 .map(|guard| ("fence".to_owned(), Action::Fence { guard }))
                 .into_iter()
                 .collect(),
-            "promote" => self
-                .database(self.to)
-                .map(|guard| ("promote".to_owned(), Action::Promote { guard }))
-                .into_iter()
-                .collect(),
+            "promote" => {
+                let promote = self.database(self.to).map(|guard| ("promote".to_owned(), Action::Promote { guard }));
+                promote.into_iter().chain(self.redis_steps()).collect()
+            }
             "services" => self.services(),
             "verify" => verify(self.looks(self.recipe.records)),
             _ => Named::new(),
@@ -349,7 +359,14 @@ impl Pair<'_> {
                 let hosts = self.database(self.from).zip(self.database(self.to));
                 hosts.map(|(from, to)| Action::CatchUp { from, to })
             }
-            "rejoin" => self.rejoin(self.from, self.to),
+            "rejoin" => {
+                let database = self.rejoin(self.from, self.to).map(|action| (kind.to_owned(), action));
+                return database.into_iter().chain(self.redis(self.from, REDIS_REJOIN, Some(self.to))).collect();
+            }
+            // Redis has stages of its own: it is promoted when nothing can turn back any more.
+            "promote" => self.database(self.to).map(|guard| Action::Promote { guard }),
+            REDIS_HAND_OVER => return self.redis(self.from, REDIS_HAND_OVER, Some(self.to)).into_iter().collect(),
+            REDIS_PROMOTE => return self.redis(self.to, REDIS_PROMOTE, None).into_iter().collect(),
             other => return self.steps(other),
         };
         action.map(|action| (kind.to_owned(), action)).into_iter().collect()
@@ -357,7 +374,27 @@ impl Pair<'_> {
 
     fn undo(&self, overrides: &BTreeMap<String, RawStep>) -> Vec<Stage> {
         let release = self.database(self.to).and(self.database(self.from)).map(|guard| Action::Release { guard });
-        release.map(|action| Stage { steps: vec![step("release".to_owned(), action, overrides)] }).into_iter().collect()
+        let release = release.map(|action| ("release".to_owned(), action)).into_iter();
+        let steps: Vec<Step> = release
+            .chain(self.redis(self.from, REDIS_RELEASE, None))
+            .map(|(id, action)| step(id, action, overrides))
+            .collect();
+        if steps.is_empty() { Vec::new() } else { vec![Stage { steps }] }
+    }
+
+    /// Behind the database's own fence, beside its promotion. The promotion waits for the fence, the next stage for neither.
+    fn redis_steps(&self) -> Named {
+        let fence = self.recipe.fences_redis.then(|| self.redis(self.from, REDIS_FENCE, None)).flatten();
+        fence.into_iter().chain(self.redis(self.to, REDIS_PROMOTE, None)).collect()
+    }
+
+    /// A step at a region's Redis server, where both have one; with the other's name where it needs that.
+    fn redis(&self, region: &RegionName, name: &str, other: Option<&RegionName>) -> Option<(String, Action)> {
+        let host = |region: &RegionName| self.side(region)?.redis_host.clone();
+        let guard = self.guard(&host(self.to).and(host(self.from)).and(host(region))?)?;
+        let upstream = other.and_then(|other| Some(("upstream".to_owned(), self.side(other)?.upstream.clone())));
+        let action = Action::Guarded { guard, name: name.to_owned(), params: upstream.into_iter().collect() };
+        Some((name.to_owned(), action))
     }
 
     /// Makes `region`'s database a standby of `of`'s.
@@ -371,9 +408,17 @@ impl Pair<'_> {
     fn rejoin_plan(&self, overrides: &BTreeMap<String, RawStep>) -> Option<RejoinPlan> {
         let action = self.rejoin(self.from, self.to)?;
         // Nothing else is in the run: its step is what it waits for.
-        let step = Step { blocking: true, ..step("rejoin".to_owned(), action, overrides) };
+        let step_of = step;
+        let step = Step { blocking: true, ..step_of("rejoin".to_owned(), action, overrides) };
         let (from, to) = (self.from.clone(), self.from.clone());
-        let plan = Plan { from, to, stages: vec![Stage { steps: vec![step] }], undo: Vec::new() };
+        let mut stages = vec![Stage { steps: vec![step] }];
+        // One that nobody fenced may still serve somebody.
+        let redis = [(REDIS_FENCE, None), (REDIS_REJOIN, Some(self.to))].into_iter();
+        stages.extend(redis.filter_map(|(name, other)| self.redis(self.from, name, other)).map(|(id, action)| {
+            let step = Step { blocking: true, ..step_of(id, action, overrides) };
+            Stage { steps: vec![step] }
+        }));
+        let plan = Plan { from, to, stages, undo: Vec::new() };
         Some(RejoinPlan { upstream: self.to.clone(), plan })
     }
 
@@ -446,7 +491,12 @@ impl Pair<'_> {
     /// A traffic run promotes nothing, so that the other side's database need not take writes.
     fn traffic_verify(&self) -> Named {
         let looks = self.looks(self.recipe.traffic_records);
-        verify(looks.into_iter().filter(|check| !matches!(check, Check::DatabaseWritable { .. })).collect())
+        verify(
+            looks
+                .into_iter()
+                .filter(|check| !matches!(check, Check::DatabaseWritable { .. } | Check::RedisWritable { .. }))
+                .collect(),
+        )
     }
 }
 
@@ -455,8 +505,8 @@ fn verify(checks: Vec<Check>) -> Named {
 }
 
 fn kind_of(id: &StepId) -> &str {
-    if id.as_str() == "catch-up" {
-        return "catch-up";
+    if id.as_str() == "catch-up" || id.as_str().starts_with("redis-") {
+        return id.as_str();
     }
     id.as_str().split_once('-').map_or(id.as_str(), |(kind, _)| kind)
 }
@@ -475,6 +525,10 @@ pub(super) fn step(id: String, action: Action, overrides: &BTreeMap<String, RawS
         "release" => (60_000, 10, 500, 5000),
         // A base backup of everything may be needed.
         "rejoin" => (HOUR_MS, 3, 2000, 30_000),
+        REDIS_FENCE | REDIS_PROMOTE | REDIS_HAND_OVER => (10_000, 10, 500, 5000),
+        REDIS_RELEASE => (60_000, 10, 500, 5000),
+        // A full copy may be needed.
+        REDIS_REJOIN => (600_000, 3, 2000, 30_000),
         "restart" | "scale" => (120_000, 2, 2000, 10_000),
         // A second one would go back another version.
         "rollback" => (120_000, 1, 2000, 10_000),
@@ -494,7 +548,10 @@ pub(super) fn step(id: String, action: Action, overrides: &BTreeMap<String, RawS
     Step {
         deadline_ms: own.deadline_ms.or(general.deadline_ms).unwrap_or(deadline_ms),
         retry,
-        blocking: own.blocking.or(general.blocking).unwrap_or(!["dns", "rejoin"].contains(&kind)),
+        blocking: own
+            .blocking
+            .or(general.blocking)
+            .unwrap_or(!["dns", "rejoin", REDIS_FENCE, REDIS_PROMOTE, REDIS_REJOIN].contains(&kind)),
         id,
         action,
     }

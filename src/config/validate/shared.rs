@@ -16,15 +16,19 @@ type Owners = BTreeMap<String, String>;
 
 impl Judge<'_> {
     pub(super) fn shared(&mut self, raw: &RawConfig, groups: &BTreeMap<GroupName, GroupConfig>) {
-        let mut owners = [Owners::new(), Owners::new(), Owners::new(), Owners::new()];
+        let mut owners: [Owners; 5] = Default::default();
         for tables in &raw.groups {
             let Some(group) = &tables.group.value.name else { continue };
-            let [databases, hosts, records, tokens] = &mut owners;
+            let [databases, hosts, redis, records, tokens] = &mut owners;
             self.databases(group, tables, databases);
             for Item { place, value } in &tables.regions {
                 if let Some(host) = &value.database_host {
                     let todo = "give each group a [[host]] of its own, with a guard for its own instance";
                     self.owned(hosts, group, place, "database_host", host, "database_host", todo);
+                }
+                if let Some(host) = &value.redis_host {
+                    let todo = "give each group a Redis server of its own";
+                    self.owned(redis, group, place, "redis_host", host, "redis_host", todo);
                 }
             }
             for Item { place, value } in tables.records.iter().chain(&tables.traffic_records) {

@@ -188,6 +188,16 @@ pub(super) fn standby(facts: &Facts<'_>) -> Item {
 pub(super) fn redis(facts: &Facts<'_>) -> Option<Item> {
     let (to, seen) = (&facts.plan.to, facts.redis.as_ref()?);
     let just = |reason: String| weak("redis", reason.clone(), reason);
+    let steps = facts.plan.steps().filter_map(|(_, step)| match &step.action {
+        Action::Guarded { guard, name, params } if step.action.is_redis() => {
+            Some(could_start(facts, guard, name, params))
+        }
+        _ => None,
+    });
+    let shut: Vec<String> = steps.filter(|(holds, ..)| *holds != Holds::Yes).map(|(_, reason, _)| reason).collect();
+    if !shut.is_empty() {
+        return Some(just(shut.join("; ")));
+    }
     Some(match seen {
         None => just(format!("no node sees the Redis server in {to} as it should be")),
         Some(RedisMeasure { is_primary: true, .. }) => just(format!("the Redis server in {to} follows nobody")),
@@ -276,7 +286,9 @@ pub(super) fn guards(facts: &Facts<'_>) -> Item {
 
 pub(super) fn services(facts: &Facts<'_>) -> Item {
     let started = facts.plan.steps().filter_map(|(_, step)| match &step.action {
-        Action::Guarded { guard, name, params } => Some(could_start(facts, guard, name, params)),
+        Action::Guarded { guard, name, params } if !step.action.is_redis() => {
+            Some(could_start(facts, guard, name, params))
+        }
         _ => None,
     });
     worst_of("services", "none to start", started.collect())

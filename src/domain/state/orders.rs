@@ -6,7 +6,7 @@ use super::{ClusterState, Effect, Entry, GroupState, Unsettled, reject};
 use crate::domain::command::{Rejection, RejectionCode, RunOrder};
 use crate::domain::ids::{GroupName, RunId, StepId, Token, UnixMs};
 use crate::domain::mutation::{Mutation, is_out};
-use crate::domain::plan::{Action, Step};
+use crate::domain::plan::{Action, REDIS_HAND_OVER, Step};
 use crate::domain::run::{Assertion, Run, RunOutcome, RunPhase, StepEvent, StepPhase};
 
 impl ClusterState {
@@ -150,6 +150,7 @@ fn skip(run: &mut Run, step: &StepId, word: &Assertion) -> Result<Option<StepId>
         return reject(RejectionCode::NotFound, format!("run {} has no step {step}", run.id));
     };
     if matches!(action, Action::Fence { .. } | Action::CatchUp { .. } | Action::Promote { .. } | Action::Release { .. })
+        || action.is_named(REDIS_HAND_OVER)
     {
         refuse_in_planned(run, "skip")?;
     }

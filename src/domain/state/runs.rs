@@ -439,10 +439,10 @@ fn may_open(
 fn may_start<'a>(run: &'a Run, step: &StepId, attempt: u32) -> Result<(&'a Step, StepPhase), Rejection> {
     let is_it = |(_, planned): &(usize, &Step)| &planned.id == step;
     let planned = match run.phase {
-        RunPhase::Open => run.plan.steps().find(is_it).map(|(stage, planned)| (run.stage_is_due(stage), planned)),
+        RunPhase::Open => run.plan.steps().find(is_it).map(|(stage, planned)| (run.is_due(stage, planned), planned)),
         RunPhase::Reverting => {
             let undo = run.plan.undo_steps().find(is_it).map(|(stage, planned)| (run.undo_is_due(stage), planned));
-            let forward = || run.plan.steps().find(is_it).map(|(stage, planned)| (run.stage_is_due(stage), planned));
+            let forward = || run.plan.steps().find(is_it).map(|(stage, planned)| (run.is_due(stage, planned), planned));
             undo.or_else(|| if is_out(Mutation::ForwardOnTheWayBack) { forward() } else { None })
         }
         _ => None,
@@ -455,7 +455,7 @@ fn may_start<'a>(run: &'a Run, step: &StepId, attempt: u32) -> Result<(&'a Step,
         return reject(code, format!("run {} {why}", run.id));
     };
     if !is_due {
-        return reject(RejectionCode::Illegal, format!("step {step}: an earlier stage is not finished"));
+        return reject(RejectionCode::Illegal, format!("step {step}: what it waits for is not finished"));
     }
     let record = run.steps.get(step).cloned().unwrap_or_default();
     let Some(phase) = record.phase.after(StepEvent::Start) else {

@@ -7,7 +7,7 @@ use super::{ClusterState, Effect, Entry, reject};
 use crate::domain::command::{FenceProof, Rejection, RejectionCode};
 use crate::domain::ids::Token;
 use crate::domain::mutation::{Mutation, is_out};
-use crate::domain::plan::{Action, Plan};
+use crate::domain::plan::{Action, Plan, REDIS_HAND_OVER, REDIS_RELEASE, Step};
 use crate::domain::run::{Run, RunPhase, StepPhase, TurnedBack};
 
 impl ClusterState {
@@ -53,8 +53,8 @@ pub(super) fn why_not_back(run: &Run) -> String {
     format!("run {id} has begun to promote {}: it goes forward, unless that is seen not to have happened", run.to())
 }
 
-/// Nothing but the fence and the look at the standby may come before or beside the promotion, both in that order and waited
-/// for: whatever else were begun there would not be undone.
+/// Nothing but the fence and the look at the standby, and what is taken back, may come before or beside the promotion, both in
+/// that order and waited for: whatever else were begun there would not be undone.
 pub(super) fn plan_can_turn_back(plan: &Plan) -> Result<(), Rejection> {
     let invalid = |why: String| reject(RejectionCode::Invalid, format!("a planned move's plan: {why}"));
     let stage_of = |fits: fn(&Action) -> bool| {
@@ -75,7 +75,18 @@ pub(super) fn plan_can_turn_back(plan: &Plan) -> Result<(), Rejection> {
     }
     let is_early =
         |action: &Action| !matches!(action, Action::Fence { .. } | Action::CatchUp { .. } | Action::Promote { .. });
-    if let Some((_, step)) = plan.steps().find(|(stage, step)| *stage <= promote && is_early(&step.action)) {
+    // A hand-over of Redis is waited for, and taken back where it was done.
+    let is_taken_back = |step: &Step| {
+        let (Action::Guarded { guard, .. }, true) = (&step.action, step.action.is_named(REDIS_HAND_OVER)) else {
+            return false;
+        };
+        let takes_back = |undo: &Action| {
+            undo.is_named(REDIS_RELEASE) && matches!(undo, Action::Guarded { guard: at, .. } if at == guard)
+        };
+        step.blocking && plan.undo_steps().any(|(_, undo)| takes_back(&undo.action))
+    };
+    let mut early = plan.steps().filter(|(stage, step)| *stage <= promote && is_early(&step.action));
+    if let Some((_, step)) = early.find(|(_, step)| !is_taken_back(step)) {
         return invalid(format!("step {} comes before or beside the promotion, and could not be undone", step.id));
     }
     if plan.steps().any(|(_, step)| matches!(step.action, Action::Release { .. })) {

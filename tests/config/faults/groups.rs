@@ -378,7 +378,7 @@ pub const RECORDS: &[Case] = &[
         "[[group.verify]]\nregion = \"hanoi\"\nkind = \"ping\"",
         "group[g].verify[#1].kind",
         "ping",
-        "choose \"http\" or \"database_writable\" or \"dns_answers\"",
+        "choose \"http\" or \"database_writable\" or \"redis_writable\" or \"dns_answers\"",
     ),
     case(
         "kind = \"dns_answers\"\nserver",
