@@ -52,6 +52,7 @@ fn observer(targets: Vec<Target>) -> Observer {
         targets,
         references: vec![],
         peers: vec![],
+        closely: None,
     })
 }
 

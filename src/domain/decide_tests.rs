@@ -204,7 +204,17 @@ fn what_a_planned_move_had_stopped_is_no_evidence_right_after_it_turned_back() {
     world.do_step("release", token);
     let outcome = super::run::RunOutcome::Reverted;
     let (settled, reason) = (Default::default(), String::new());
-    world.must(Change::CloseRun { group: group(), run, token, outcome, settled, old_primary_untouched: false, reason });
+    let (name, monitor_ms, old_primary_untouched) = (group(), 0, false);
+    world.must(Change::CloseRun {
+        group: name,
+        run,
+        token,
+        outcome,
+        settled,
+        old_primary_untouched,
+        reason,
+        monitor_ms,
+    });
     let says = [None, Some(down_for(9000)), Some(down_for(9000))];
     let rules = &policy().groups[&group()];
     let closed_at = world.now;

@@ -124,7 +124,7 @@ fn loss_in_words(drill: &Drill) -> (String, Option<bool>) {
         (Some(lost), Some(written)) => format!("{lost} of {written} marker rows"),
         _ => "rows not counted".to_owned(),
     };
-    let bytes = measured.bytes_lost().map_or_else(|| "bytes not measured".to_owned(), |bytes| in_bytes(bytes));
+    let bytes = measured.bytes_lost().map_or_else(|| "bytes not measured".to_owned(), in_bytes);
     match (measured.rows_lost(), measured.bytes_lost()) {
         (None, None) if !drill.kind.acts() => match measured.expected_loss_ms {
             Some(ms) => (format!("at most {} of writes expected", took(ms)), Some(ms <= drill.settings.rpo_ms)),
