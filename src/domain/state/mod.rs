@@ -13,6 +13,8 @@ mod nodes;
 mod orders;
 mod outbox;
 mod readiness;
+#[cfg(test)]
+mod redis_tests;
 mod restore;
 #[cfg(test)]
 mod restore_tests;

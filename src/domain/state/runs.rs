@@ -11,7 +11,7 @@ use crate::domain::attempt::Outcome;
 use crate::domain::command::{Change, FenceProof, Rejection, RejectionCode};
 use crate::domain::ids::{GroupName, RegionName, RunId, StepId, Token};
 use crate::domain::mutation::{Mutation, is_out};
-use crate::domain::plan::{Action, Plan, Step};
+use crate::domain::plan::{Action, Plan, REDIS_RELEASE, Step};
 use crate::domain::policy::Fencing;
 use crate::domain::run::{AttemptMark, Claim, Run, RunKind, RunOutcome, RunPhase, StepEvent, StepPhase, StepRecord};
 
@@ -213,7 +213,7 @@ impl ClusterState {
             let message = format!("{resource} is unsettled since run {}: it must be read back first", left.run);
             return reject(RejectionCode::Unsettled, message);
         }
-        if matches!(planned.action, Action::Release { .. }) {
+        if matches!(planned.action, Action::Release { .. }) || planned.action.is_named(REDIS_RELEASE) {
             may_release(&run, *token)?;
         }
         if matches!(planned.action, Action::Promote { .. }) {
