@@ -93,14 +93,14 @@ fn looks_right(file: &Path) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d2_two_live_drills_in_a_row_move_the_group_and_bring_it_home_and_are_compared() -> Result<()> {
-    play(rehearsing(""), async |lab: &mut Lab| {
+    play(Options { drill_checks: true, ..rehearsing("") }, async |lab: &mut Lab| {
         until_open(lab, "switchover").await?;
         let first = start(lab, "live").await?;
         let one = until_passed(lab, &first).await?;
         nothing_lost(&one)?;
         // The gates of the planned move itself, and not a failover's.
-        for gate in ["gate streaming", "gate lag", "gate primary up", "marker rows"] {
-            found(&one, gate)?;
+        for what in ["gate streaming", "gate lag", "gate primary up", "marker rows", "check front", "check rows"] {
+            found(&one, what)?;
         }
         points_at(lab, HOME)?;
         until_it_follows(&lab.standby, &lab.primary).await?;

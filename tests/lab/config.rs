@@ -46,6 +46,9 @@ pub fn nodes(lab: &Lab, sites: &[Site]) -> Result<String> {
     if lab.options.redis {
         text = with_redis(lab, text)?;
     }
+    if lab.options.drill_checks {
+        text += &drill_checks(lab);
+    }
     for (old, new) in &lab.options.changes {
         ensure!(text.contains(old.as_str()), "the nodes' configuration has no {old:?}");
         text = text.replace(old, new);
@@ -75,6 +78,17 @@ fn with_redis(lab: &Lab, mut text: String) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+/// What must work in the DR region while it serves.
+fn drill_checks(lab: &Lab) -> String {
+    format!(
+        "\n[[group.drill_check]]\nname = \"front\"\nregion = \"{DR}\"\nkind = \"http\"\nurl = \"http://{}/health\"\n\n\
+         [[group.drill_check]]\nname = \"rows\"\nregion = \"{DR}\"\nkind = \"sql\"\nconninfo = \"{}\"\n\
+         query = \"select not pg_is_in_recovery() and count(*) >= 0 from rows\"\nexpect = \"t\"\n",
+        lab.services[DR].listen,
+        lab.standby.conninfo("watchdog", DATABASE)
+    )
 }
 
 fn timing(pace: Pace) -> &'static str {

@@ -67,6 +67,8 @@ pub struct Options {
     pub nftables: bool,
     /// A Redis server in each region, that at home the primary.
     pub redis: bool,
+    /// What a drill tries on the other side besides its rows: that the service answers, and that the database holds what it should.
+    pub drill_checks: bool,
     /// Say on standard output what is being started.
     pub speak: bool,
     /// Lines to replace in the nodes' configuration: `(old, new)`.
