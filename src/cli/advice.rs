@@ -68,8 +68,13 @@ const BY_VERB: &[(&str, &str, &str)] = &[
     (
         "drill start",
         "illegal",
-        "mend what is said above, then ask again; watchdogctl readiness GROUP shows what is not ready, watchdogctl status \
-         GROUP the rest; a tabletop drill changes nothing and asks for less",
+        "mend what is said above, then ask again; watchdogctl readiness GROUP shows what is not ready, watchdogctl drill list \
+         GROUP an open drill, watchdogctl status GROUP the rest; a tabletop drill changes nothing and asks for less",
+    ),
+    (
+        "drill",
+        "run_open",
+        "watchdogctl run follow RUN waits for the open run's end, watchdogctl drill list shows whether it is a drill's; then ask again",
     ),
     ("drill", "illegal", "watchdogctl drill list shows each drill and how it stands"),
     ("drill", "not_found", "watchdogctl drill list shows those that are remembered, watchdogctl status the groups"),
@@ -272,6 +277,12 @@ mod tests {
             ("failback", "illegal", "watchdogctl status aicamera shows"),
             ("traffic", "other_config", "watchdogctl switchover aicamera moves"),
             ("drill start", "illegal", "watchdogctl readiness aicamera"),
+            ("drill start", "illegal", "watchdogctl drill list aicamera"),
+            (
+                "drill start",
+                "run_open",
+                "watchdogctl run follow aicamera waits for the open run's end, watchdogctl drill list",
+            ),
             ("drill abort", "illegal", "watchdogctl drill list"),
             ("run retry", "illegal", "watchdogctl run show aicamera says"),
             ("switchover", "run_open", "watchdogctl run follow aicamera waits"),
