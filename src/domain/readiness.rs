@@ -97,6 +97,11 @@ impl Readiness {
     pub fn is_ready(&self) -> bool {
         self.items.iter().all(|item| item.holds <= Holds::Weak)
     }
+
+    /// The group would fail over, but not before a person's word: nothing else is missing.
+    pub fn waits_for_a_person(&self) -> bool {
+        self.is_ready() && self.recovery_ms.is_none()
+    }
 }
 
 /// What was seen and read.

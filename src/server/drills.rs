@@ -68,9 +68,8 @@ impl Backend {
                 measured.expected_loss_ms = ready.loss.ms();
                 // Whoever moves the group measures it, and waits for no person: only a tabletop rests on what is expected.
                 if !drill.kind.acts() {
-                    let rto =
-                        in_objective(ready.recovery_ms, drill.settings.rto_ms, "nobody would take over by itself");
-                    lines.push(("objective recovery time".to_owned(), rto.0, rto.1));
+                    let (found, detail) = recovery_in_objective(&ready, drill.settings.rto_ms);
+                    lines.push(("objective recovery time".to_owned(), found, detail));
                 }
                 let rpo = in_objective(ready.loss.ms(), drill.settings.rpo_ms, "what would be lost is not known");
                 lines.push(("objective data loss".to_owned(), rpo.0, rpo.1));
@@ -218,6 +217,19 @@ fn of_readiness(ready: &Readiness) -> impl Iterator<Item = Line> {
     })
 }
 
+/// Where the group waits for a person's word, as mode `confirm` means it to, the time is that person's: it is said, and held
+/// against nobody. Whatever else keeps the group from moving is for a person too, and is no such wait.
+fn recovery_in_objective(ready: &Readiness, objective_ms: u64) -> (Found, String) {
+    if ready.waits_for_a_person() {
+        let objective_s = objective_ms as f64 / 1000.0;
+        let detail = format!(
+            "weak: not judged, a person must act: nobody is expected to take over by itself; the objective is {objective_s:.0} s"
+        );
+        return (Found::Ok, detail);
+    }
+    in_objective(ready.recovery_ms, objective_ms, "nobody would take over by itself")
+}
+
 fn in_objective(expected_ms: Option<u64>, objective_ms: u64, unknown: &str) -> (Found, String) {
     let seconds = |ms: u64| ms as f64 / 1000.0;
     let objective = seconds(objective_ms);
@@ -227,5 +239,43 @@ fn in_objective(expected_ms: Option<u64>, objective_ms: u64, unknown: &str) -> (
         }
         Some(ms) => (Found::Bad, format!("about {:.1} s expected, the objective is {objective:.0} s", seconds(ms))),
         None => (Found::Unknown, format!("{unknown}; the objective is {objective:.0} s")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::loss::Loss;
+    use crate::domain::readiness::Item;
+
+    #[test]
+    fn a_person_who_must_act_fails_no_drill_and_whoever_else_keeps_the_group_does() {
+        let ready = |recovery_ms, decision| Readiness {
+            from: "hcmc".into(),
+            to: "hanoi".into(),
+            items: [("fence", Holds::Weak), ("decision", decision)]
+                .map(|(name, holds)| Item { name, holds, reason: String::new(), detail: "cooldown".to_owned() })
+                .to_vec(),
+            loss: Loss::AtMost { bytes: Some(0), ms: 0 },
+            loss_limit_ms: 0,
+            recovery_ms,
+            recovery: Vec::new(),
+            past: None,
+            objective_ms: None,
+        };
+        for (recovery_ms, decision, found, says) in [
+            (Some(4200), Holds::Yes, Found::Ok, "about 4.2 s expected of 60 s"),
+            (Some(61_000), Holds::Yes, Found::Bad, "the objective is 60 s"),
+            (None, Holds::Yes, Found::Ok, "weak: not judged, a person must act"),
+            (None, Holds::Weak, Found::Ok, "weak: not judged, a person must act"),
+            (None, Holds::Unknown, Found::Unknown, "nobody would take over by itself"),
+            (None, Holds::No, Found::Unknown, "nobody would take over by itself"),
+        ] {
+            let ready = ready(recovery_ms, decision);
+            let (judged, detail) = recovery_in_objective(&ready, 60_000);
+            assert!(judged == found && detail.contains(says), "{recovery_ms:?} {decision:?}: {judged:?} {detail}");
+            let line = of_readiness(&ready).find(|(what, ..)| what == "readiness decision").unwrap();
+            assert_eq!(line.1 == Found::Ok, decision <= Holds::Weak, "what else is bad still shows: {line:?}");
+        }
     }
 }
