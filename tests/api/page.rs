@@ -189,7 +189,7 @@ fn picture(say: &dyn Fn(&str) -> String) -> Picture {
         ..NodeStatus::default()
     };
     let incident = Incident {
-        event: say("DR_FAILOVER_STUCK"),
+        event: say("DR_FAILOVER_FAILED"),
         severity: say("critical"),
         summary: say("aicamera: the failover waits for an operator"),
         since_ms: NOW - 60_000,
@@ -209,7 +209,7 @@ fn picture(say: &dyn Fn(&str) -> String) -> Picture {
         nodes: vec![node(1, "hcmc-1", "hcmc"), node(2, "hanoi-1", "hanoi"), node(3, "witness-1", "danang")],
         groups: vec![group],
         pages_undelivered: vec![PageStatus {
-            event: say("DR_FAILOVER_STUCK"),
+            event: say("DR_FAILOVER_FAILED"),
             summary: say("waits"),
             waiting_for: vec![say("chat")],
             refused_by: vec![say("oncall: 400")],
