@@ -24,7 +24,7 @@ use super::{page, secret_file, tls};
 const LONG: Duration = Duration::from_secs(20);
 
 /// A real Alertmanager on a free loopback port, with nothing to gossip with.
-struct Am {
+pub struct Am {
     child: Child,
     address: SocketAddr,
 }
@@ -44,6 +44,11 @@ impl Am {
              receivers:\n  - name: all\n    webhook_configs:\n      - url: {hook}/hook\n        send_resolved: true\n    \
              pagerduty_configs:\n      - url: {hook}/v2/enqueue\n        routing_key: R0UT1NGKEY\n        send_resolved: true\n"
         );
+        Self::run(folder, &config).await
+    }
+
+    /// With this configuration.
+    pub async fn run(folder: &Path, config: &str) -> Self {
         std::fs::write(folder.join("alertmanager.yml"), config).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -95,12 +100,12 @@ impl Am {
 }
 
 /// The replicated state, without a cluster: proposals are applied at once.
-struct StandInLog {
+pub struct StandInLog {
     state: watch::Sender<Arc<ClusterState>>,
 }
 
 impl StandInLog {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let log = Self { state: watch::Sender::new(Arc::default()) };
         log.apply(Change::AdoptConfig {
             cluster: "demo".into(),
@@ -123,7 +128,7 @@ impl StandInLog {
         });
     }
 
-    fn tell(&self, page: Page) {
+    pub fn tell(&self, page: Page) {
         self.apply(Change::Tell { page });
     }
 }
@@ -141,7 +146,7 @@ fn alertmanager(am: &Am) -> Alertmanager {
 }
 
 /// Delivers as a leader does, until dropped.
-fn leader(am: &Am, log: &Arc<StandInLog>) -> (tokio::task::JoinHandle<()>, watch::Sender<bool>) {
+pub fn leader(am: &Am, log: &Arc<StandInLog>) -> (tokio::task::JoinHandle<()>, watch::Sender<bool>) {
     let line: Box<dyn Notifier> = Box::new(alertmanager(am));
     let backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_millis(100) };
     let dispatcher = Dispatcher::with_notifiers(vec![("am".into(), line)], backoff, LONG);
@@ -150,7 +155,7 @@ fn leader(am: &Am, log: &Arc<StandInLog>) -> (tokio::task::JoinHandle<()>, watch
     (tokio::spawn(async move { dispatcher.run(state, leads, &*settle).await }), leading)
 }
 
-fn critical(key: &str, action: PageAction) -> Page {
+pub fn critical(key: &str, action: PageAction) -> Page {
     let severity = if action == PageAction::Resolve { Severity::Info } else { Severity::Critical };
     Page { event: "DR_FAILOVER_BLOCKED".to_owned(), action, severity, run: None, ..page(key) }
 }

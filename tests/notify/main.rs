@@ -4,6 +4,7 @@
 
 mod alertmanager;
 mod delivery;
+mod mail;
 mod receiver;
 mod sending;
 
