@@ -85,7 +85,7 @@ fn drill_checks(lab: &Lab) -> String {
     format!(
         "\n[[group.drill_check]]\nname = \"front\"\nregion = \"{DR}\"\nkind = \"http\"\nurl = \"http://{}/health\"\n\n\
          [[group.drill_check]]\nname = \"rows\"\nregion = \"{DR}\"\nkind = \"sql\"\nconninfo = \"{}\"\n\
-         query = \"select not pg_is_in_recovery() and count(*) >= 0 from rows\"\nexpect = \"t\"\n",
+         query = \"select not pg_is_in_recovery() and to_regclass('rows') is not null\"\nexpect = \"t\"\n",
         lab.services[DR].listen,
         lab.standby.conninfo("watchdog", DATABASE)
     )
