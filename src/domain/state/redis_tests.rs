@@ -57,7 +57,9 @@ fn unknown() -> Outcome {
 }
 
 /// How far a step has come: never begun, begun, or with that result.
-const UNPROVED: [(&str, Option<fn() -> Option<Outcome>>); 5] = [
+type Ends = Option<fn() -> Option<Outcome>>;
+
+const UNPROVED: [(&str, Ends); 5] = [
     ("pending", None),
     ("started", Some(|| None)),
     ("failed", Some(|| Some(failed(true)))),
@@ -65,7 +67,7 @@ const UNPROVED: [(&str, Option<fn() -> Option<Outcome>>); 5] = [
     ("unknown", Some(|| Some(unknown()))),
 ];
 
-fn bring(world: &mut World, token: Token, step: &str, how_far: Option<fn() -> Option<Outcome>>) {
+fn bring(world: &mut World, token: Token, step: &str, how_far: Ends) {
     let Some(result) = how_far else { return };
     world.must(world.start_change(step, token));
     if let Some(outcome) = result() {
