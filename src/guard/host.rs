@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The kernel's boot id: another after each boot. Empty where the kernel tells none, which equals no nonce.
@@ -117,6 +118,23 @@ fn user_in(passwd: &str, name: &str) -> Option<User> {
     })
 }
 
+/// Every process that is seen.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn pids() -> io::Result<impl Iterator<Item = u32>> {
+    let entries = std::fs::read_dir("/proc")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// The certain signal: works on a frozen process too.
+pub fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // An error means that it is gone already.
+        let _gone = kill_process(pid, Signal::KILL);
+    }
+}
+
 /// When a process was started, clock ticks since boot; `None` where there is none, or only a zombie.
 pub fn process_started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -127,8 +145,7 @@ pub fn process_started(pid: u32) -> Option<u64> {
 
 /// The process group of some process of a session, if any is left.
 pub fn group_in_session(session: u32) -> Option<u32> {
-    let entries = std::fs::read_dir("/proc").ok()?;
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()).find_map(|pid| {
+    pids().ok()?.find_map(|pid| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut after_name = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         (after_name.next()? != "Z").then_some(())?;

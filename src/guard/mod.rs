@@ -19,6 +19,7 @@ pub mod in_flight;
 pub mod latch;
 pub mod lease;
 pub mod ledger;
+pub mod listeners;
 pub mod locks;
 pub mod postgres;
 pub mod protocol;

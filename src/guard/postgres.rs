@@ -2,7 +2,6 @@
 //! must be told from one about to be promoted, one query through the Unix socket. No passwords.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,6 +9,7 @@ use std::process::{Command, Stdio};
 use super::config::Postgres;
 use super::exec::{self, Ended, Ran, Task, Watch};
 use super::host::{self, boottime_ms, pause};
+use super::listeners;
 use super::protocol::PostgresRole;
 
 /// What the server may do now.
@@ -146,52 +146,8 @@ fn is_server_name(name: &str) -> bool {
 /// Every server process that works in the data directory: they all make it their current directory.
 pub fn processes(data_dir: &Path) -> Result<Vec<u32>, String> {
     let wanted = data_dir.canonicalize().map_err(|e| format!("cannot find {}: {e}", data_dir.display()))?;
-    let entries = std::fs::read_dir("/proc").map_err(|e| format!("cannot read /proc: {e}"))?;
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let pids = host::pids().map_err(|e| format!("cannot read /proc: {e}"))?;
     pids.map(|pid| works_in(pid, &wanted).map(|here| here.then_some(pid))).filter_map(Result::transpose).collect()
-}
-
-/// Does anybody listen on the server's TCP port: at its address, or at all of them; where no address is configured, at
-/// any?
-fn somebody_listens(pg: &Postgres) -> Result<bool, String> {
-    let mut heard = false;
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        match std::fs::read_to_string(path) {
-            Ok(table) => heard |= listens_in(&table, pg.address, pg.port),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(format!("cannot read {path}: {e}")),
-        }
-    }
-    Ok(heard)
-}
-
-fn listens_in(table: &str, address: Option<IpAddr>, port: u16) -> bool {
-    let wanted = format!(":{port:04X}");
-    table.lines().skip(1).any(|line| {
-        let mut parts = line.split_ascii_whitespace().skip(1);
-        let local = parts.next().and_then(|local| local.strip_suffix(&wanted));
-        let listens = parts.nth(1) == Some("0A");
-        listens && local.is_some_and(|at| counts(at, address))
-    })
-}
-
-/// An address that cannot be read counts.
-pub(super) fn counts(at: &str, address: Option<IpAddr>) -> bool {
-    let Some(address) = address else { return true };
-    kernel_address(at).is_none_or(|at| at.is_unspecified() || at.to_canonical() == address.to_canonical())
-}
-
-/// The kernel prints addresses as words of 32 bits in the machine's own order.
-fn kernel_address(text: &str) -> Option<IpAddr> {
-    let word = |at: usize| Some(u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes());
-    match text.len() {
-        8 => Some(IpAddr::from(word(0)?)),
-        32 => {
-            let words: Option<Vec<[u8; 4]>> = (0..4).map(word).collect();
-            Some(IpAddr::from(<[u8; 16]>::try_from(words?.concat()).ok()?))
-        }
-        _ => None,
-    }
 }
 
 /// Is it gone for certain: no process, nobody listens on port or socket, the data directory's lock is free?
@@ -209,7 +165,7 @@ pub fn gone(pg: &Postgres) -> Result<String, Seen> {
         return Err(Seen::new(Role::Writable, format!("server process {pid} works in {}", pg.data_dir.display())));
     }
     let socket = pg.socket_dir.join(format!(".s.PGSQL.{}", pg.port));
-    if somebody_listens(pg).map_err(unknown)? || UnixStream::connect(&socket).is_ok() {
+    if !listeners::on(pg.address, pg.port).map_err(unknown)?.is_empty() || UnixStream::connect(&socket).is_ok() {
         let why = format!(
             "somebody listens on port {} or {}, but no server works in {}: is the guard's data_dir right?",
             pg.port,
@@ -401,29 +357,6 @@ pub fn succeeded(ran: &Ran) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_listening_sockets_count() {
-        let table = "  sl  local_address rem_address   st tx_queue\n\
-            0: 0100007F:1538 00000000:0000 0A 00000000:00000000\n\
-            1: 0100007F:1539 0100007F:1538 01 00000000:00000000\n\
-            2: 00000000000000000000000000000000:153A 00000000000000000000000000000000:0000 0A 0:0\n\
-            3: 00000000000000000000000001000000:153B 00000000000000000000000000000000:0000 0A 0:0\n";
-        let at = |text: &str| Some(text.parse().expect("an address"));
-        for (address, port, heard) in [
-            (None, 0x1538, true),
-            (None, 0x1539, false),
-            (None, 0x153A, true),
-            (None, 0x38, false),
-            (at("127.0.0.1"), 0x1538, true),
-            (at("127.0.0.2"), 0x1538, false),
-            (at("127.0.0.2"), 0x153A, true),
-            (at("127.0.0.2"), 0x153B, false),
-            (at("::1"), 0x153B, true),
-        ] {
-            assert_eq!(listens_in(table, address, port), heard, "{address:?} {port:x}");
-        }
-    }
 
     #[test]
     fn a_control_file_without_its_checksum_says_nothing() {

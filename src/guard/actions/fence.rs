@@ -7,7 +7,7 @@ use super::{Context, End, Look};
 use crate::clock::unix_now;
 use crate::guard::config::Postgres;
 use crate::guard::exec::{Ended, Stop, Watch};
-use crate::guard::host::{boottime_ms, pause};
+use crate::guard::host::{self, boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
 use crate::guard::postgres::{self, Role};
@@ -89,13 +89,7 @@ pub fn stop(pg: &Postgres, supervisor: &mut Supervisor<'_>, until_boottime_ms: u
 
 /// The last resort: works on a frozen server too. What was acknowledged is in the WAL.
 fn kill(pg: &Postgres) {
-    let processes = postgres::processes(&pg.data_dir).unwrap_or_default();
-    for pid in processes {
-        if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-            // An error means that it is gone already.
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
+    postgres::processes(&pg.data_dir).unwrap_or_default().into_iter().for_each(host::kill);
 }
 
 /// Waits. `Some` only where a later token wants the waiting ended: listened for once at least, also past the time.

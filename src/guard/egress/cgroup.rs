@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::EgressError;
+use crate::guard::host;
 
 /// `CGROUP2_SUPER_MAGIC`.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
@@ -107,14 +108,13 @@ impl Inside {
 
 /// The children of a process.
 fn children(parent: u32) -> Vec<u32> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let parent_in = |stat: &str| stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok();
-            parent_in(&stat) == Some(parent)
-        })
-        .collect()
+    let pids = host::pids().into_iter().flatten();
+    pids.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent_in = |stat: &str| stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok();
+        parent_in(&stat) == Some(parent)
+    })
+    .collect()
 }
 
 #[cfg(test)]

@@ -5,13 +5,12 @@ pub mod config;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use self::config::Redis;
 use super::host;
-use super::postgres::counts;
+use super::listeners;
 use crate::domain::plan::RedisEndpoint;
 use crate::redis::{Connection, Role, Shown, Trouble};
 
@@ -130,14 +129,7 @@ pub enum Listens {
 /// Who does, or why that cannot be told.
 pub fn gone(redis: &Redis) -> Result<String, Listens> {
     let unknown = Listens::Unknown;
-    let mut inodes = BTreeSet::new();
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        match fs::read_to_string(path) {
-            Ok(table) => inodes.extend(listening(&table, redis.address)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(unknown(format!("cannot read {path}: {e}"))),
-        }
-    }
+    let inodes = listeners::on(Some(redis.address.ip()), redis.address.port()).map_err(unknown)?;
     if inodes.is_empty() {
         return Ok(format!("nobody listens on {}", redis.address));
     }
@@ -149,23 +141,10 @@ pub fn gone(redis: &Redis) -> Result<String, Listens> {
     }
 }
 
-/// The sockets that listen on the port, at the address or at all of them.
-fn listening(table: &str, address: SocketAddr) -> Vec<u64> {
-    let wanted = format!(":{:04X}", address.port());
-    let of_line = |line: &str| {
-        let parts: Vec<&str> = line.split_ascii_whitespace().collect();
-        let local = parts.get(1)?.strip_suffix(&wanted)?;
-        let listens = parts.get(3) == Some(&"0A") && counts(local, Some(address.ip()));
-        listens.then(|| parts.get(9)?.parse().ok()).flatten()
-    };
-    table.lines().skip(1).filter_map(of_line).collect()
-}
-
 /// Who holds these sockets. A process that may not be looked at hides nothing: the guard runs as root or as the server's user.
 fn holders(inodes: &BTreeSet<u64>) -> Result<BTreeSet<u32>, String> {
     let wanted: BTreeSet<PathBuf> = inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
-    let entries = fs::read_dir("/proc").map_err(|e| format!("cannot read /proc: {e}"))?;
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let pids = host::pids().map_err(|e| format!("cannot read /proc: {e}"))?;
     let holds = |pid: &u32| {
         let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
         open.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|to| wanted.contains(&to)))
@@ -176,25 +155,4 @@ fn holders(inodes: &BTreeSet<u64>) -> Result<BTreeSet<u32>, String> {
 /// Does any of them still run?
 pub fn any_runs(pids: &BTreeSet<u32>) -> bool {
     pids.iter().any(|pid| host::process_started(*pid).is_some())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_who_listens_there_counts() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt uid timeout inode\n\
-            0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000 105 0 4242 1 0\n\
-            1: 0100007F:18EB 0100007F:9C40 01 00000000:00000000 00:00000000 00000000 105 0 4243 1 0\n\
-            2: 00000000:18EC 00000000:0000 0A 00000000:00000000 00:00000000 00000000 105 0 4244 1 0\n";
-        for (address, wanted) in [
-            ("127.0.0.1:6379", vec![4242]),
-            ("127.0.0.2:6379", vec![]),
-            ("127.0.0.2:6380", vec![4244]),
-            ("127.0.0.1:6381", vec![]),
-        ] {
-            assert_eq!(listening(table, address.parse().expect("an address")), wanted, "{address}");
-        }
-    }
 }

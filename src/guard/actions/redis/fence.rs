@@ -11,7 +11,7 @@
 use super::{Context, Deed, End, Look, keep};
 use crate::clock::unix_now;
 use crate::guard::exec::{self, Ended, Stop, Task, Watch};
-use crate::guard::host::{boottime_ms, pause};
+use crate::guard::host::{self, boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
 use crate::guard::protocol::LatchMark;
@@ -159,10 +159,7 @@ fn stop(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor<'_>, u
     let is_there = || redis::gone(redis).is_err() || redis::any_runs(&pids);
     for kill in [false, true] {
         let patience = if kill {
-            pids.iter().filter_map(|pid| rustix::process::Pid::from_raw(i32::try_from(*pid).ok()?)).for_each(|pid| {
-                // An error means that it is gone already.
-                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            });
+            pids.iter().copied().for_each(host::kill);
             boottime_ms().saturating_add(KILL_MS)
         } else {
             polite_until
