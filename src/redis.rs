@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 use crate::domain::plan::RedisEndpoint;
+use crate::domain::text::one_line;
 
 /// `INFO` says some 6 KiB; what is longer is no Redis server's answer to anything that is asked here, bytes.
 pub const REPLY_BYTES_MAX: usize = 256 * 1024;
@@ -138,7 +139,7 @@ fn password(file: &str) -> Result<String, Trouble> {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_MAX).collect()
+    one_line(text, SAID_MAX)
 }
 
 /// What a server is.
