@@ -34,7 +34,7 @@ use crate::domain::observation::{Measure, Verdict};
 use crate::domain::plan::{Action, Plan};
 use crate::domain::policy::{ClusterPolicy, Fencing, GroupPolicy};
 use crate::domain::readiness::Readiness;
-use crate::domain::run::{Assertion, Cause, RunKind};
+use crate::domain::run::RunKind;
 use crate::domain::state::{ClusterState, GroupState};
 use crate::domain::view::View;
 use crate::probe::{Observer, SightKind};
@@ -281,37 +281,14 @@ impl AdminBackend for Backend {
             let message = format!("no standby to promote in {}: {reason}", plan.to);
             return Err(ProposeError::Rejected(Rejection { code: RejectionCode::NoStandby, message }));
         }
-        let word = || Assertion { by: ask.by.clone(), at: unix_now(), reason: ask.reason.clone() };
         if let Some(region) = &ask.assert_fence
             && region != &plan.from
         {
             let message = format!("assert_fence: the old primary is in {}, not in {region}", plan.from);
             return Err(ProposeError::Rejected(Rejection { code: RejectionCode::Invalid, message }));
         }
-        let change = Change::OpenRun {
-            run: run.clone(),
-            group: ask.group.clone(),
-            kind: RunKind::Failover,
-            drill: false,
-            plan,
-            digest: self.parts.policy.digest.clone(),
-            expected_token: group.token,
-            expected_serving_epoch: group.serving.epoch,
-            cause: Cause {
-                by: ask.by.clone(),
-                automatic: false,
-                reason: ask.reason.clone(),
-                evidence: vec![format!("expected loss {loss}")],
-                fault_at: None,
-                expected_loss_ms: loss.ms(),
-            },
-            loss_acceptance: ask.accept_loss.then(word),
-            fence_assertion: ask.assert_fence.is_some().then(word),
-        };
-        match self.apply(change, &ask).await? {
-            Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),
-            _ => Ok(run),
-        }
+        let evidence = vec![format!("expected loss {loss}")];
+        self.open_by_hand(&ask, (RunKind::Failover, plan), &group, evidence, loss.ms()).await
     }
 }
 

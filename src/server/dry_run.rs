@@ -8,12 +8,13 @@ use tokio::time::Instant;
 
 use super::backend::Backend;
 use crate::api::backend::{AdminBackend as _, Gate, OpenFailover, ProposeError};
+use crate::clock::unix_now;
 use crate::domain::attempt::ReadBack;
 use crate::domain::command::{Applied, Change, Rejection, RejectionCode};
 use crate::domain::ids::{GroupName, RegionName, RunId, StepId, Token};
 use crate::domain::plan::Plan;
 use crate::domain::policy::GroupPolicy;
-use crate::domain::run::{Cause, Run, RunKind};
+use crate::domain::run::{Assertion, Cause, Run, RunKind};
 use crate::domain::state::GroupState;
 
 /// The cluster's word against a wish.
@@ -81,14 +82,16 @@ impl Backend {
         Ok((group.clone(), rules.clone()))
     }
 
-    /// Proposes a run of which no loss is expected, under the wish's own request id.
+    /// Proposes a run under the wish's own request id, with what is vouched for in the wish.
     pub(super) async fn open_by_hand(
         &self,
         wish: &OpenFailover,
         (kind, plan): (RunKind, Plan),
         group: &GroupState,
         evidence: Vec<String>,
+        expected_loss_ms: Option<u64>,
     ) -> Result<RunId, ProposeError> {
+        let word = || Assertion { by: wish.by.clone(), at: unix_now(), reason: wish.reason.clone() };
         let run = RunId(wish.request_id.0.clone());
         let change = Change::OpenRun {
             run: run.clone(),
@@ -105,10 +108,10 @@ impl Backend {
                 reason: wish.reason.clone(),
                 evidence,
                 fault_at: None,
-                expected_loss_ms: Some(0),
+                expected_loss_ms,
             },
-            loss_acceptance: None,
-            fence_assertion: None,
+            loss_acceptance: wish.accept_loss.then(word),
+            fence_assertion: wish.assert_fence.is_some().then(word),
         };
         match self.apply(change, wish).await? {
             Applied::Rejected(rejection) => Err(ProposeError::Rejected(rejection)),

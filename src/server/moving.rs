@@ -166,6 +166,6 @@ impl MovingBackend for Backend {
         }
         let evidence = gates.iter().map(|gate| format!("{}: {}", gate.name, gate.detail)).collect();
         let wish = look(&ask, &plan);
-        self.open_by_hand(&wish, (kind, plan), &group, evidence).await
+        self.open_by_hand(&wish, (kind, plan), &group, evidence, Some(0)).await
     }
 }

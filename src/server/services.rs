@@ -58,6 +58,6 @@ impl ServiceBackend for Backend {
         }
         let (group, plan) = self.resolve_recovery(&ask)?;
         let wish = look(&ask, &plan);
-        self.open_by_hand(&wish, (RunKind::Recovery, plan), &group, vec![ask.in_words()]).await
+        self.open_by_hand(&wish, (RunKind::Recovery, plan), &group, vec![ask.in_words()], Some(0)).await
     }
 }

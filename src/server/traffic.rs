@@ -91,6 +91,6 @@ impl TrafficBackend for Backend {
         if !there.is_open {
             return Err(refused(RejectionCode::Illegal, format!("{}: {}", there.name, there.detail)));
         }
-        self.open_by_hand(&look(&ask), (RunKind::Traffic, plan), &group, vec![there.detail]).await
+        self.open_by_hand(&look(&ask), (RunKind::Traffic, plan), &group, vec![there.detail], Some(0)).await
     }
 }
