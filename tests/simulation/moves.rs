@@ -10,7 +10,8 @@ use watchdog::guard::protocol::{FENCE, InFlight, PROMOTE, REJOIN, RELEASE};
 
 use crate::chance::Chance;
 use crate::host::Kind;
-use crate::schedule::{FORMED, Fault, Order, Planned, When, Who};
+use crate::schedule::{Fault, Order, Planned, Who};
+use crate::shapes::Draft;
 use crate::site;
 use crate::world::{MS, World};
 
@@ -36,32 +37,10 @@ const LANDMARKS: [&str; 14] = [
     "StepFinished release",
 ];
 
-struct Draft {
-    chance: Chance,
-    planned: Vec<Planned>,
-}
-
-impl Draft {
-    fn at(&mut self, when: u64, fault: Fault, lasts: Option<u64>) {
-        self.planned.push(Planned { when: When::At(FORMED + when), fault, lasts });
-    }
-
-    fn after(&mut self, line: &'static str, after: u64, fault: Fault, lasts: Option<u64>) {
-        self.planned.push(Planned { when: When::After(line, after), fault, lasts });
-    }
-
-    fn ms(&mut self, least: u64, most: u64) -> u64 {
-        self.chance.between(least, most) * MS
-    }
-
-    fn some(&mut self, least: u64, most: u64) -> Option<u64> {
-        Some(self.ms(least, most))
-    }
-}
-
 /// What goes wrong beside an operator's planned move.
 pub fn draw(seed: u64, one: impl Fn(&mut Chance) -> Fault) -> Vec<Planned> {
-    let mut draft = Draft { chance: Chance::new(seed, "moves"), planned: Vec::new() };
+    let mut chance = Chance::new(seed, "moves");
+    let mut draft = Draft { chance: &mut chance, planned: Vec::new() };
     let at = draft.ms(0, 1500);
     draft.at(at, Fault::Operator(Order::Move), None);
     match draft.chance.below(100) {
@@ -74,7 +53,7 @@ pub fn draw(seed: u64, one: impl Fn(&mut Chance) -> Fault) -> Vec<Planned> {
         _ => {}
     }
     for _ in 0..draft.chance.below(5) {
-        let fault = one(&mut draft.chance);
+        let fault = one(draft.chance);
         let lasts = match fault {
             Fault::Operator(_) | Fault::ClockJump { .. } | Fault::Rejoin { .. } | Fault::Unlatch { .. } => None,
             Fault::Crash { .. } => draft.some(50, 4000),
@@ -88,7 +67,7 @@ pub fn draw(seed: u64, one: impl Fn(&mut Chance) -> Fault) -> Vec<Planned> {
 }
 
 /// The standby lags, for a while or until people mend it: it does not catch up in time.
-fn lagging(draft: &mut Draft, at: u64) {
+fn lagging(draft: &mut Draft<'_>, at: u64) {
     let lag_ms = *draft.chance.pick(&[0, 0, 3000, 10_000]);
     let lasts = if draft.chance.percent(40) { None } else { draft.some(1000, 9000) };
     let since = at.saturating_sub(draft.ms(0, 800));
@@ -96,7 +75,7 @@ fn lagging(draft: &mut Draft, at: u64) {
 }
 
 /// The leader sleeps with an attempt in hand, while another goes on, or turns back.
-fn asleep(draft: &mut Draft) {
+fn asleep(draft: &mut Draft<'_>) {
     let verb = *draft.chance.pick(&["fence", "fence", "catch-up", "promote", "release", "rejoin"]);
     let (counts, lasts) = (draft.chance.percent(50), draft.some(2500, 9000));
     draft.at(0, Fault::Catch { verb, counts }, lasts);
@@ -106,7 +85,7 @@ fn asleep(draft: &mut Draft) {
 }
 
 /// The old primary's host dies, or its guard, as it is given back the right to write.
-fn dying_between(draft: &mut Draft, at: u64) {
+fn dying_between(draft: &mut Draft<'_>, at: u64) {
     draft.at(at, Fault::CutReplication { lag_ms: 0 }, None);
     let (after, lasts) = (draft.ms(0, 900), draft.some(500, 9000));
     let fault = match draft.chance.below(5) {
@@ -119,7 +98,7 @@ fn dying_between(draft: &mut Draft, at: u64) {
 }
 
 /// People change their mind, at any point.
-fn called_back(draft: &mut Draft) {
+fn called_back(draft: &mut Draft<'_>) {
     let line = *draft.chance.pick(&LANDMARKS);
     let after = draft.ms(0, 700);
     if draft.chance.percent(40) {
@@ -142,7 +121,7 @@ fn called_back(draft: &mut Draft) {
 }
 
 /// The group goes back home once the old primary is a standby; or its new primary is lost then.
-fn there_and_back(draft: &mut Draft) {
+fn there_and_back(draft: &mut Draft<'_>) {
     let after = draft.ms(200, 3000);
     if draft.chance.percent(70) {
         draft.after("CloseRun succeeded", after, Fault::Operator(Order::Move), None);
@@ -152,7 +131,7 @@ fn there_and_back(draft: &mut Draft) {
 }
 
 /// A real disaster in the middle.
-fn struck(draft: &mut Draft) {
+fn struck(draft: &mut Draft<'_>) {
     let line = *draft.chance.pick(&LANDMARKS[..7]);
     let (after, lasts) = (draft.ms(0, 600), draft.some(1000, 8000));
     let fault = match draft.chance.below(5) {

@@ -42,26 +42,30 @@ pub fn pick(chance: &mut Chance, settings: &Settings) -> Option<Shape> {
 }
 
 /// A list of faults that begins so long after the cluster is formed.
-struct Draft<'a> {
-    chance: &'a mut Chance,
-    planned: Vec<Planned>,
+pub struct Draft<'a> {
+    pub chance: &'a mut Chance,
+    pub planned: Vec<Planned>,
 }
 
 impl Draft<'_> {
-    fn at(&mut self, when: u64, fault: Fault, lasts: Option<u64>) {
+    pub fn at(&mut self, when: u64, fault: Fault, lasts: Option<u64>) {
         self.planned.push(Planned { when: When::At(FORMED + when), fault, lasts });
     }
 
-    fn after(&mut self, line: &'static str, after: u64, fault: Fault, lasts: Option<u64>) {
+    pub fn after(&mut self, line: &'static str, after: u64, fault: Fault, lasts: Option<u64>) {
         self.planned.push(Planned { when: When::After(line, after), fault, lasts });
     }
 
-    fn ms(&mut self, least: u64, most: u64) -> u64 {
+    pub fn ms(&mut self, least: u64, most: u64) -> u64 {
         self.chance.between(least, most) * MS
     }
 
+    pub fn some(&mut self, least: u64, most: u64) -> Option<u64> {
+        Some(self.ms(least, most))
+    }
+
     fn seconds(&mut self, least: u64, most: u64) -> Option<u64> {
-        Some(self.ms(least * 1000, most * 1000))
+        self.some(least * 1000, most * 1000)
     }
 
     /// The old primary is gone for good.
