@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::steps::{Executor, GRACE, LOOK_DEADLINE, RECHECK, Rest};
 use crate::clock::unix_now;
+use crate::domain::advance::gives_way;
 use crate::domain::attempt::{Outcome, Prospect, ReadBack};
 use crate::domain::command::FenceProof;
 use crate::domain::decide::{Holds, loss_obstacle, trigger_holds};
@@ -146,6 +147,28 @@ impl Executor {
         Ok(())
     }
 
+    /// Before a Redis server is promoted: the old one is still fenced, or still follows it. Its host may have been started
+    /// past its boot gate since that was done. Where a person skipped the fence, their word stands.
+    async fn still_fenced(&self, step: &Step) -> Result<(), Shut> {
+        for fence in self.run.plan.waited_for(step) {
+            if self.run.phase_of(&fence.id) != StepPhase::Done || is_out(Mutation::PromoteWithoutReread) {
+                continue;
+            }
+            let attempts = self.run.record(&fence.id).map_or(0, |record| record.attempts);
+            match self.look(&self.warrant(&fence.id, attempts), &fence.action).await {
+                ReadBack::Done { .. } => {}
+                ReadBack::Refused { held } => return Err(Shut::Higher(Box::new(fence.clone()), held)),
+                ReadBack::NotDone { evidence } | ReadBack::Untouched { evidence } => {
+                    return Err(Shut::Soon(format!("{} does not hold any more: {evidence}", fence.id)));
+                }
+                ReadBack::InFlight { evidence: reason } | ReadBack::Unknown { reason } => {
+                    return Err(Shut::Soon(format!("whether {} still holds is not known: {reason}", fence.id)));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the old primary has fallen silent by itself (docs/adr/0008): its bound lease had no renewal for its TTL and
     /// the margin, and every promotion hold that could renew it is over and cannot begin again under our token.
     pub(super) async fn silence(&self) -> Result<String, (String, Option<u64>)> {
@@ -239,6 +262,7 @@ impl Executor {
             match step.action {
                 Action::Promote { .. } => self.may_promote().await,
                 Action::Release { .. } => self.may_release().await.map(|()| (None, LossGate::default())),
+                Action::Guarded { .. } => self.still_fenced(step).await.map(|()| (None, LossGate::default())),
                 _ => Ok((None, LossGate::default())),
             }
         };
@@ -304,8 +328,14 @@ impl Executor {
         }
     }
 
+    /// Redis has nothing that a stuck run may hold up: a person is called for it when all else is done.
+    pub(super) fn redis_gives_way(&self, step: &Step) -> bool {
+        step.action.is_redis() && gives_way(&self.run, step)
+    }
+
     /// A gate is shut: what may open by itself is looked at again for a while, then a person is called.
-    pub(super) async fn refused_gate(&self, id: &StepId, shut: Shut) -> Rest {
+    pub(super) async fn refused_gate(&self, step: &Step, shut: Shut) -> Rest {
+        let id = &step.id;
         // A planned move has shown before that its gates were open: each of its legs is given the same patience.
         let began_at = self.run.turned_back.as_ref().map(|back| back.at).or(self.run.writing_stopped_at);
         let began_at = began_at.filter(|_| self.run.is_planned()).unwrap_or(self.run.opened_at);
@@ -315,7 +345,9 @@ impl Executor {
         match shut {
             Shut::Higher(fence, held) => self.held_higher(&fence, held).await,
             Shut::Now(reason) => self.give_up(id, reason).await,
-            Shut::Soon(reason) if opened_ms >= patience_ms => self.give_up(id, reason).await,
+            Shut::Soon(reason) if opened_ms >= patience_ms && !self.redis_gives_way(step) => {
+                self.give_up(id, reason).await
+            }
             Shut::Soon(reason) | Shut::Wait(reason) => {
                 // Looked at again many times a second.
                 if self.coordinator.news.is_news(&self.gate_matter(id), &reason) {

@@ -156,7 +156,7 @@ impl Executor {
     async fn start(&self, id: &StepId, attempt: u32) -> Rest {
         let Some(step) = self.planned(id) else { return Rest::of(WATCH) };
         if let Some((_, left)) = self.group.left_in_the_way(&step.action) {
-            if unix_now().since(self.run.opened_at) < UNSURE_PATIENCE_MS {
+            if unix_now().since(self.run.opened_at) < UNSURE_PATIENCE_MS || self.redis_gives_way(&step) {
                 return Rest::of(RECHECK);
             }
             let reason = format!(
@@ -190,7 +190,7 @@ impl Executor {
         let deadline = Instant::now() + Duration::from_millis(step.deadline_ms);
         let (proof, gate) = match self.gates(&step).await {
             Ok(passed) => passed,
-            Err(shut) => return self.refused_gate(id, shut).await,
+            Err(shut) => return self.refused_gate(&step, shut).await,
         };
         self.gates_opened(id);
         let fenced_host = self.fenced_host(proof.as_ref());
@@ -393,8 +393,7 @@ impl Executor {
                     let reason = format!("found not done: {evidence}");
                     self.report(id, record.attempts, Outcome::Failed { retryable: true, reason }).await;
                 }
-                let is_at_old_primary = matches!(step.action, Action::Fence { .. } | Action::Release { .. });
-                if is_at_old_primary
+                if step.action.is_at_old_primary()
                     && (self.was_silent || record.phase.is_open_question() || self.is_time_again(record.attempts))
                     && self.target_stands(&step).await.is_ok()
                 {

@@ -289,13 +289,16 @@ fn hopeless(step: &Step, record: &StepRecord, patience: Patience, since: UnixMs,
 
 /// A step that the next stage does not wait for calls a person only when nothing else is left to do.
 fn is_last_hope(run: &Run, hand: &Hand, step: &Step) -> bool {
+    hand.busy.is_empty() && !gives_way(run, step)
+}
+
+/// Whether a person is not called for a step yet, since a stuck run begins nothing and others are still to be done: the
+/// blocking ones, and for Redis whatever is not Redis. Each of those ends, or calls a person itself.
+pub fn gives_way(run: &Run, step: &Step) -> bool {
     let last_stage = run.plan.stages.len().saturating_sub(1);
-    hand.busy.is_empty()
-        && run
-            .plan
-            .steps()
-            .filter(|(stage, other)| *stage < last_stage && other.id != step.id && other.blocking)
-            .all(|(_, other)| run.phase_of(&other.id).is_settled())
+    let comes_first = |other: &Step| other.blocking || step.action.is_redis() && !other.action.is_redis();
+    let mut others = run.plan.steps().filter(|(stage, other)| *stage < last_stage && other.id != step.id);
+    !step.blocking && others.any(|(_, other)| comes_first(other) && !run.phase_of(&other.id).is_settled())
 }
 
 /// The wait before the next attempt: doubles from `backoff_ms` to its limit. The executor adds jitter.

@@ -253,6 +253,12 @@ impl Action {
         matches!(self, Action::Guarded { name, .. } if name.starts_with("redis-"))
     }
 
+    /// It stops a server of the side that is left, or lets it go on: that host may come back any moment.
+    pub fn is_at_old_primary(&self) -> bool {
+        let is_of_redis = || [REDIS_FENCE, REDIS_RELEASE].iter().any(|name| self.is_named(name));
+        matches!(self, Action::Fence { .. } | Action::Release { .. }) || is_of_redis()
+    }
+
     /// It is the guard's action of that name.
     pub fn is_named(&self, wanted: &str) -> bool {
         matches!(self, Action::Guarded { name, .. } if name == wanted)

@@ -6,6 +6,7 @@
 mod planned;
 mod ready;
 mod recovery;
+mod redis;
 mod told;
 mod watched;
 mod world;

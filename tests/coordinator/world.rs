@@ -219,6 +219,13 @@ impl ModelWorld {
         all.filter(|(done, _)| done == verb).map(|(_, token)| *token).collect()
     }
 
+    /// What the action did is there no more.
+    pub fn undo(&self, verb: &str) {
+        for resource in self.resources.lock().unwrap().values_mut() {
+            resource.done.remove(verb);
+        }
+    }
+
     /// Tokens that some resource refused.
     pub fn refusals(&self) -> Vec<Token> {
         self.resources.lock().unwrap().values().flat_map(|resource| resource.refused.clone()).collect()
