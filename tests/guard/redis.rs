@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use watchdog::domain::ids::UnixMs;
 use watchdog::guard::host::{boot_nonce, boottime_ms};
-use watchdog::guard::protocol::{Refusal, Reply, Request};
+use watchdog::guard::latch::{self, Latch};
+use watchdog::guard::protocol::{LatchMark, Refusal, Reply, Request};
 
 use crate::host::{Host, act, name, read_back, signal_to, text, warrant};
 
@@ -46,6 +48,19 @@ fn guarded(own: &Redis, other: &Redis) -> String {
 fn with_upstream(run: &str, action: &str, n: u64) -> Request {
     let params = BTreeMap::from([("upstream".to_owned(), "other".to_owned())]);
     Request::act(&warrant(run, action, n), action, params, &boot_nonce(), boottime_ms() + 20_000)
+}
+
+fn brief(mut request: Request) -> Request {
+    request.not_after_boottime_ms = Some(boottime_ms() + 800);
+    request
+}
+
+/// As a guard leaves it that dies between its latch and the demotion.
+fn leave_latched(host: &Host, run: &str, step: &str, n: u64) {
+    let asker = warrant(run, step, n);
+    assert!(matches!(host.ask(&Request::raise(&asker, false)).0, Reply::Raised { .. }));
+    let mark = LatchMark { token: asker.token, run: asker.run, step: asker.step, at: UnixMs(0) };
+    latch::store_at(&host.state("redis-latch.json"), &Latch { mark: Some(mark), cleared_by: None }).unwrap();
 }
 
 fn simple(run: &str, action: &str, n: u64) -> Request {
@@ -207,12 +222,68 @@ fn nothing_acknowledged_is_lost_in_a_hand_over() {
 fn what_cannot_be_handed_over_goes_on_as_it_was() {
     let pair = Pair::new();
     pair.new.ask(&["REPLICAOF", "127.0.0.1", "1"]);
-    let mut request = with_upstream("r1", "redis-hand-over", 5);
-    request.not_after_boottime_ms = Some(boottime_ms() + 800);
-    let why = failed(&pair.old_host, &request);
+    let why = failed(&pair.old_host, &brief(with_upstream("r1", "redis-hand-over", 5)));
     assert!(why.contains("writes go on") && why.contains("not in step"), "{why}");
     assert_eq!(pair.old.ask(&["SET", "key", "1"]), "OK");
     assert_eq!(gate(&pair.old_host), Some(0));
+}
+
+/// What the latch of an earlier attempt says may not be so any more.
+#[test]
+fn a_write_taken_after_the_latch_of_a_hand_over_is_not_dropped() {
+    let mut pair = Pair::new();
+    leave_latched(&pair.old_host, "r1", "redis-hand-over", 5);
+    pair.new.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    // Started past its boot gate, without the pause.
+    pair.old.kill();
+    pair.old.start();
+    pair.old.ask(&["SET", "since", "then"]);
+    let why = failed(&pair.old_host, &brief(with_upstream("r1", "redis-hand-over", 5)));
+    assert!(why.contains("nothing was handed over, writes go on") && why.contains("not in step"), "{why}");
+    assert!(is_primary(&pair.old) && pair.old.ask(&["GET", "since"]) == "then");
+    assert_eq!(pair.old.ask(&["SET", "more", "1"]), "OK");
+    assert_eq!(gate(&pair.old_host), Some(0), "a latch would say that it was handed over");
+    pair.new.ask(&["REPLICAOF", "127.0.0.1", &pair.old.port.to_string()]);
+    must(&pair.old_host, &with_upstream("r1", "redis-hand-over", 6));
+    must(&pair.new_host, &simple("r1", "redis-promote", 6));
+    assert_eq!((pair.new.ask(&["GET", "since"]).as_str(), pair.new.ask(&["GET", "more"]).as_str()), ("then", "1"));
+}
+
+#[test]
+fn a_server_that_is_started_again_during_its_hand_over_goes_on() {
+    let mut pair = Pair::new();
+    pair.new.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    let asked = pair.old_host.begin(&with_upstream("r1", "redis-hand-over", 5));
+    server::wait_until("writes to be paused", || {
+        pair.old.try_ask(&["INFO", "commandstats"]).is_ok_and(|said| said.contains("client|pause:calls=1"))
+    });
+    pair.old.kill();
+    pair.old.start();
+    pair.old.ask(&["SET", "since", "then"]);
+    pair.new.ask(&["REPLICAOF", "127.0.0.1", &pair.old.port.to_string()]);
+    let (reply, _) = asked.answer();
+    assert!(matches!(reply, Reply::Failed { .. } | Reply::Unknown { .. }), "{reply:?}");
+    assert!(is_primary(&pair.old) && pair.old.ask(&["SET", "more", "1"]) == "OK");
+    assert_eq!(gate(&pair.old_host), Some(0));
+}
+
+#[test]
+fn one_that_stopped_was_handed_over_only_where_it_followed() {
+    let mut pair = Pair::new();
+    let request = with_upstream("r1", "redis-hand-over", 5);
+    let look = || Request { read_back: true, not_after_boottime_ms: None, boot_nonce: None, ..request.clone() };
+    leave_latched(&pair.old_host, "r1", "redis-hand-over", 5);
+    pair.old.kill();
+    let (reply, _) = pair.old_host.ask(&look());
+    assert!(matches!(reply, Reply::NotDone { .. }), "it may have taken writes since: {reply:?}");
+    let why = failed(&pair.old_host, &request);
+    assert!(why.contains("the latch of an earlier attempt stands") && why.contains("redis-release"), "{why}");
+    assert_eq!(gate(&pair.old_host), Some(40));
+    pair.old.start();
+    pair.new.until_linked();
+    must(&pair.old_host, &request);
+    pair.old.kill();
+    is_there_already(&pair.old_host, &request);
 }
 
 #[test]

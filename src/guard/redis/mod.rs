@@ -8,6 +8,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
 use self::config::Redis;
 use super::host;
 use super::listeners;
@@ -58,12 +61,71 @@ pub fn at(redis: &Redis, address: &str) -> RedisEndpoint {
     }
 }
 
+/// One conversation with one process: it ends with that, so nothing that was said to it is taken for said to another.
+#[derive(Debug)]
+pub struct Talk {
+    place: String,
+    runtime: Runtime,
+    /// None after anything but an answer: what comes next on it may be the answer to an earlier question.
+    connection: Option<Connection>,
+}
+
+impl Talk {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// Why it cannot be, in words.
+    pub fn open(server: &RedisEndpoint, limit_ms: u64) -> Result<Self, String> {
+        let place = server.address.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| format!("redis {place}: cannot be asked: {e}"))?;
+        let connection = within(&runtime, &place, limit_ms, Connection::open(server))?;
+        let connection = Some(connection.map_err(|e| format!("redis {place}: {e}"))?);
+        Ok(Self { place, runtime, connection })
+    }
+
+    /// Sends one command.
+    ///
+    /// # Errors
+    /// Why there is no good answer, in words.
+    pub fn command(&mut self, words: &[&str], limit_ms: u64) -> Result<String, String> {
+        self.say(limit_ms, async |connection| connection.ask(words).await)
+    }
+
+    /// What the server says of itself.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command).
+    pub fn info(&mut self, limit_ms: u64) -> Result<Shown, String> {
+        self.say(limit_ms, async |connection| connection.look().await)
+    }
+
+    fn say<T>(
+        &mut self,
+        limit_ms: u64,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, Trouble>,
+    ) -> Result<T, String> {
+        let place = &self.place;
+        let mut connection = self.connection.take().ok_or_else(|| format!("redis {place}: the connection is lost"))?;
+        let answer = within(&self.runtime, place, limit_ms, work(&mut connection))?;
+        if matches!(answer, Ok(_) | Err(Trouble::Said(_))) {
+            self.connection = Some(connection);
+        }
+        answer.map_err(|e| format!("redis {place}: {e}"))
+    }
+}
+
+fn within<T>(runtime: &Runtime, place: &str, limit_ms: u64, work: impl Future<Output = T>) -> Result<T, String> {
+    let limited = runtime.block_on(async { timeout(Duration::from_millis(limit_ms), work).await });
+    limited.map_err(|_| format!("redis {place}: no answer within {limit_ms} ms"))
+}
+
 /// Sends one command.
 ///
 /// # Errors
 /// Why there is no good answer, in words.
 pub fn command(server: &RedisEndpoint, words: &[&str], limit_ms: u64) -> Result<String, String> {
-    within(server, limit_ms, async || Connection::open(server).await?.ask(words).await)
+    Talk::open(server, limit_ms)?.command(words, limit_ms)
 }
 
 /// What a server says of itself.
@@ -71,22 +133,7 @@ pub fn command(server: &RedisEndpoint, words: &[&str], limit_ms: u64) -> Result<
 /// # Errors
 /// As [`command`].
 pub fn info(server: &RedisEndpoint, limit_ms: u64) -> Result<Shown, String> {
-    within(server, limit_ms, async || Connection::open(server).await?.look().await)
-}
-
-fn within<T>(
-    server: &RedisEndpoint,
-    limit_ms: u64,
-    work: impl AsyncFnOnce() -> Result<T, Trouble>,
-) -> Result<T, String> {
-    let place = &server.address;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| format!("redis {place}: cannot be asked: {e}"))?;
-    let limited = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(limit_ms), work()).await });
-    match limited {
-        Ok(answer) => answer.map_err(|e| format!("redis {place}: {e}")),
-        Err(_) => Err(format!("redis {place}: no answer within {limit_ms} ms")),
-    }
+    Talk::open(server, limit_ms)?.info(limit_ms)
 }
 
 /// What it may do. One that listens and does not say what it is may take writes.

@@ -6,9 +6,10 @@
 //! | a hand-over dies, or sleeps an hour | what stands |
 //! |---|---|
 //! | before the latch | a server whose writers wait. The next attempt goes on with it; `redis-release`, or the end of the pause after a day, lets them go on |
-//! | after the latch | nothing was written since all was seen to be handed over: the next attempt goes on from there |
+//! | after the latch, before it follows | the same, latched. The next attempt takes the latch back, pauses and looks again: the server may have been started again since, and taken writes. One that stopped counts as handed over only where its configuration says that it followed |
+//! | after it follows | nothing was written since all was seen to be handed over: the next attempt finds it done |
 
-use super::{Context, Deed, End, Look, keep};
+use super::{Context, Deed, End, Look, clear, is_by, keep};
 use crate::clock::unix_now;
 use crate::guard::exec::{self, Ended, Stop, Task, Watch};
 use crate::guard::host::{self, boottime_ms, pause};
@@ -16,8 +17,8 @@ use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
 use crate::guard::protocol::LatchMark;
 use crate::guard::redis::config::Redis;
-use crate::guard::redis::{self, ANSWER_MS, Listens, State};
-use crate::redis::Role;
+use crate::guard::redis::{self, ANSWER_MS, Listens, State, Talk};
+use crate::redis::{Role, Shown};
 
 /// So long do writers wait for a hand-over that was left in its middle: longer than a guard sleeps between seeing that all
 /// was handed over and becoming a replica.
@@ -54,34 +55,44 @@ fn answer(deed: Deed<'_>, redis: &Redis, context: &Context<'_>) -> End {
 }
 
 /// Pauses writes, waits for `to` to have everything, latches, and follows it: its clients' writes are refused from then on.
+/// All in one conversation: a server that is started again in between has no pause, and is not told to follow.
 pub fn hand_over(redis: &Redis, to: &str, context: &Context<'_>, supervisor: &mut Supervisor<'_>, until: u64) -> End {
-    let own = redis::endpoint(redis);
-    let seen = redis::look(redis);
     let Some((host, port)) = to.rsplit_once(':') else { return End::never(format!("{to} is not address:port")) };
-    let by_us = latch::load_at(&context.files.redis_latch())
-        .is_ok_and(|latch| latch.mark.is_some_and(|mark| mark.run == context.who.run && mark.step == context.who.step));
+    let file = context.files.redis_latch();
+    let by_us = latch::load_at(&file).is_ok_and(|latch| latch.mark.is_some_and(|mark| is_by(&mark, context)));
+    let nothing = if by_us {
+        "nothing was handed over, and the latch of an earlier attempt stands (`redis-release` takes it away)"
+    } else {
+        "nothing was handed over"
+    };
+    let seen = redis::look(redis);
     if seen.state != State::Primary {
-        return End::again(format!("nothing was handed over: {}", seen.how));
+        return End::again(format!("{nothing}: {}", seen.how));
     }
-    let mut evidence = "latched by an earlier attempt".to_owned();
-    if !by_us {
-        evidence = match until_whole(redis, to, supervisor, until) {
-            Ok(evidence) => evidence,
-            Err(end) => return end,
-        };
-        if let Err(end) = set_latch(context) {
-            let_go(redis, String::new());
-            return end;
-        }
+    let mut talk = match Talk::open(&redis::endpoint(redis), ANSWER_MS) {
+        Ok(talk) => talk,
+        Err(why) => return End::again(format!("{nothing}: {why}")),
+    };
+    // A latch of ours says that all was handed over. That may not be so any more.
+    if by_us && let Err(end) = clear(context, supervisor, &file, until, nothing) {
+        return end;
+    }
+    let evidence = match until_whole(redis, to, &mut talk, supervisor, until) {
+        Ok(evidence) => evidence,
+        Err(end) => return end,
+    };
+    if let Err(end) = set_latch(context) {
+        let_go(redis, String::new());
+        return end;
     }
     for words in [&["CONFIG", "SET", "replica-read-only", "yes"][..], &["REPLICAOF", host, port]] {
-        if let Err(why) = redis::command(&own, words, ANSWER_MS) {
-            return End::Unknown(format!("latched, its writers wait: {why}"));
+        if let Err(why) = talk.command(words, ANSWER_MS) {
+            return End::Unknown(format!("latched; unless it was started again meanwhile its writers wait: {why}"));
         }
     }
     let kept = keep(redis);
     // What waited is refused now.
-    let told = redis::command(&own, &["CLIENT", "UNPAUSE"], ANSWER_MS).err();
+    let told = redis::command(&redis::endpoint(redis), &["CLIENT", "UNPAUSE"], ANSWER_MS).err();
     let told = told.map(|why| format!("; its writers wait instead of being refused: {why}")).unwrap_or_default();
     match answer(Deed::HandOver(to), redis, context) {
         End::Done(how) => End::Done(format!("{evidence}; {how}{kept}{told}")),
@@ -89,13 +100,23 @@ pub fn hand_over(redis: &Redis, to: &str, context: &Context<'_>, supervisor: &mu
     }
 }
 
-fn until_whole(redis: &Redis, to: &str, supervisor: &mut Supervisor<'_>, until: u64) -> Result<String, End> {
-    if let Err(why) = redis::command(&redis::endpoint(redis), &["CLIENT", "PAUSE", PAUSE_MS, "WRITE"], ANSWER_MS) {
+fn until_whole(
+    redis: &Redis,
+    to: &str,
+    talk: &mut Talk,
+    supervisor: &mut Supervisor<'_>,
+    until: u64,
+) -> Result<String, End> {
+    if let Err(why) = talk.command(&["CLIENT", "PAUSE", PAUSE_MS, "WRITE"], ANSWER_MS) {
         return Err(let_go(redis, format!("writes could not be paused: {why}")));
     }
     let patience = until.saturating_sub(until.saturating_sub(boottime_ms()) / 4);
     loop {
-        let why = match whole(redis, to) {
+        let own = match talk.info(ANSWER_MS) {
+            Ok(own) => own,
+            Err(why) => return Err(let_go(redis, format!("the server whose writes were paused is lost: {why}"))),
+        };
+        let why = match whole(redis, &own, to) {
             Ok(evidence) => return Ok(evidence),
             Err(why) => why,
         };
@@ -110,9 +131,8 @@ fn until_whole(redis: &Redis, to: &str, supervisor: &mut Supervisor<'_>, until: 
     }
 }
 
-/// Whether `to` follows this server and has everything that it wrote.
-fn whole(redis: &Redis, to: &str) -> Result<String, String> {
-    let own = redis::info(&redis::endpoint(redis), ANSWER_MS)?;
+/// Whether `to` follows the server that is `own`, and has everything that it wrote.
+fn whole(redis: &Redis, own: &Shown, to: &str) -> Result<String, String> {
     let other = redis::info(&redis::at(redis, to), ANSWER_MS)?;
     match other.role {
         Role::Replica { linked: true, .. } if other.history == own.history && other.offset >= own.offset => {

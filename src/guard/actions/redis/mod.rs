@@ -6,7 +6,7 @@
 mod fence;
 mod rejoin;
 
-use super::{Context, End, Look};
+use super::{Context, End, Look, clear};
 use crate::guard::exec::{Stop, Watch};
 use crate::guard::host::{boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
@@ -78,10 +78,18 @@ impl<'a> Deed<'a> {
         let how = format!("{latched}; {}", seen.how);
         let is_so = match self {
             Deed::Fence => latch.mark.is_some() && seen.state != State::Primary,
-            // By this very step: it latches only what was seen to be handed over whole.
-            Deed::HandOver(_) => {
-                let by_us = |mark: &LatchMark| mark.run == context.who.run && mark.step == context.who.step;
-                latch.mark.as_ref().is_some_and(by_us) && seen.state != State::Primary
+            // By this very step: it latches only what was seen to be handed over whole. What stopped before it followed may
+            // have been started again, and taken writes.
+            Deed::HandOver(to) => {
+                let by_us = latch.mark.as_ref().is_some_and(|mark| is_by(mark, context));
+                let followed = match seen.state {
+                    State::Stopped => rejoin::follows(&redis.config_file, to),
+                    _ => Ok(true),
+                };
+                match followed {
+                    Ok(followed) => by_us && followed && seen.state != State::Primary,
+                    Err(why) => return Look::CannotTell(format!("{how}; whether it followed {to}: {why}")),
+                }
             }
             Deed::Promote => seen.state == State::Primary,
             Deed::Rejoin(upstream) => {
@@ -135,6 +143,11 @@ impl<'a> Deed<'a> {
             pause(10);
         }
     }
+}
+
+/// This very step of this run has set it.
+fn is_by(mark: &LatchMark, context: &Context<'_>) -> bool {
+    mark.run == context.who.run && mark.step == context.who.step
 }
 
 /// A fenced server's data may be older than what the other side has taken since.

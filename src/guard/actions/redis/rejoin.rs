@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use super::{Context, Deed, End, keep};
+use super::{Context, Deed, End, clear, keep};
 use crate::guard::exec::{self, Ended, Stop, Task};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch;
@@ -51,7 +51,7 @@ pub fn rejoin(redis: &Redis, of: &str, context: &Context<'_>, supervisor: &mut S
             }
         }
     }
-    if let Err(end) = super::super::clear(context, supervisor, &context.files.redis_latch(), until, "not rejoined") {
+    if let Err(end) = clear(context, supervisor, &context.files.redis_latch(), until, "not rejoined") {
         return end;
     }
     if seen.state == State::Stopped
@@ -87,9 +87,7 @@ pub fn release(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor
         }
         State::Primary | State::Replica { .. } => {}
     }
-    if let Err(end) =
-        super::super::clear(context, supervisor, &context.files.redis_latch(), until, "nothing was released")
-    {
+    if let Err(end) = clear(context, supervisor, &context.files.redis_latch(), until, "nothing was released") {
         return end;
     }
     let mut kept = String::new();
@@ -134,13 +132,26 @@ fn follow(file: &Path, whom: Option<(&str, &str)>) -> Result<(), String> {
     records::sync_dir_of(file).map_err(|e| e.to_string())
 }
 
+/// Whether the configuration file has the server follow `whom`, `host:port`.
+pub(super) fn follows(file: &Path, whom: &str) -> Result<bool, String> {
+    let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(upstream_in(&text).is_some_and(|(host, port)| whom == format!("{host}:{port}")))
+}
+
+/// The last line that names one counts.
+fn upstream_in(text: &str) -> Option<(&str, &str)> {
+    let mut words = text.lines().rfind(|line| names_one(line))?.split_ascii_whitespace().skip(1);
+    Some((words.next()?, words.next()?))
+}
+
+fn names_one(line: &str) -> bool {
+    let word = line.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    // Its older name too.
+    word.ends_with("of") && (word.starts_with("replica") || word.len() == "replicaof".len() - 2)
+}
+
 /// The lines without any that names whom it follows, and one that does.
 fn with_upstream(text: &str, whom: Option<(&str, &str)>) -> String {
-    let names_one = |line: &&str| {
-        let word = line.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-        // Its older name too.
-        word.ends_with("of") && (word.starts_with("replica") || word.len() == "replicaof".len() - 2)
-    };
     let mut kept: String = text.lines().filter(|line| !names_one(line)).map(|line| format!("{line}\n")).collect();
     if let Some((host, port)) = whom {
         kept += &format!("replicaof {host} {port}\n");
@@ -181,5 +192,8 @@ mod tests {
         assert_eq!(with_upstream(text, Some(("10.2.0.7", "6380"))), format!("{without}replicaof 10.2.0.7 6380\n"));
         let older = format!("{}eof 10.1.0.7 6379\n", "slav");
         assert_eq!(with_upstream(&older, None), "");
+        assert_eq!(upstream_in(text), Some(("10.1.0.7", "6379")));
+        assert_eq!(upstream_in(&format!("{text}{older}replicaof 10.2.0.7 6380\n")), Some(("10.2.0.7", "6380")));
+        assert_eq!(upstream_in(without), None);
     }
 }
