@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -150,10 +150,6 @@ pub fn guard_config(
         true => folder.path.join("run").join(other).display().to_string(),
         false => address_of(other).to_string(),
     };
-    let starts = match start_script(folder, database, &bin)? {
-        Some(script) => format!("start_argv = [\"{}\"]\n", script.display()),
-        None => String::new(),
-    };
     let text = format!(
         r#"# The guard on db-{site}: what it may do there. Nothing else can be asked of it.
 cluster = "{CLUSTER}"
@@ -170,7 +166,7 @@ user = "{user}"
 stop_timeout_s = {stop_timeout_s}
 start_options = "{options}"
 start_log = "{log}"
-{starts}
+
 [postgres.upstream.{other}]
 conninfo = "host={upstream} port={port} user=postgres application_name={site}"
 
@@ -211,25 +207,6 @@ env = {{ PATH = "/usr/sbin:/usr/bin:/sbin:/bin" }}
 
 fn start_log(database: &Postgres) -> PathBuf {
     database.sockets.join("started-by-guard.log")
-}
-
-/// As a unit of systemd would: into the cgroup that the gate is at, then the server as its own user. Without a cgroup
-/// `pg_ctl` alone does.
-fn start_script(folder: &Folder, database: &Postgres, bin: &Path) -> Result<Option<PathBuf>> {
-    let Some(cgroup) = database.cgroup() else { return Ok(None) };
-    let user = super::postgres::database_user();
-    let as_user =
-        user.map(|user| format!("setpriv --reuid={user} --regid={user} --init-groups -- ")).unwrap_or_default();
-    let text = format!(
-        "#!/bin/sh\necho $$ >{cgroup}/cgroup.procs || exit 1\n\
-         exec {as_user}{pg_ctl} start -w -t 60 -D {data} -l {log} -o '{options}'\n",
-        cgroup = cgroup.path().display(),
-        pg_ctl = bin.join("pg_ctl").display(),
-        data = database.data.display(),
-        log = start_log(database).display(),
-        options = database.options().join(" "),
-    );
-    folder.write_script(&format!("{}/bin/start-database", database.site), &text).map(Some)
 }
 
 /// Redis' table, where there is Redis.

@@ -93,7 +93,7 @@ pub fn act(pg: &Postgres, context: &Context<'_>, supervisor: &mut Supervisor<'_>
         }
         supervisor.phase("starting");
         // Where it is already so far, others may have started it in between.
-        if let Some(end) = super::start(pg, &supervisor.output(), &mut Deaf(supervisor), Start::Primary)
+        if let Some(end) = super::start(pg, context, &supervisor.output(), &mut Deaf(supervisor), Start::Primary)
             && postgres::look(pg).role == Role::Stopped
         {
             return end;

@@ -1,9 +1,11 @@
-//! Starting the server: by the configured words, or by `pg_ctl`.
+//! Starting the server: by the configured words, which bring it where it belongs, or by `pg_ctl` in the gated cgroup: what
+//! makes its sockets elsewhere is not gated, and its lease would not be bound.
 
 use std::path::{Path, PathBuf};
 
-use super::End;
+use super::{Context, End};
 use crate::guard::config::Postgres;
+use crate::guard::egress::cgroup::Stay;
 use crate::guard::exec::{Ended, Stop, Watch};
 use crate::guard::host::boottime_ms;
 use crate::guard::postgres;
@@ -21,7 +23,11 @@ pub enum Start {
 }
 
 /// Starts the server. `Some` where it cannot be, or did not say so in time.
-pub fn start(pg: &Postgres, output: &Path, watch: &mut dyn Watch, what: Start) -> Option<End> {
+pub fn start(pg: &Postgres, context: &Context<'_>, output: &Path, watch: &mut dyn Watch, what: Start) -> Option<End> {
+    let server = match what {
+        Start::Standby => "standby",
+        Start::Primary => "primary",
+    };
     let until = boottime_ms().saturating_add(START_MS);
     let data_dir = pg.data_dir.display().to_string();
     let log = pg.start_log.clone().unwrap_or_else(|| PathBuf::from("/dev/null")).display().to_string();
@@ -33,12 +39,13 @@ pub fn start(pg: &Postgres, output: &Path, watch: &mut dyn Watch, what: Start) -
             if !options.is_empty() {
                 words.extend(["-o", &options]);
             }
+            let gated = context.config.lease.as_ref().and_then(|lease| lease.gated_cgroup());
+            let _stay = match gated.map(Stay::within).transpose() {
+                Ok(stay) => stay,
+                Err(e) => return Some(End::again(format!("the {server} was not started: {e}"))),
+            };
             postgres::program(pg, "pg_ctl", &words, output, until, watch)
         }
-    };
-    let server = match what {
-        Start::Standby => "standby",
-        Start::Primary => "primary",
     };
     match ran.ended {
         Ended::Exit(0) => None,

@@ -42,6 +42,40 @@ pub fn of_process(pid: u32) -> Result<PathBuf, EgressError> {
     inside.map(|path| mount.join(path)).ok_or_else(|| fault("names no cgroup of version 2".to_owned()))
 }
 
+/// This process is in a cgroup until this is dropped: what it starts meanwhile stays there. It makes no socket in between.
+#[derive(Debug)]
+pub struct Stay {
+    back: PathBuf,
+}
+
+impl Stay {
+    /// Goes in.
+    ///
+    /// # Errors
+    /// It is none, or this process may not move.
+    pub fn within(path: &Path) -> Result<Self, EgressError> {
+        let back = of_process(std::process::id())?;
+        open(path)?;
+        let fault = |e: io::Error| EgressError::Cgroup { path: path.to_path_buf(), why: format!("cannot go in: {e}") };
+        move_to(path).map_err(fault)?;
+        Ok(Self { back })
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        // Left inside it gates nothing of its own: it listens on no database's port.
+        if let Err(error) = move_to(&self.back) {
+            tracing::warn!(%error, to = %self.back.display(), "the guard stays in the database's cgroup");
+        }
+    }
+}
+
+/// `0` is whoever writes it.
+fn move_to(cgroup: &Path) -> io::Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), "0")
+}
+
 /// Opens the directory of a cgroup.
 pub(super) fn open(path: &Path) -> Result<File, EgressError> {
     let fault = |why: String| EgressError::Cgroup { path: path.to_path_buf(), why };

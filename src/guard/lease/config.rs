@@ -156,6 +156,11 @@ impl Lease {
         self.renew_every_ms.unwrap_or(self.ttl_ms / 5).max(1)
     }
 
+    /// Where the database must run to be gated, as far as the configuration says.
+    pub fn gated_cgroup(&self) -> Option<&Path> {
+        self.cgroup.as_deref().filter(|_| self.gate != GateKind::Nftables)
+    }
+
     /// The hosts asked for holds.
     pub fn holder_names(&self) -> Vec<HostName> {
         self.holders.keys().map(|name| HostName(name.clone())).collect()

@@ -4,6 +4,7 @@ mod alone;
 mod apart;
 mod blips;
 mod frozen;
+mod homeward;
 mod promoted;
 mod reboot;
 mod table;
@@ -50,10 +51,14 @@ async fn play_bound(options: Options, body: impl AsyncFnOnce(&mut Lab) -> Result
 
 /// Waits until the lease is bound, with the standby's guard as holder.
 async fn bound(lab: &Lab) -> Result<()> {
+    bound_to(lab, "db-hanoi").await
+}
+
+async fn bound_to(lab: &Lab, holder: &str) -> Result<()> {
     wait::until("the lease to be bound", Duration::from_secs(30), async || {
         let status = lab.status().await?;
         let lease = group(&status)?.lease.clone().context("it is not bound")?;
-        ensure!(lease.holders == ["db-hanoi"], "{lease:?}");
+        ensure!(lease.holders == [holder], "{lease:?}");
         Ok(())
     })
     .await

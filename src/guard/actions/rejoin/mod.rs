@@ -99,7 +99,7 @@ pub fn act(
         return end;
     }
     supervisor.phase("starting");
-    if let Some(end) = super::start(pg, &supervisor.output(), supervisor, Start::Standby) {
+    if let Some(end) = super::start(pg, context, &supervisor.output(), supervisor, Start::Standby) {
         return end;
     }
     let patience = boottime_ms().saturating_add(START_MS);
