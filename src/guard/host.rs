@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The kernel's boot id: another after each boot. Empty where the kernel tells none, which equals no nonce.
@@ -127,11 +128,48 @@ pub fn pids() -> io::Result<impl Iterator<Item = u32>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
 }
 
-/// The certain signal: works on a frozen process too.
-pub fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // An error means that it is gone already.
-        let _gone = kill_process(pid, Signal::KILL);
+/// The certain signal: works on a frozen process too. The kernel gives a number that is free to somebody else: the process
+/// is held fast first, and then `is_it` says whether it is the right one. What is gone already needs none.
+pub fn kill_if(pid: u32, is_it: impl FnOnce() -> bool) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let held = pidfd_open(pid, PidfdFlags::empty());
+    if !is_it() {
+        return;
+    }
+    let _gone = match held {
+        Ok(process) => pidfd_send_signal(process, Signal::KILL),
+        Err(Errno::SRCH) => Ok(()),
+        // A kernel that cannot hold one fast, or a sandbox that does not let us.
+        Err(_) => kill_process(pid, Signal::KILL),
+    };
+}
+
+/// One process and no other, whoever has its number later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    pid: u32,
+    started: u64,
+}
+
+impl Process {
+    /// The one that has this number now.
+    pub fn of(pid: u32) -> Option<Self> {
+        process_started(pid).map(|started| Self { pid, started })
+    }
+
+    /// Its number.
+    pub fn pid(self) -> u32 {
+        self.pid
+    }
+
+    /// Does it still run?
+    pub fn runs(self) -> bool {
+        process_started(self.pid) == Some(self.started)
+    }
+
+    /// Ends it, if it does.
+    pub fn kill(self) {
+        kill_if(self.pid, || self.runs());
     }
 }
 
@@ -166,6 +204,30 @@ mod tests {
         assert_eq!((user.uid, user.gid, user.home.to_str()), (105, 109, Some("/var/lib/postgresql")));
         assert_eq!(user_in(passwd, "post"), None);
         assert_eq!(user_in(passwd, "bad"), None);
+    }
+
+    #[test]
+    fn only_the_process_that_was_meant_is_killed() {
+        use std::io::{BufRead, BufReader, Write};
+        use std::os::unix::process::ExitStatusExt;
+        use std::process::{Command, Stdio};
+
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+        let (mut to, from) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let meant = Process::of(child.id()).expect("it runs");
+        let earlier = Process { started: meant.started - 1, ..meant };
+        earlier.kill();
+        kill_if(meant.pid(), || false);
+        assert!(meant.runs() && !earlier.runs());
+        to.write_all(b"alive\n").expect("it reads");
+        let mut line = String::new();
+        BufReader::new(from).read_line(&mut line).expect("it answers");
+        assert_eq!(line, "alive\n");
+        meant.kill();
+        assert_eq!(child.wait().expect("its end").signal(), Some(Signal::KILL.as_raw()));
+        assert!(!meant.runs());
+        // Nobody is there any more.
+        meant.kill();
     }
 
     #[test]

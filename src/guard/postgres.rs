@@ -150,6 +150,14 @@ pub fn processes(data_dir: &Path) -> Result<Vec<u32>, String> {
     pids.map(|pid| works_in(pid, &wanted).map(|here| here.then_some(pid))).filter_map(Result::transpose).collect()
 }
 
+/// Ends every one of them, frozen ones too; what has one's number by now is looked at again, and left alone.
+pub fn kill(data_dir: &Path) {
+    let Ok(wanted) = data_dir.canonicalize() else { return };
+    for pid in processes(data_dir).unwrap_or_default() {
+        host::kill_if(pid, || works_in(pid, &wanted) == Ok(true));
+    }
+}
+
 /// Is it gone for certain: no process, nobody listens on port or socket, the data directory's lock is free?
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use super::{Context, End, Look};
 use crate::clock::unix_now;
 use crate::guard::config::Postgres;
 use crate::guard::exec::{Ended, Stop, Watch};
-use crate::guard::host::{self, boottime_ms, pause};
+use crate::guard::host::{boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
 use crate::guard::postgres::{self, Role};
@@ -82,14 +82,10 @@ pub fn stop(pg: &Postgres, supervisor: &mut Supervisor<'_>, until_boottime_ms: u
         if postgres::gone(pg).is_ok() {
             return None;
         }
-        kill(pg);
+        // The last resort. What was acknowledged is in the WAL.
+        postgres::kill(&pg.data_dir);
         wait_until_gone(pg, supervisor, certain_until.max(boottime_ms() + 1000))
     })
-}
-
-/// The last resort: works on a frozen server too. What was acknowledged is in the WAL.
-fn kill(pg: &Postgres) {
-    postgres::processes(&pg.data_dir).unwrap_or_default().into_iter().for_each(host::kill);
 }
 
 /// Waits. `Some` only where a later token wants the waiting ended: listened for once at least, also past the time.

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use self::config::Redis;
-use super::host;
+use super::host::{self, Process};
 use super::listeners;
 use crate::domain::plan::RedisEndpoint;
 use crate::redis::{Connection, Role, Shown, Trouble};
@@ -165,7 +165,7 @@ pub fn look(redis: &Redis) -> Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listens {
     /// These processes hold its port.
-    Processes(BTreeSet<u32>),
+    Processes(BTreeSet<Process>),
     /// Somebody does, or may; in words.
     Unknown(String),
 }
@@ -189,17 +189,13 @@ pub fn gone(redis: &Redis) -> Result<String, Listens> {
 }
 
 /// Who holds these sockets. A process that may not be looked at hides nothing: the guard runs as root or as the server's user.
-fn holders(inodes: &BTreeSet<u64>) -> Result<BTreeSet<u32>, String> {
+fn holders(inodes: &BTreeSet<u64>) -> Result<BTreeSet<Process>, String> {
     let wanted: BTreeSet<PathBuf> = inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
     let pids = host::pids().map_err(|e| format!("cannot read /proc: {e}"))?;
-    let holds = |pid: &u32| {
-        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let holds = |process: &Process| {
+        let Ok(open) = fs::read_dir(format!("/proc/{}/fd", process.pid())) else { return false };
         open.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|to| wanted.contains(&to)))
     };
-    Ok(pids.filter(holds).collect())
-}
-
-/// Does any of them still run?
-pub fn any_runs(pids: &BTreeSet<u32>) -> bool {
-    pids.iter().any(|pid| host::process_started(*pid).is_some())
+    // Who it is comes first: what is seen afterwards of another with its number is then said of nobody.
+    Ok(pids.filter_map(Process::of).filter(holds).collect())
 }

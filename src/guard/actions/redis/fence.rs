@@ -12,7 +12,7 @@
 use super::{Context, Deed, End, Look, clear, is_by, keep};
 use crate::clock::unix_now;
 use crate::guard::exec::{self, Ended, Stop, Task, Watch};
-use crate::guard::host::{self, boottime_ms, pause};
+use crate::guard::host::{boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
 use crate::guard::protocol::LatchMark;
@@ -157,7 +157,7 @@ fn let_go(redis: &Redis, why: String) -> End {
 /// Stops the server: politely for half the time there is, then by the kernel. `None`: go and look.
 fn stop(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor<'_>, until: u64) -> Option<End> {
     supervisor.phase("stopping Redis");
-    let Err(Listens::Processes(pids)) = redis::gone(redis) else { return None };
+    let Err(Listens::Processes(processes)) = redis::gone(redis) else { return None };
     let now = boottime_ms();
     let polite_until =
         now.saturating_add((until.saturating_sub(now) / 2).min(redis.stop_timeout_s.saturating_mul(1000)));
@@ -176,10 +176,10 @@ fn stop(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor<'_>, u
             let _said = redis::command(&redis::endpoint(redis), &["SHUTDOWN"], limit_ms);
         }
     }
-    let is_there = || redis::gone(redis).is_err() || redis::any_runs(&pids);
+    let is_there = || redis::gone(redis).is_err() || processes.iter().any(|process| process.runs());
     for kill in [false, true] {
         let patience = if kill {
-            pids.iter().copied().for_each(host::kill);
+            processes.iter().for_each(|process| process.kill());
             boottime_ms().saturating_add(KILL_MS)
         } else {
             polite_until
