@@ -286,6 +286,26 @@ fn one_that_stopped_was_handed_over_only_where_it_followed() {
     is_there_already(&pair.old_host, &request);
 }
 
+/// The server does not say that they wait.
+#[test]
+fn writers_that_a_dead_guard_left_waiting_go_on_when_it_is_taken_back() {
+    let pair = Pair::new();
+    pair.new.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    let mut asked = pair.old_host.begin(&with_upstream("r1", "redis-hand-over", 5));
+    server::wait_until("writes to be paused", || {
+        pair.old.try_ask(&["INFO", "commandstats"]).is_ok_and(|said| said.contains("client|pause:calls=1"))
+    });
+    asked.0.kill().unwrap();
+    asked.0.wait().unwrap();
+    assert!(is_primary(&pair.old) && gate(&pair.old_host) == Some(0));
+    let (seen, _) = pair.old_host.ask(&read_back(&warrant("r1", "redis-release", 6), "redis-release"));
+    assert!(matches!(&seen, Reply::NotDone { evidence } if evidence.contains("may wait still")), "{seen:?}");
+    must(&pair.old_host, &simple("r1", "redis-release", 6));
+    assert_eq!(pair.old.ask(&["SET", "key", "1"]), "OK");
+    is_there_already(&pair.old_host, &simple("r1", "redis-release", 6));
+    is_there_already(&pair.old_host, &simple("r2", "redis-release", 6));
+}
+
 #[test]
 fn a_hand_over_is_taken_back() {
     let pair = Pair::new();

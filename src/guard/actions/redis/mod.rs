@@ -11,9 +11,11 @@ use crate::guard::exec::{Stop, Watch};
 use crate::guard::host::{boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
+use crate::guard::ledger::{self, Event};
 use crate::guard::protocol::{
     LatchMark, REDIS_FENCE, REDIS_HAND_OVER, REDIS_PROMOTE, REDIS_REJOIN, REDIS_RELEASE, Refusal,
 };
+use crate::guard::records::RecordError;
 use crate::guard::redis::config::Redis;
 use crate::guard::redis::{self, ANSWER_MS, State};
 
@@ -65,6 +67,18 @@ impl<'a> Deed<'a> {
 
     /// Is it so?
     pub fn look(self, redis: &Redis, context: &Context<'_>) -> Look {
+        match (self, self.shows(redis, context)) {
+            (Deed::Release, Look::There(how)) => match left_waiting(context) {
+                Ok(None) => Look::There(how),
+                Ok(Some(why)) => Look::NotThere(format!("{how}; {why}")),
+                Err(e) => Look::CannotTell(format!("{how}; whether its writers wait: {e}")),
+            },
+            (_, found) => found,
+        }
+    }
+
+    /// What server and latch show.
+    fn shows(self, redis: &Redis, context: &Context<'_>) -> Look {
         let latch = match latch::load_at(&context.files.redis_latch()) {
             Ok(latch) => latch,
             Err(e) => return Look::CannotTell(e.to_string()),
@@ -127,7 +141,7 @@ impl<'a> Deed<'a> {
         until_boottime_ms: u64,
     ) -> End {
         loop {
-            let found = self.look(redis, context);
+            let found = self.shows(redis, context);
             if let Look::There(evidence) = found {
                 return End::Done(evidence);
             }
@@ -148,6 +162,20 @@ impl<'a> Deed<'a> {
 /// This very step of this run has set it.
 fn is_by(mark: &LatchMark, context: &Context<'_>) -> bool {
     mark.run == context.who.run && mark.step == context.who.step
+}
+
+/// A hand-over whose guard died leaves the writers waiting, and no server says that of itself: after one of the same run only a
+/// release that came to its end lets them go on for certain.
+fn left_waiting(context: &Context<'_>) -> Result<Option<String>, RecordError> {
+    let entries = ledger::load(&context.files.ledger())?;
+    let mut of_run = entries.iter().filter(|entry| entry.run == context.who.run);
+    let newest = of_run
+        .rfind(|entry| entry.action == REDIS_HAND_OVER || entry.action == REDIS_RELEASE && entry.event == Event::Done);
+    let left = newest.filter(|entry| entry.action == REDIS_HAND_OVER);
+    Ok(left.map(|entry| {
+        let (step, attempt) = (&entry.step, entry.attempt);
+        format!("its writers may wait still for {step}, attempt {attempt}")
+    }))
 }
 
 /// A fenced server's data may be older than what the other side has taken since.
