@@ -72,6 +72,8 @@ pub enum Mutation {
     StoppedForEver,
     /// A release leaves serving as it is: nobody's.
     ReleaseWithoutServing,
+    /// Redis is promoted beside the fence of the old one.
+    RedisBeforeFence,
 }
 
 #[cfg(feature = "simulation")]

@@ -458,7 +458,8 @@ impl Run {
 
     /// Whether a step of the way forward may begin: its stage, and whatever else it waits for.
     pub fn is_due(&self, stage: usize, step: &Step) -> bool {
-        self.stage_is_due(stage) && self.plan.waited_for(step).all(|other| self.phase_of(&other.id).is_settled())
+        let is_over = |other: &Step| self.phase_of(&other.id).is_settled() || is_out(Mutation::RedisBeforeFence);
+        self.stage_is_due(stage) && self.plan.waited_for(step).all(is_over)
     }
 
     /// The plan's fence steps.

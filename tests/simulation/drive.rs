@@ -15,6 +15,7 @@ use crate::keeping::{self, Side};
 use crate::mutation::{self, Mutant};
 use crate::node::{Kit, Machine};
 use crate::promises::{self, Promises};
+use crate::redis::{self, Redis};
 use crate::rest;
 use crate::schedule::{self, MENDED, Planned, When};
 use crate::site::{self, Settings};
@@ -81,14 +82,19 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Ended {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed, "schedule");
-        let settings = Settings::draw(&mut chance);
-        let planned = schedule::draw(seed, &mut chance, &settings);
+        let mut settings = Settings::draw(&mut chance);
+        settings.redis = redis::settings(seed, settings.is_fencing_none);
+        let mut planned = schedule::draw(seed, &mut chance, &settings);
+        if settings.redis.is_some() {
+            planned.extend(redis::draw(seed));
+        }
         let policy = site::policy(&settings);
         let mut hosts = vec![
             Host::new("db-hcmc", site::REGIONS[0], Kind::Primary),
             Host::new("db-hanoi", site::REGIONS[1], Kind::Standby),
         ];
         for (host, at) in hosts.iter_mut().zip(0..) {
+            host.redis = settings.redis.map(|_| Redis::new(host.database.kind));
             if let Some(lease) = settings.lease.filter(|_| !settings.is_fencing_none) {
                 let mut nodes: Vec<u64> = (1..).take(settings.nodes.len()).collect();
                 nodes.rotate_left(at);
@@ -96,7 +102,8 @@ impl Simulation {
                 host.lease = Some(Side::new(lease.ttl_ms, nodes));
             }
         }
-        let world = World::new(seed, hosts, NameServer::new(site::VALUES[0]), Promises::new(policy.clone()));
+        let mut world = World::new(seed, hosts, NameServer::new(site::VALUES[0]), Promises::new(policy.clone()));
+        world.redis = settings.redis;
         let desks = world.desks.clone();
         let kit = Kit { shared: Shared::new(world), doors: Doors::default(), desks, policy };
         let machines: Vec<Machine> = (1..).zip(&settings.nodes).map(|(id, _)| Machine::new(id, seed)).collect();

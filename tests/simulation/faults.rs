@@ -13,7 +13,7 @@ use crate::host::{self, Mood};
 use crate::schedule::{Fault, Order, Who};
 use crate::site;
 use crate::world::{MS, Place, SECOND, World};
-use crate::{guard, keeping, world};
+use crate::{guard, keeping, redis, world};
 
 pub fn begin(simulation: &mut Simulation, nth: usize) {
     let planned = simulation.planned[nth].clone();
@@ -124,6 +124,9 @@ fn strike_world(simulation: &mut Simulation, fault: Fault, struck: Option<usize>
         Fault::FreezeGuard { host } => set_guard_frozen(world, host, true),
         Fault::KillGuard { host } => keeping::kill(world, host),
         Fault::LeaseLate { most } => world.late = most,
+        Fault::KillRedis { host } => redis::kill(world, host),
+        Fault::HangRedis { host } => redis::hang(world, host),
+        Fault::KillRedisAction { host } => redis::kill_action(world, host),
         Fault::Rejoin { host } => host::rejoin(world, host),
         Fault::Unlatch { host } => host::unlatch(world, host),
         _ => {}
@@ -206,6 +209,8 @@ pub fn end(simulation: &mut Simulation, nth: usize) {
         Fault::FreezeGuard { host } => set_guard_frozen(world, host, false),
         Fault::KillGuard { host } => keeping::start(world, host),
         Fault::LeaseLate { .. } => world.late = 0,
+        Fault::KillRedis { host } => redis::start(world, host),
+        Fault::HangRedis { host } => redis::thaw(world, host),
         _ => {}
     }
 }
@@ -254,6 +259,8 @@ pub fn mend(simulation: &mut Simulation) {
         host::thaw(world, at);
         set_guard_frozen(world, at, false);
         keeping::start(world, at);
+        redis::thaw(world, at);
+        redis::start(world, at);
     }
     world.late = 0;
     // The standby's host is looked after; the lost primary may stay lost.

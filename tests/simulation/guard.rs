@@ -10,6 +10,7 @@ use watchdog::guard::protocol::{
 use crate::holding;
 use crate::host::{Host, Kind, Line, Work, duration, tick};
 use crate::mutation::{Mutant, is_in};
+use crate::redis_guard::{self, Look};
 use crate::world::{Asker, World};
 
 type Back = Asker<Vec<u8>>;
@@ -67,7 +68,7 @@ fn reply(world: &mut World, at: usize, asker: Back, reply: Reply, is_of_action: 
     asker.answer(world, bytes);
 }
 
-fn refused(refusal: Refusal, reason: &str, held: Option<Token>) -> Reply {
+pub fn refused(refusal: Refusal, reason: &str, held: Option<Token>) -> Reply {
     Reply::Refused { refusal, reason: reason.to_owned(), held }
 }
 
@@ -193,6 +194,11 @@ fn wal(host: &Host) -> WalShown {
 
 /// Is the effect there?
 fn look(host: &Host, request: &Request) -> Result<String, String> {
+    match redis_guard::look(host, request) {
+        Some(Look::There(evidence)) => return Ok(evidence),
+        Some(Look::NotThere(why) | Look::CannotTell(why)) => return Err(why),
+        None => {}
+    }
     use watchdog::guard::protocol::PostgresRole::{InRecovery, Stopped, Writable};
     match (request.action.as_str(), host.role()) {
         (FENCE, Writable) => Err("the server takes writes".to_owned()),
@@ -225,6 +231,9 @@ fn read_back(world: &World, at: usize, request: &Request, in_flight: Option<InFl
     match (in_flight.filter(may_bring), look(host, request)) {
         (Some(_), Ok(evidence)) if request.action == PROMOTE => Reply::Done { evidence, acted: false },
         (Some(in_flight), _) => Reply::InFlight { in_flight },
+        (None, Err(reason)) if matches!(redis_guard::look(host, request), Some(Look::CannotTell(_))) => {
+            Reply::Unknown { reason }
+        }
         (None, Ok(evidence)) => Reply::Done { evidence, acted: false },
         (None, Err(evidence)) => Reply::NotDone { evidence },
     }
@@ -261,7 +270,7 @@ fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
             return reply(world, at, asker, Reply::Failed { retryable: true, reason }, true);
         }
     }
-    if let Some(no) = forbids(world, at, &request) {
+    if let Some(no) = forbids(world, at, &request).or_else(|| redis_guard::forbids(&world.hosts[at], &request)) {
         return reply(world, at, asker, no, true);
     }
     let host = &world.hosts[at];
@@ -287,24 +296,31 @@ fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
     if request.action == FENCE {
         host.latch = Some(LatchMark { token, run, step, at: UnixMs(now) });
     }
+    redis_guard::begins(world, at, &what);
+    let host = &mut world.hosts[at];
     let serial = host.next_serial();
     let text = format!("{}: {} begins under {token} (attempt {})", host.name, request.action, what.attempt);
     let not_after_ms = request.not_after_boottime_ms;
-    host.work = Some(Work { serial, what, preempted: false, is_deaf: false, not_after_ms, asker: Some(asker) });
+    host.work =
+        Some(Work { serial, what, preempted: false, is_deaf: false, phase: 0, not_after_ms, asker: Some(asker) });
     world.note(text);
     let takes = duration(world, at, &request.action);
     world.later(takes, move |world| end(world, at, serial));
+}
+
+/// A later token than set the latch, or the very run that did.
+pub fn may_clear(mark: Option<&LatchMark>, request: &Request) -> bool {
+    mark.is_none_or(|mark| {
+        request.token > Some(mark.token) || request.token == Some(mark.token) && request.run.as_ref() == Some(&mark.run)
+    })
 }
 
 /// Why a planned move's own actions are not begun here.
 fn forbids(world: &World, at: usize, request: &Request) -> Option<Reply> {
     let host = &world.hosts[at];
     let failed = |retryable: bool, reason: &str| Some(Reply::Failed { retryable, reason: reason.to_owned() });
-    let may_clear = host.latch.as_ref().is_none_or(|mark| {
-        request.token > Some(mark.token) || request.token == Some(mark.token) && request.run.as_ref() == Some(&mark.run)
-    });
     match request.action.as_str() {
-        RELEASE | REJOIN if !may_clear => {
+        RELEASE | REJOIN if !may_clear(host.latch.as_ref(), request) => {
             Some(refused(Refusal::Latched, "latched under a token that this one may not clear", None))
         }
         RELEASE if host.database.kind == Kind::Standby => failed(false, "nothing was released: it is a standby's"),
@@ -344,6 +360,9 @@ pub fn end(world: &mut World, at: usize, serial: u64) {
     if world.hosts[at].work.as_ref().is_none_or(|work| work.serial != serial) {
         return;
     }
+    if world.hosts[at].work.as_ref().is_some_and(|work| work.what.action.starts_with("redis-")) {
+        return redis_guard::go_on(world, at, serial);
+    }
     if world.hosts[at].work.as_ref().is_some_and(|work| work.what.action == RELEASE && !work.is_deaf)
         && clear(world, at)
     {
@@ -351,20 +370,18 @@ pub fn end(world: &mut World, at: usize, serial: u64) {
         world.later(takes, move |world| end(world, at, serial));
         return;
     }
-    let Some(mut work) = world.hosts[at].work.take() else { return };
-    let what = work.what.clone();
-    let event = if work.preempted { "preempted" } else { "done" };
-    if what.action == FENCE && !work.preempted && world.hosts[at].takes_writes() {
+    let Some(work) = world.hosts[at].work.as_ref() else { return };
+    let (what, is_preempted) = (work.what.clone(), work.preempted);
+    if what.action == FENCE && !is_preempted && world.hosts[at].takes_writes() {
         world.hosts[at].stop_database();
         crate::host::ship_the_last(world, at);
     }
-    if what.action == REJOIN && !work.preempted {
+    if what.action == REJOIN && !is_preempted {
         crate::host::make_a_standby(world, at);
     }
     let reign = world.hosts.iter().map(|host| host.reign).max().unwrap_or(0) + 1;
     let host = &mut world.hosts[at];
-    host.ledger.push(Line { run: what.run.clone(), step: what.step.clone(), event, token: what.token });
-    let answer = if work.preempted {
+    let answer = if is_preempted {
         Reply::Unknown { reason: "ended by a later token".to_owned() }
     } else {
         match what.action.as_str() {
@@ -379,13 +396,27 @@ pub fn end(world: &mut World, at: usize, serial: u64) {
         }
         Reply::Done { evidence: format!("{} done", what.action), acted: true }
     };
+    ended(world, at, if is_preempted { "preempted" } else { "done" }, answer);
+}
+
+/// It is written down, and answered.
+pub fn ended(world: &mut World, at: usize, event: &'static str, answer: Reply) {
+    let host = &mut world.hosts[at];
+    let Some(mut work) = host.work.take() else { return };
+    let what = work.what.clone();
+    host.ledger.push(Line { run: what.run.clone(), step: what.step.clone(), event, token: what.token });
     let text = format!("{}: {} {event} under {}", host.name, what.action, what.token);
     world.note(text);
     tick(world);
-    crate::promises::effect_ends(world, at, &what, !work.preempted);
+    crate::promises::effect_ends(world, at, &what, event == "done");
     if let Some(asker) = work.asker.take() {
         reply(world, at, asker, answer, true);
     }
+    begin_next(world, at);
+}
+
+/// The action lock is free: whoever waits for it is let in.
+pub fn begin_next(world: &mut World, at: usize) {
     while world.hosts[at].work.is_none() {
         let Some((request, asker)) = world.hosts[at].waiting.pop_front() else { return };
         begin(world, at, request, asker);

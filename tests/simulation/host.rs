@@ -8,6 +8,7 @@ use watchdog::guard::protocol::{InFlight, LatchMark, PostgresRole, Request};
 
 use crate::keeping::{self, Side};
 use crate::leases;
+use crate::redis::{self, Redis};
 use crate::world::{Asker, MS, SECOND, World, to_local};
 
 /// What the data directory makes of the server that runs on it.
@@ -52,6 +53,8 @@ pub struct Work {
     pub preempted: bool,
     /// A release has cleared the latch, and waits for its server's start: nothing ends it any more.
     pub is_deaf: bool,
+    /// How far what is done to Redis is.
+    pub phase: u32,
     /// Until then, by the host's boot clock, it may be begun.
     pub not_after_ms: Option<u64>,
     pub asker: Option<Asker<Vec<u8>>>,
@@ -100,6 +103,7 @@ pub struct Host {
     /// Came while it hung.
     pub held_up: Vec<(String, Asker<Vec<u8>>)>,
     pub database: Database,
+    pub redis: Option<Redis>,
     pub services: bool,
     pub mood: Mood,
     /// The last token under which the fence was read back and found to hold.
@@ -142,6 +146,7 @@ impl Host {
             waiting: VecDeque::new(),
             held_up: Vec::new(),
             database,
+            redis: None,
             services: kind == Kind::Primary,
             mood: Mood::default(),
             fence_seen: None,
@@ -240,6 +245,7 @@ pub fn tick(world: &mut World) {
         }
     }
     leases::acknowledged(world);
+    redis::tick(world);
     let position = |host: &Host| (host.takes_writes() && !host.frozen).then_some(host.database.lsn);
     let primary = world.hosts.iter().filter_map(position).max();
     for host in &mut world.hosts {
@@ -271,6 +277,7 @@ pub fn power_off(world: &mut World, at: usize) {
     host.wants_start = false;
     host.stalled.clear();
     host.crash_database();
+    host.redis.iter_mut().for_each(Redis::stop);
     host.services = false;
     host.waiting.clear();
     host.held_up.clear();
@@ -290,6 +297,8 @@ pub fn power_on(world: &mut World, at: usize) {
     host.boots += 1;
     host.booted_at = now;
     host.start_database(now);
+    redis::start(world, at);
+    let host = &world.hosts[at];
     let text = format!("{}: powered on, database {:?}", host.name, host.role());
     world.note(text);
     world.later(200 * MS, move |world| keeping::start(world, at));
@@ -353,6 +362,7 @@ pub fn rejoin(world: &mut World, at: usize) {
     }
     let text = format!("{}: rejoined by hand, as a standby", host.name);
     make_a_standby(world, at);
+    redis::rejoin(&mut world.hosts[at]);
     world.note(text);
 }
 

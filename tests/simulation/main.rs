@@ -22,6 +22,8 @@ mod mutation;
 mod node;
 mod pager;
 mod promises;
+mod redis;
+mod redis_guard;
 mod rest;
 mod schedule;
 mod seeing;
@@ -50,6 +52,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (714, "a planned move that turned back was followed by a failover, on the silence that it had made itself"),
     (830, "nothing was released on a host without a gate since its boot, and nobody put one in place"),
     (970, "a leader spun over a look that turning back had made needless"),
+    (102, "the writers that a dead guard's hand-over of Redis had paused waited on after the move had turned back"),
 ];
 
 /// What one process does for the tests below.

@@ -6,7 +6,7 @@ use watchdog::domain::ids::{Principal, ResourceName, RunId};
 use watchdog::domain::policy::ClusterPolicy;
 use watchdog::domain::run::{Cause, RunKind};
 use watchdog::domain::state::{ClusterState, GroupState};
-use watchdog::guard::protocol::{FENCE, InFlight, PROMOTE, REJOIN, RELEASE};
+use watchdog::guard::protocol::{FENCE, InFlight, PROMOTE, REDIS_HAND_OVER, REJOIN, RELEASE};
 
 use crate::chance::Chance;
 use crate::host::Kind;
@@ -176,7 +176,7 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
     let has_turned = run.turned_back.is_some();
     let name = world.hosts[at].name.clone();
     // A fence that was under way may still come before its release; nothing else may.
-    if has_turned && is_forward && (what.action != FENCE || is_released) {
+    if has_turned && is_forward && (![FENCE, REDIS_HAND_OVER].contains(&what.action.as_str()) || is_released) {
         world.broken("P6", format!("{name}: {} begins though the run has turned back", what.action));
     }
     let (old, new) = (&world.hosts[1 - at], &world.hosts[at]);
@@ -196,14 +196,16 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
     }
 }
 
-/// A host is called settled: no release of that run is at work there.
+/// A host is called settled: no release of that run is at work there, and nothing of Redis.
 pub fn is_settled(world: &mut World, resource: &ResourceName, run: &RunId) {
     let at_work = |host: &&crate::host::Host| {
         let is_here = resource.0 == format!("host:{}", host.name);
-        is_here && host.work.as_ref().is_some_and(|work| work.what.action == RELEASE && &work.what.run == run)
+        let undoes = |action: &str| action == RELEASE || action.starts_with("redis-");
+        is_here && host.work.as_ref().is_some_and(|work| undoes(&work.what.action) && &work.what.run == run)
     };
     if let Some(host) = world.hosts.iter().find(at_work) {
-        let text = format!("{} is called settled while the release of {run} is at work there", host.name);
+        let what = host.work.as_ref().map_or("", |work| work.what.action.as_str());
+        let text = format!("{} is called settled while the {what} of {run} is at work there", host.name);
         world.broken("P6", text);
     }
 }

@@ -281,4 +281,11 @@ pub const ALL: &[Taken] = &[
         shape: Some(Shape::Moved),
         what: "a planned move that has stopped the writing waits for ever",
     },
+    Taken {
+        name: "redis-before-fence",
+        mutant: Mutant::Product(Mutation::RedisBeforeFence),
+        known: 12,
+        shape: None,
+        what: "Redis is promoted before the old one is fenced",
+    },
 ];

@@ -9,9 +9,9 @@ use watchdog::domain::command::{Applied, Change, Command, FenceProof};
 use watchdog::domain::ids::{NodeId, RunId, StepId, Token};
 use watchdog::domain::invariants::{violations, violations_between};
 use watchdog::domain::observation::{Report, Verdict};
-use watchdog::domain::plan::Action;
+use watchdog::domain::plan::{Action, REDIS_FENCE};
 use watchdog::domain::policy::{ClusterPolicy, Fencing};
-use watchdog::domain::run::{RunKind, RunOutcome, StepPhase};
+use watchdog::domain::run::{Run, RunKind, RunOutcome, StepPhase};
 use watchdog::domain::state::{ClusterState, GroupState};
 use watchdog::guard::protocol::{FENCE, InFlight, PROMOTE, REJOIN, RELEASE};
 
@@ -52,6 +52,8 @@ pub struct Promises {
     promoted: BTreeMap<RunId, u32>,
     /// Runs whose operator said that the old primary is silent, or who need no proof.
     pub asserted: BTreeSet<RunId>,
+    /// Some run's operator went on without the fence of Redis.
+    pub redis_fence_skipped: bool,
     /// Runs whose operator took the loss.
     accepted: BTreeSet<RunId>,
     downs: BTreeMap<(NodeId, String), VecDeque<Down>>,
@@ -78,6 +80,7 @@ impl Promises {
             started: BTreeMap::new(),
             promoted: BTreeMap::new(),
             asserted: BTreeSet::new(),
+            redis_fence_skipped: false,
             accepted: BTreeSet::new(),
             downs: BTreeMap::new(),
             wall_ms: BTreeMap::new(),
@@ -188,22 +191,14 @@ fn judge(world: &mut World, command: &Command, applied: &Applied, before: &Clust
             }
         }
         Change::StepStarted { .. } => judge_start(world, command, before),
-        Change::StepFinished { run, step, outcome: Outcome::Failed { .. }, .. } => {
-            let is_sticky = |event: &str| event == "done" && matches!(step.as_str(), "fence" | "promote");
-            let there = |host: &crate::host::Host| {
-                let ledger = host.ledger.iter();
-                ledger.filter(|line| &line.run == run && &line.step == step).any(|line| is_sticky(line.event))
-            };
-            let found = world.hosts.iter().find(|host| there(host) && !host.is_unlatched);
-            if let Some(host) = found {
-                let text = format!("{step} is called failed, but its effect is there at {}", host.name);
-                world.broken("P6", text);
-            }
-        }
+        Change::StepFinished { run, step, outcome: Outcome::Failed { .. }, .. } => judge_failure(world, run, step),
         Change::CloseRun { run, outcome, settled, .. } => {
             promises.open = None;
             settled.keys().for_each(|resource| crate::moves::is_settled(world, resource, run));
             judge_closing(world, run, *outcome, before);
+            if let Some(run) = open_run(before) {
+                crate::redis::closes(world, run, *outcome);
+            }
         }
         Change::Settle { resource, .. } => {
             let left = before.group(&site::group()).and_then(|group| group.unsettled.get(resource));
@@ -217,6 +212,11 @@ fn judge(world: &mut World, command: &Command, applied: &Applied, before: &Clust
                 "P3",
                 format!("{} under {token} was taken, the newest token is {newest}", command.change.name()),
             );
+        }
+        Change::MarkStuck { step, .. } => {
+            if let Some(run) = open_run(before) {
+                crate::redis::calls(world, run, step);
+            }
         }
         Change::Pause { until, .. } => {
             let wrong = promises.wall_ms.get(&command.node.0).copied().unwrap_or(0);
@@ -234,6 +234,7 @@ fn judge(world: &mut World, command: &Command, applied: &Applied, before: &Clust
         Change::Order { run, order, .. } => {
             use watchdog::domain::command::RunOrder;
             match order {
+                RunOrder::Skip { step } if step.as_str() == REDIS_FENCE => promises.redis_fence_skipped = true,
                 RunOrder::AssertFence { .. } => drop(promises.asserted.insert(run.clone())),
                 RunOrder::AcceptLoss => drop(promises.accepted.insert(run.clone())),
                 _ => {}
@@ -241,6 +242,24 @@ fn judge(world: &mut World, command: &Command, applied: &Applied, before: &Clust
         }
         _ => {}
     }
+}
+
+/// P6: nothing is called failed that is there.
+fn judge_failure(world: &mut World, run: &RunId, step: &StepId) {
+    let there = |host: &crate::host::Host| {
+        let is_sticky = matches!(step.as_str(), "fence" | "promote") || crate::redis::is_there(host, step);
+        let mut ledger = host.ledger.iter().filter(|line| &line.run == run && &line.step == step);
+        is_sticky && ledger.any(|line| line.event == "done")
+    };
+    let found = world.hosts.iter().find(|host| there(host) && !host.is_unlatched);
+    if let Some(host) = found {
+        let text = format!("{step} is called failed, but its effect is there at {}", host.name);
+        world.broken("P6", text);
+    }
+}
+
+fn open_run(state: &ClusterState) -> Option<&Run> {
+    state.group(&site::group())?.open_run.as_ref()
 }
 
 /// P1: no two runs move the right to write out of one serving epoch, whoever opened them.
@@ -471,7 +490,8 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
     crate::moves::effect_begins(world, at, what);
     let host = &world.hosts[at];
     let is_done = |line: &crate::host::Line| line.run == what.run && line.step == what.step && line.event == "done";
-    let is_services = ![FENCE, PROMOTE, RELEASE, REJOIN].contains(&what.action.as_str());
+    let is_services =
+        ![FENCE, PROMOTE, RELEASE, REJOIN].contains(&what.action.as_str()) && !what.action.starts_with("redis-");
     if is_services && host.services && host.ledger.iter().any(is_done) {
         world.broken("P6", format!("{name}: {} begins again though it was done and holds", what.action));
     }
@@ -533,6 +553,7 @@ pub fn always(world: &mut World) {
     // In mode `lease` one of them may be silent all the same.
     let is_lease = world.hosts.iter().any(|host| host.lease.is_some());
     crate::leases::always(world);
+    crate::redis::always(world);
     if writing.len() > 1 && !by_hand && !is_lease {
         world.broken("P4", format!("{} take writes side by side", writing.join(" and ")));
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use watchdog::domain::decide::Standing;
 use watchdog::domain::ids::StepId;
 use watchdog::domain::page::Delivery;
+use watchdog::domain::plan::{REDIS_FENCE, REDIS_PROMOTE};
 use watchdog::domain::run::{Run, RunOutcome, RunPhase};
 use watchdog::domain::state::GroupState;
 use watchdog::guard::protocol::PostgresRole;
@@ -142,6 +143,14 @@ fn look_at_run(simulation: &mut Simulation, run: &Run) -> Option<String> {
             return None;
         }
         return Some(format!("stuck at the fence though the old primary's host answers: {reason}"));
+    }
+    if matches!(step.as_str(), REDIS_FENCE | REDIS_PROMOTE) && is_lost(simulation, run.from().as_str()) {
+        if simulation.kit.shared.lock().seed.is_multiple_of(2) {
+            act(simulation, Order::Skip);
+            return Some(format!("a person goes on without {step}"));
+        }
+        simulation.rest.state = "stuck for want of Redis' fence".to_owned();
+        return None;
     }
     if step.as_str() == "promote" && reason.contains("lose") {
         simulation.rest.state = "stuck for what promoting would lose".to_owned();

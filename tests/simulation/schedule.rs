@@ -133,6 +133,18 @@ pub enum Fault {
     LeaseLate {
         most: u64,
     },
+    /// Redis' process dies, and is started again.
+    KillRedis {
+        host: usize,
+    },
+    /// It stands still, and listens.
+    HangRedis {
+        host: usize,
+    },
+    /// The guard of what is being done to Redis dies.
+    KillRedisAction {
+        host: usize,
+    },
     /// People make a standby of the old primary.
     Rejoin {
         host: usize,

@@ -43,6 +43,14 @@ pub struct Settings {
     pub is_fencing_none: bool,
     /// Mode `lease`.
     pub lease: Option<LeaseSettings>,
+    /// The group has Redis beside its database.
+    pub redis: Option<RedisSettings>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct RedisSettings {
+    /// The old server is fenced before another is promoted.
+    pub is_fenced: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +77,7 @@ impl Settings {
             rpo_limit_s: *chance.pick(&[4, 8, 30, 60]),
             is_fencing_none: chance.percent(5),
             lease: chance.percent(50).then(|| LeaseSettings::draw(chance)),
+            redis: None,
         }
     }
 }
@@ -107,8 +116,14 @@ pub fn policy(settings: &Settings) -> Arc<ClusterPolicy> {
     } else {
         "fencing = \"confirm\"".to_owned()
     };
+    let redis_host = |at: usize| settings.redis.map(|_| format!("redis_host = \"db-{}\"", REGIONS[at]));
+    let is_unfenced = settings.redis.is_some_and(|redis| !redis.is_fenced);
+    let word = "redis_fencing = \"none\"\nredis_fencing_none_asserted_by = \"operator:linh\"";
     text.push_str(
         &include_str!("group.toml")
+            .replace("REDIS_FENCING", if is_unfenced { word } else { "" })
+            .replace("REDIS_HERE", &redis_host(0).unwrap_or_default())
+            .replace("REDIS_THERE", &redis_host(1).unwrap_or_default())
             .replace("FENCING", &fencing)
             .replace("HOLD_DOWN_MS", &settings.hold_down_ms.to_string())
             .replace("COOLDOWN_S", &settings.cooldown_s.to_string())

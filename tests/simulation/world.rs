@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::leases::Watch;
 use crate::pager::Pager;
 use crate::promises::Promises;
+use crate::site::RedisSettings;
 use crate::zone::NameServer;
 
 /// Microseconds.
@@ -163,6 +164,7 @@ pub struct World {
     /// The incarnation of each node's running program.
     pub running: BTreeMap<u64, u64>,
     pub hosts: Vec<Host>,
+    pub redis: Option<RedisSettings>,
     pub zone: NameServer,
     pub pager: Pager,
     pub promises: Promises,
@@ -198,6 +200,7 @@ impl World {
             weather: Weather::default(),
             running: BTreeMap::new(),
             hosts,
+            redis: None,
             zone,
             pager: Pager::default(),
             promises,
