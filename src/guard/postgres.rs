@@ -190,6 +190,17 @@ pub fn gone(pg: &Postgres) -> Result<String, Seen> {
     ))
 }
 
+/// Whether it takes writes, or would where it was started now.
+pub fn may_serve(pg: &Postgres) -> bool {
+    match look(pg).role {
+        Role::Writable | Role::Promoting => true,
+        Role::InRecovery => false,
+        Role::Stopped | Role::Unknown => {
+            !["standby.signal", "recovery.signal"].iter().any(|name| pg.data_dir.join(name).exists())
+        }
+    }
+}
+
 /// What it may do, by files and processes alone: fast. A promotion already taken up by the server, but not finished,
 /// still looks like recovery: [`look_closely`] tells them apart.
 pub fn look(pg: &Postgres) -> Seen {

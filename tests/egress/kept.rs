@@ -179,6 +179,11 @@ fn rejoined(kind: Kind) {
     rig.cgroup.inside(|| done(host.ask(&rejoin)));
     assert_eq!(rig.server.sql("SELECT pg_is_in_recovery()"), "t");
     assert!(!gate.is_in_place() && gets_in(HERE, HERE, rig.server.port));
+    // A resident guard that looked before all this, and acts upon it now.
+    let late = gate::of(&config(&rig, &named(&rig))).unwrap();
+    late.install().unwrap();
+    late.begin(boottime_ms() + TTL_MS).unwrap();
+    assert!(!gate.is_in_place() && gets_in(HERE, HERE, rig.server.port), "a standby's readers are shut out");
     rig.server.kill();
 }
 

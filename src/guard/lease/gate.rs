@@ -29,7 +29,7 @@ pub enum GateError {
 
 /// A gate in the host's kernel. It outlives this process. Deadlines are `CLOCK_BOOTTIME`, milliseconds.
 pub trait Gate: Send + Sync {
-    /// Puts it in place, shut; or takes over the one that is there, as it is.
+    /// Puts it in place, shut; or takes over the one that is there, as it is. A standby's host is left without one.
     ///
     /// # Errors
     /// The host cannot.
@@ -147,8 +147,8 @@ impl EgressGate {
 }
 
 impl EgressGate {
-    /// `first_ns`: the deadline of a gate that is not there yet.
-    fn place(&self, first_ns: u64) -> Result<(), GateError> {
+    /// `first_ns`: the deadline of a gate that is not there yet. `false`: none belongs here, the database is a standby by now.
+    fn place(&self, first_ns: u64) -> Result<bool, GateError> {
         let mut egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scope = self.scope.clone();
         if let (None, Some(pid)) = (&scope.cgroup, postgres::postmaster(&self.pg.data_dir)) {
@@ -161,25 +161,36 @@ impl EgressGate {
             let has_no_place = there.kind() == Kind::Bpf && scope.cgroup.is_none();
             let is_elsewhere = there.kind() == Kind::Bpf && scope.cgroup != there.scope().cgroup;
             if has_no_place || (!is_elsewhere && there.is_in_place()) {
-                return Ok(());
+                return Ok(true);
             }
             tracing::warn!(group = %self.scope.group, "the gate is gone from the kernel, or from where the server is: installing it again");
             kind = Some(there.kind());
         }
-        *egress = Some(Egress::install_until(scope, kind, first_ns)?);
-        Ok(())
+        let placed = Egress::install_until(scope, kind, first_ns)?;
+        // The host was looked at a while ago. A rejoin that has marked it as a standby and taken its gate away since would leave
+        // ours shut before its readers for good; one that marks it after this look takes ours away as well.
+        if !postgres::may_serve(&self.pg) {
+            *egress = None;
+            placed.kill_stale_connections()?;
+            placed.remove()?;
+            return Ok(false);
+        }
+        *egress = Some(placed);
+        Ok(true)
     }
 }
 
 impl Gate for EgressGate {
     fn install(&self) -> Result<(), GateError> {
-        self.place(SHUT)
+        self.place(SHUT).map(drop)
     }
 
     fn begin(&self, until_ms: u64) -> Result<(), GateError> {
-        self.place(until_ms.saturating_mul(NS_PER_MS))?;
-        // One that was there already has kept its own deadline: it may have lapsed.
-        self.extend_until(until_ms)
+        match self.place(until_ms.saturating_mul(NS_PER_MS))? {
+            // One that was there already has kept its own deadline: it may have lapsed.
+            true => self.extend_until(until_ms),
+            false => Ok(()),
+        }
     }
 
     fn extend_until(&self, until_ms: u64) -> Result<(), GateError> {

@@ -25,7 +25,7 @@ use crate::domain::lease::{GateSeen, HoldTold};
 use crate::guard::config::{Config, Postgres};
 use crate::guard::host::{self, boottime_ms};
 use crate::guard::latch;
-use crate::guard::postgres::{self, Role};
+use crate::guard::postgres;
 use crate::guard::records::{self, RecordError};
 use crate::guard::token_store::{self, GroupFiles};
 use crate::proto::hold_client::HoldClient;
@@ -87,13 +87,7 @@ impl Site {
 
     fn look(&self) -> (Look, Option<u64>) {
         let now_ms = boottime_ms();
-        let role = postgres::look(&self.pg).role;
-        let is_standby = ["standby.signal", "recovery.signal"].iter().any(|name| self.pg.data_dir.join(name).exists());
-        let may_serve = match role {
-            Role::Writable | Role::Promoting => true,
-            Role::InRecovery => false,
-            Role::Stopped | Role::Unknown => !is_standby,
-        };
+        let may_serve = postgres::may_serve(&self.pg);
         let latched = latch::load(&self.files).map_or(true, |latch| latch.mark.is_some());
         let epoch = token_store::load(&self.files, &self.group).ok().map(|record| record.epoch);
         let glass = files::glass(&self.files);
