@@ -157,9 +157,22 @@ fn a_replica_is_promoted_once_and_stays_so() {
     pair.new.kill();
     pair.new.start();
     assert!(is_primary(&pair.new), "a restart undid it");
-    // What was fenced is not promoted: it lacks what the other has taken.
-    let (reply, _) = pair.old_host.ask(&simple("r2", "redis-promote", 6));
-    assert!(matches!(reply, Reply::Refused { refusal: Refusal::Latched, .. }), "{reply:?}");
+    // What was fenced is not promoted: it lacks what the other has taken. Nor where it was started past its boot gate.
+    let host = &pair.old_host;
+    let unlatch = "watchdog-guard unlatch --redis --group aicamera --confirm";
+    for runs in [false, true] {
+        if runs {
+            pair.old.start();
+        }
+        let (reply, _) = host.ask(&simple("r2", "redis-promote", 6));
+        assert!(
+            matches!(&reply, Reply::Refused { refusal: Refusal::Latched, reason, .. } if reason.contains(unlatch)),
+            "{reply:?}"
+        );
+        let (seen, _) = host.ask(&read_back(&warrant("r2", "redis-promote", 6), "redis-promote"));
+        let is_told = |evidence: &str| !runs || evidence.contains("is a primary") && evidence.contains(unlatch);
+        assert!(matches!(&seen, Reply::NotDone { evidence } if is_told(evidence)), "{seen:?}");
+    }
 }
 
 #[test]

@@ -7,8 +7,9 @@ mod fence;
 mod rejoin;
 
 use super::{Context, End, Look, clear};
+use crate::domain::stuck::UNLATCH;
 use crate::guard::exec::{Stop, Watch};
-use crate::guard::host::{boottime_ms, pause};
+use crate::guard::host::{self, boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
 use crate::guard::ledger::{self, Event};
@@ -105,7 +106,11 @@ impl<'a> Deed<'a> {
                     Err(why) => return Look::CannotTell(format!("{how}; whether it followed {to}: {why}")),
                 }
             }
-            Deed::Promote => seen.state == State::Primary,
+            // Started past its boot gate, it may lack what another has taken since.
+            Deed::Promote => match latched_why(&latch, context) {
+                Some(why) => return Look::NotThere(format!("{}; {why}", seen.how)),
+                None => seen.state == State::Primary,
+            },
             Deed::Rejoin(upstream) => {
                 let follows = State::Replica { of: upstream.to_owned(), linked: true };
                 latch.mark.is_none() && seen.state == follows
@@ -181,17 +186,20 @@ fn left_waiting(context: &Context<'_>) -> Result<Option<String>, RecordError> {
 /// A fenced server's data may be older than what the other side has taken since.
 fn latched(context: &Context<'_>) -> Option<(Refusal, String)> {
     match latch::load_at(&context.files.redis_latch()) {
-        Ok(Latch { mark: None, .. }) => None,
-        Ok(Latch { mark: Some(mark), .. }) => {
-            let why = format!(
-                "the Redis server of this host was fenced under token {} by {}/{}: make it a replica of the present \
-                 primary first (redis-rejoin)",
-                mark.token, mark.run, mark.step
-            );
-            Some((Refusal::Latched, why))
-        }
+        Ok(latch) => latched_why(&latch, context).map(|why| (Refusal::Latched, why)),
         Err(e) => Some((Refusal::DamagedStore, format!("{e}: a latch that cannot be read is not clear"))),
     }
+}
+
+/// In words for a person: what it says may be all that is left to go by, with the other region dead.
+fn latched_why(latch: &Latch, context: &Context<'_>) -> Option<String> {
+    let LatchMark { token, run, step, .. } = latch.mark.as_ref()?;
+    let (group, host) = (context.who.group.as_str(), host::name());
+    Some(format!(
+        "the Redis server of this host was fenced under token {token} by {run}/{step}. Where another is the primary, make \
+         this one its replica first (redis-rejoin). Where you answer for it that no other is or comes back as one, and this \
+         one's data will do: {UNLATCH} --redis --group {group} --confirm {host} --reason TEXT"
+    ))
 }
 
 /// `REPLICAOF NO ONE` takes effect within the command. What it would be after a restart is in its configuration file, which
