@@ -9,13 +9,14 @@ use crate::domain::attempt::{Prospect, ReadBack};
 use crate::domain::ids::{ClusterName, GroupName, Token};
 use crate::domain::plan::{Action, GuardEndpoint};
 use crate::domain::readiness::{ActionSeen, GuardSeen};
-use crate::guard::protocol::{ActionShown, GroupStatus, Refusal, Reply, Request, Status};
+use crate::guard::protocol::{ActionShown, GroupStatus, RedisShown, Refusal, Reply, Request, Status};
 
 /// Its answer; what it can do is `None` where its guard is of a version that does not tell.
 #[derive(Debug)]
 struct Answered {
     status: Status,
     actions: Option<BTreeMap<String, ActionShown>>,
+    redis: Option<RedisShown>,
 }
 
 /// The answer, or why there is none.
@@ -34,11 +35,11 @@ impl GuardedActuator {
         let asked = self.ask(endpoint, &Request::describe(cluster.clone(), epoch), deadline).await;
         let host = &endpoint.host;
         Described(match asked {
-            Ok(Reply::Described { status, actions }) => Ok(Answered { status, actions: Some(actions) }),
+            Ok(Reply::Described { status, actions, redis }) => Ok(Answered { status, actions: Some(actions), redis }),
             // One of before `describe` takes it for an action that lacks a group.
             Ok(Reply::Refused { refusal: Refusal::BadRequest, .. }) => {
                 let status = self.status(cluster, epoch, endpoint, deadline).await;
-                status.map(|status| Answered { status, actions: None })
+                status.map(|status| Answered { status, actions: None, redis: None })
             }
             Ok(Reply::Refused { refusal, reason, .. }) => {
                 Err(format!("guard of host {host} refused describe ({refusal}): {reason}"))
@@ -83,7 +84,15 @@ impl Described {
             (name.clone(), ActionSeen { params: shown.params.clone(), fault: shown.fault.clone() })
         };
         let actions = answered.actions.as_ref().map(|actions| actions.iter().map(seen).collect());
-        GuardSeen::Answers { fault, actions }
+        let redis = answered.redis.as_ref().filter(|shown| &shown.group == group);
+        GuardSeen::Answers { fault, actions, redis_latch: redis.map(latch_in_words) }
+    }
+}
+
+fn latch_in_words(redis: &RedisShown) -> String {
+    match (&redis.latch, &redis.fault) {
+        (Some(mark), _) => format!("fenced under token {} by run {}", mark.token, mark.run),
+        (None, why) => format!("its latch cannot be read: {}", why.as_deref().unwrap_or("no reason was given")),
     }
 }
 
@@ -139,14 +148,17 @@ mod tests {
         let actuator = GuardedActuator::over(Box::new(Older));
         let described = actuator.describe(&"demo".into(), 1, &endpoint, deadline).await;
         let seen = described.seen(&"shop".into(), Token { epoch: 1, n: 0 });
-        assert_eq!(seen, GuardSeen::Answers { fault: None, actions: None });
+        assert_eq!(seen, GuardSeen::Answers { fault: None, actions: None, redis_latch: None });
         let held = described.seen(&"other".into(), Token { epoch: 1, n: 0 });
         assert!(
             matches!(&held, GuardSeen::Answers { fault: Some(why), .. } if why.contains("does not know")),
             "{held:?}"
         );
         let higher = Token { epoch: 1, n: 7 };
-        assert_eq!(described.seen(&"ahead".into(), higher), GuardSeen::Answers { fault: None, actions: None });
+        assert_eq!(
+            described.seen(&"ahead".into(), higher),
+            GuardSeen::Answers { fault: None, actions: None, redis_latch: None }
+        );
         let behind = described.seen(&"ahead".into(), Token { epoch: 1, n: 6 });
         assert!(
             matches!(&behind, GuardSeen::Answers { fault: Some(why), .. } if why.contains("token 1.7")),

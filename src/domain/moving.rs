@@ -10,7 +10,7 @@ use super::observation::Measure;
 use super::plan::{Action, Plan};
 use super::policy::{ClusterPolicy, GroupPolicy};
 use super::quorum::{Vote, count};
-use super::readiness::{GuardSeen, Holds, Readiness};
+use super::readiness::{GuardSeen, Holds, Readiness, redis_unlatch};
 use super::run::RunKind;
 use super::state::GroupState;
 use super::view::View;
@@ -164,10 +164,10 @@ fn guards(facts: &Facts<'_>) -> Vec<Condition> {
         let (is_open, detail) = match seen {
             GuardSeen::Silent { reason } => (false, reason.clone()),
             GuardSeen::Answers { fault: Some(fault), .. } => (false, format!("{host}: {fault}")),
-            GuardSeen::Answers { fault: None, actions: None } => {
+            GuardSeen::Answers { fault: None, actions: None, .. } => {
                 (false, format!("the guard of {host} is of a version that does not tell what it can do: renew it"))
             }
-            GuardSeen::Answers { fault: None, actions: Some(actions) } => {
+            GuardSeen::Answers { fault: None, actions: Some(actions), redis_latch } => {
                 let wanted = facts.plan.all_steps().filter_map(|step| match &step.action {
                     Action::Release { guard } if &guard.host == host => Some("release"),
                     Action::Guarded { guard, name, .. } if &guard.host == host => Some(name.as_str()),
@@ -180,7 +180,12 @@ fn guards(facts: &Facts<'_>) -> Vec<Condition> {
                     None => Some(format!("{host} offers no {name}")),
                     Some(shown) => shown.fault.as_ref().map(|fault| format!("{host}, {name}: {fault}")),
                 });
-                let missing: Vec<_> = missing.collect();
+                let promotes_redis = facts.plan.redis_to_promote() == Some(host);
+                let latched = redis_latch
+                    .iter()
+                    .filter(|_| promotes_redis)
+                    .map(|why| format!("the Redis server of {host} is latched ({why}): {}", redis_unlatch(facts.name)));
+                let missing: Vec<_> = missing.chain(latched).collect();
                 match missing.is_empty() {
                     true => (true, format!("the guard of {host} answers and offers what is asked of it")),
                     false => (false, missing.join("; ")),

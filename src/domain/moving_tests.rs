@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::domain::fixtures::{Says, UP, World, down_for, group, planned, policy, region, view};
 use crate::domain::loss::Loss;
-use crate::domain::plan::Stage;
+use crate::domain::plan::{REDIS_PROMOTE, Stage, Step};
 use crate::domain::readiness::{ActionSeen, Item};
 
 /// All that a gate looks at, as it is when everything is well.
@@ -23,7 +23,7 @@ struct Scene {
 fn offers(actions: &[&str]) -> GuardSeen {
     let seen = ActionSeen { params: BTreeSet::new(), fault: None };
     let actions = actions.iter().map(|name| ((*name).to_owned(), seen.clone())).collect();
-    GuardSeen::Answers { fault: None, actions: Some(actions) }
+    GuardSeen::Answers { fault: None, actions: Some(actions), redis_latch: None }
 }
 
 impl Scene {
@@ -138,8 +138,34 @@ fn each_gate_shuts_by_itself_and_says_why() {
             "guard",
             "renew it",
             Box::new(|scene| {
-                let older = GuardSeen::Answers { fault: None, actions: None };
+                let older = GuardSeen::Answers { fault: None, actions: None, redis_latch: None };
                 scene.guards.insert("db-hanoi".into(), older);
+            }),
+        ),
+        (
+            "guard",
+            "the Redis server of db-hanoi is latched (fenced under token 1.5)",
+            Box::new(|scene| {
+                let Some(promote) = scene.plan.steps().find_map(|(_, step)| match &step.action {
+                    Action::Promote { guard } => Some(Step {
+                        id: REDIS_PROMOTE.into(),
+                        action: Action::Guarded {
+                            guard: guard.clone(),
+                            name: REDIS_PROMOTE.to_owned(),
+                            params: Default::default(),
+                        },
+                        ..step.clone()
+                    }),
+                    _ => None,
+                }) else {
+                    panic!("it promotes")
+                };
+                scene.plan.stages.push(Stage { steps: vec![promote] });
+                let mut seen = offers(&["promote", "start-services", REDIS_PROMOTE]);
+                if let GuardSeen::Answers { redis_latch, .. } = &mut seen {
+                    *redis_latch = Some("fenced under token 1.5".to_owned());
+                }
+                scene.guards.insert("db-hanoi".into(), seen);
             }),
         ),
         ("readiness", "dns: no use", Box::new(|scene| scene.bad = Some("dns"))),

@@ -334,6 +334,14 @@ impl Plan {
         self.steps().any(|(_, step)| matches!(step.action, Action::Promote { .. }))
     }
 
+    /// The host whose Redis server it promotes.
+    pub fn redis_to_promote(&self) -> Option<&HostName> {
+        self.steps().find_map(|(_, step)| match &step.action {
+            Action::Guarded { guard, name, .. } if name == REDIS_PROMOTE => Some(&guard.host),
+            _ => None,
+        })
+    }
+
     /// Steps of the way forward that this one waits for whatever their stage: a Redis server is not promoted before the old
     /// one is fenced, where the plan fences it.
     pub fn waited_for<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a Step> {

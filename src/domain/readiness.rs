@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::past::Past;
-pub use self::resources::{ActionSeen, GuardSeen, ZoneSeen, fence_host};
+pub use self::resources::{ActionSeen, GuardSeen, ZoneSeen, fence_host, redis_unlatch};
 use super::attempt::{Prospect, ReadBack};
 use super::decide::loss_obstacle;
 use super::ids::{GroupName, HostName, NodeId, RegionName, StepId, UnixMs};

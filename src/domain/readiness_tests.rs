@@ -6,6 +6,7 @@ use crate::domain::drill::{Drill, DrillChange, DrillKind, DrillOpening, DrillOut
 use crate::domain::fixtures::{World, digest, group, plan, policy};
 use crate::domain::ids::{DrillId, Token};
 use crate::domain::lease::LeaseBinding;
+use crate::domain::plan::{Action, REDIS_PROMOTE, Step};
 use crate::domain::policy::Member;
 use crate::domain::run::{Run, RunKind, RunOutcome, RunPhase};
 
@@ -69,6 +70,7 @@ impl Scene {
         let could = |names: &[&str]| GuardSeen::Answers {
             fault: None,
             actions: Some(names.iter().map(|name| ((*name).to_owned(), ActionSeen::default())).collect()),
+            redis_latch: None,
         };
         let guards = BTreeMap::from([
             ("db-hcmc".into(), could(&["fence", "promote"])),
@@ -225,6 +227,52 @@ fn redis_is_spoken_of_where_there_is_one_and_keeps_nobody_from_failing_over() {
         let item = readiness.items.last().expect("items");
         assert_eq!((item.name, item.holds), ("redis", holds), "{item:?}");
         assert!(item.detail.contains(words) && readiness.is_ready(), "{item:?}");
+    }
+}
+
+#[test]
+fn a_latched_redis_is_told_on_either_side_with_the_way_on() {
+    let (unlatch, rejoin) =
+        ("`watchdog-guard unlatch --redis --group shop --confirm HOSTNAME", "`watchdogctl rejoin shop`");
+    let linked = RedisMeasure { linked: true, ..RedisMeasure::default() };
+    for (host, seen, reason) in [
+        (
+            "db-hanoi",
+            Some(Some(linked.clone())),
+            "the Redis server of db-hanoi is latched: redis-promote would be refused",
+        ),
+        ("db-hanoi", None, "the Redis server of db-hanoi is latched: redis-promote would be refused"),
+        ("db-hcmc", Some(Some(linked)), "the Redis server of db-hcmc is latched: once stopped it does not start again"),
+    ] {
+        let mut scene = Scene::new();
+        let promote =
+            scene.plan.stages[1].steps.iter().find(|step| step.id == "promote".into()).expect("a step").clone();
+        let Action::Promote { guard } = promote.action.clone() else { panic!("{promote:?}") };
+        let action = Action::Guarded { guard, name: REDIS_PROMOTE.to_owned(), params: BTreeMap::new() };
+        scene.plan.stages[1].steps.push(Step { id: REDIS_PROMOTE.into(), action, blocking: false, ..promote });
+        let could = GuardSeen::Answers {
+            fault: None,
+            actions: Some(
+                ["promote", "start-services", REDIS_PROMOTE]
+                    .map(|name| (name.to_owned(), ActionSeen::default()))
+                    .into(),
+            ),
+            redis_latch: None,
+        };
+        scene.guard("db-hanoi", could);
+        scene.redis = seen;
+        let is_well =
+            |scene: &Scene| scene.judge().items.iter().all(|item| item.name != "redis" || item.holds == Holds::Yes);
+        assert!(is_well(&scene), "{:?}", scene.judge().items.last());
+        let Some(GuardSeen::Answers { redis_latch, .. }) = scene.guards.get_mut(&HostName::from(host)) else {
+            panic!("{host}")
+        };
+        *redis_latch = Some("fenced under token 1.5 by run r1".to_owned());
+        let readiness = scene.judge();
+        let item = readiness.items.last().expect("items");
+        assert_eq!((item.name, item.holds, item.reason.as_str()), ("redis", Holds::Weak, reason));
+        assert!(readiness.is_ready() && item.detail.contains("token 1.5 by run r1"), "{item:?}");
+        assert!(item.detail.contains(unlatch) && item.detail.contains(rejoin), "{item:?}");
     }
 }
 
@@ -393,14 +441,19 @@ fn each_thing_that_is_wrong_is_named() {
             "the guard of db-hanoi was not asked",
         ),
         (
-            |s| s.guard("db-hanoi", GuardSeen::Answers { fault: Some("not enrolled".to_owned()), actions: None }),
+            |s| {
+                s.guard(
+                    "db-hanoi",
+                    GuardSeen::Answers { fault: Some("not enrolled".to_owned()), actions: None, redis_latch: None },
+                )
+            },
             "guards",
             No,
             "not enrolled",
             "refuses everything for shop",
         ),
         (
-            |s| s.guard("db-hanoi", GuardSeen::Answers { fault: None, actions: None }),
+            |s| s.guard("db-hanoi", GuardSeen::Answers { fault: None, actions: None, redis_latch: None }),
             "guards",
             Weak,
             "too old to tell whether promote could be started: update it",

@@ -148,7 +148,10 @@ fn handle(config: &Config, request: &Request) -> Result<Reply, Early> {
     let Some(who) = who else {
         let status = show::status(config);
         return Ok(match request.action.as_str() {
-            DESCRIBE => Reply::Described { status, actions: describe::actions(config) },
+            DESCRIBE => {
+                let (actions, redis) = (describe::actions(config), show::latched_redis(config));
+                Reply::Described { status, actions, redis }
+            }
             _ => Reply::Status(status),
         });
     };

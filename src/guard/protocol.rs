@@ -200,6 +200,10 @@ pub enum Reply {
         status: Status,
         /// What the guard knows to do, by name.
         actions: BTreeMap<String, ActionShown>,
+        /// The host's Redis server, where it is latched or that cannot be told. Left out otherwise: nodes of before do not
+        /// know it, and guards of before do not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        redis: Option<RedisShown>,
     },
     /// To `raise`: the store now remembers at least the request's token, durably.
     Raised {
@@ -330,6 +334,20 @@ pub struct ActionShown {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub params: BTreeSet<String>,
     /// What keeps it from being started at all: a program that is not there or that its user may not run, or no such user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// A Redis server that may neither start nor be promoted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisShown {
+    /// Its group.
+    pub group: GroupName,
+    /// Its latch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latch: Option<LatchMark>,
+    /// Why its latch cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }

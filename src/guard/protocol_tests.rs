@@ -41,6 +41,27 @@ fn unknown_and_repeated_keys_are_errors_at_every_depth() {
     }
 }
 
+/// Guards of before do not tell of Redis; nodes of before know no such key, and are not told where nothing is amiss.
+#[test]
+fn a_latched_redis_is_told_only_where_there_is_one() {
+    let status = Status { host: "db".to_owned(), cluster: "demo".into(), groups: Vec::new(), postgres: None };
+    let mark = LatchMark { token: warrant().token, run: "r1".into(), step: REDIS_FENCE.into(), at: UnixMs(0) };
+    let shown = |latch, fault| Some(RedisShown { group: "aicamera".into(), latch, fault });
+    for (redis, is_told) in [
+        (None, false),
+        (shown(Some(mark), None), true),
+        (shown(None, Some("redis-latch.json: cut off".to_owned())), true),
+        (shown(None, None), true),
+    ] {
+        let reply = Reply::Described { status: status.clone(), actions: BTreeMap::new(), redis };
+        let text = serde_json::to_string(&reply).expect("plain data");
+        assert_eq!(text.contains("\"redis\":"), is_told, "{text}");
+        assert_eq!(serde_json::from_str::<Reply>(&text).expect("own text"), reply, "{text}");
+    }
+    let strange = r#"{"kind":"described","status":{"host":"db","cluster":"demo","groups":[],"postgres":null},"actions":{},"redis":{"group":"a","x":1}}"#;
+    assert!(serde_json::from_str::<Reply>(strange).is_err());
+}
+
 #[test]
 fn an_answer_survives_the_wire() {
     let answer = Answer {

@@ -13,7 +13,7 @@ use super::lease::config::GateKind;
 use super::lease::{boot, files, hold};
 use super::ledger;
 use super::postgres;
-use super::protocol::{GroupStatus, HoldShown, PostgresStatus, Status, WalShown};
+use super::protocol::{GroupStatus, HoldShown, PostgresStatus, RedisShown, Status, WalShown};
 use super::records::RecordError;
 use super::redis;
 use super::token_store::{self, GroupFiles};
@@ -80,6 +80,16 @@ fn group_status(config: &Config, group: &GroupName) -> GroupStatus {
         last: entries[entries.len().saturating_sub(LAST)..].iter().map(ledger::Entry::hint).collect(),
         fault: (!faults.is_empty()).then(|| faults.join("; ")),
     }
+}
+
+/// The host's Redis server, where its latch is set or cannot be read.
+pub fn latched_redis(config: &Config) -> Option<RedisShown> {
+    let group = config.redis_group()?;
+    let (latch, fault) = match latch::load_at(&GroupFiles::new(&config.state_dir, group).redis_latch()) {
+        Ok(latch) => (Some(latch.mark?), None),
+        Err(e) => (None, Some(e.to_string())),
+    };
+    Some(RedisShown { group: group.clone(), latch, fault })
 }
 
 /// May the database be started?

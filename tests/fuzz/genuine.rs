@@ -17,8 +17,8 @@ use watchdog::domain::ids::{NodeId, Token, UnixMs};
 use watchdog::domain::page::{Page, PageAction, Severity};
 use watchdog::domain::run::{Cause, RunKind};
 use watchdog::guard::protocol::{
-    ActionShown, Answer, GroupStatus, InFlight, LatchMark, LedgerHint, Lsn, PostgresRole, PostgresStatus, Refusal,
-    Reply, Request, Status, WalRunning, WalShown, WalState,
+    ActionShown, Answer, GroupStatus, InFlight, LatchMark, LedgerHint, Lsn, PostgresRole, PostgresStatus, RedisShown,
+    Refusal, Reply, Request, Status, WalRunning, WalShown, WalState,
 };
 
 use crate::corpus::root;
@@ -101,6 +101,7 @@ fn answers() {
         last: vec![hint],
         fault: None,
     };
+    let redis = RedisShown { group: GROUP.into(), latch: group.latch.clone(), fault: Some("cut off".to_owned()) };
     let wal = WalShown {
         state: WalState::InArchiveRecovery,
         system_identifier: u64::MAX,
@@ -126,7 +127,7 @@ fn answers() {
         (text("scale"), ActionShown { params: BTreeSet::from([text("replicas")]), fault: None }),
     ]);
     for (name, reply) in [
-        ("described", Reply::Described { status: status.clone(), actions }),
+        ("described", Reply::Described { status: status.clone(), actions, redis: Some(redis) }),
         ("status", Reply::Status(status)),
         ("raised", Reply::Raised { held: token, in_flight: Some(in_flight.clone()) }),
         ("done", Reply::Done { evidence: text("stopped and latched"), acted: true }),

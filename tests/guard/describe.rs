@@ -14,7 +14,7 @@ const MORE: &str = "\n[action.as-nobody]\nargv = [[\"{dir}/private/tool\"]]\nuse
 /// Each action's fault, where it has one.
 fn faults(host: &Host) -> Vec<(String, String)> {
     match host.ask(&Request::describe("demo".into(), 1)) {
-        (Reply::Described { status, actions }, 0) => {
+        (Reply::Described { status, actions, redis: None }, 0) => {
             assert_eq!(status.groups.len(), 1, "the status comes along");
             assert!(actions["scale"].params.contains("replicas"), "{actions:?}");
             actions.into_iter().filter_map(|(name, shown)| Some((name, shown.fault?))).collect()

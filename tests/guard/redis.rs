@@ -51,7 +51,7 @@ fn with_upstream(run: &str, action: &str, n: u64) -> Request {
 }
 
 fn brief(mut request: Request) -> Request {
-    request.not_after_boottime_ms = Some(boottime_ms() + 800);
+    request.not_after_boottime_ms = Some(boottime_ms() + 3000);
     request
 }
 
@@ -123,6 +123,30 @@ fn a_fenced_primary_is_gone_and_does_not_come_back() {
     assert_eq!(gate(host), Some(40));
     assert!(host.run(&[&words[..], &["--redis"]].concat()).status.success());
     assert_eq!(gate(host), Some(0));
+}
+
+/// The latch as the cluster is told, in words; the guard's report has none where all is well.
+fn told(host: &Host) -> Option<Result<String, String>> {
+    match host.ask(&Request::describe("demo".into(), 1)).0 {
+        Reply::Described { redis, .. } => redis.map(|shown| match (shown.latch, shown.fault) {
+            (Some(mark), None) => Ok(format!("{} {}/{}", mark.token, mark.run, mark.step)),
+            (None, Some(why)) => Err(why),
+            other => panic!("{other:?}"),
+        }),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_cluster_is_told_of_a_latch() {
+    let pair = Pair::new();
+    assert_eq!(told(&pair.old_host), None);
+    must(&pair.old_host, &simple("r1", "redis-fence", 5));
+    assert_eq!(told(&pair.old_host), Some(Ok("1.5 r1/redis-fence".to_owned())));
+    std::fs::write(pair.old_host.state("redis-latch.json"), "{").unwrap();
+    let why = told(&pair.old_host).and_then(Result::err);
+    assert!(why.as_ref().is_some_and(|why| why.contains("redis-latch.json")), "{why:?}");
+    assert_eq!(told(&pair.new_host), None);
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Facts, Holds, Item, no, weak, yes};
 use crate::domain::attempt::{Prospect, ReadBack};
-use crate::domain::ids::{HostName, Token};
+use crate::domain::ids::{GroupName, HostName, Token};
 use crate::domain::lease::silence_ms;
 use crate::domain::observation::RedisMeasure;
 use crate::domain::plan::{Action, GuardEndpoint, Plan, Step};
 use crate::domain::policy::Fencing;
+use crate::domain::stuck::UNLATCH;
 use crate::domain::text::one_line;
 
 /// What a host's guard says of the group and of what it could do.
@@ -25,6 +26,9 @@ pub enum GuardSeen {
         fault: Option<String>,
         /// By name; `None` where the guard is of a version that does not tell.
         actions: Option<BTreeMap<String, ActionSeen>>,
+        /// The Redis server there may neither start nor be promoted: its latch, in words. `None` where it has none, or the
+        /// guard is of a version that does not tell.
+        redis_latch: Option<String>,
     },
 }
 
@@ -184,21 +188,46 @@ pub(super) fn standby(facts: &Facts<'_>) -> Item {
     }
 }
 
+/// What takes a latch from a Redis server that shall start, or may be promoted.
+pub fn redis_unlatch(group: &GroupName) -> String {
+    format!(
+        "where it serves, or follows the present primary: `{UNLATCH} --redis --group {group} --confirm HOSTNAME --reason TEXT` \
+         there; else `watchdogctl rejoin {group}` makes it a replica"
+    )
+}
+
+/// Latched Redis servers on either side: with the reason and the detail.
+fn latched_redis(facts: &Facts<'_>) -> Vec<(String, String)> {
+    let latched = facts.guards.iter().filter_map(|(host, seen)| match seen {
+        GuardSeen::Answers { redis_latch: Some(why), .. } => Some((host, why)),
+        _ => None,
+    });
+    let told = latched.map(|(host, why)| {
+        let is_promoted = facts.plan.redis_to_promote() == Some(host);
+        let then = if is_promoted { "redis-promote would be refused" } else { "once stopped it does not start again" };
+        let reason = format!("the Redis server of {host} is latched: {then}");
+        let detail = format!("{reason} ({}); {}", one_line(why, SAID_MAX), redis_unlatch(facts.name));
+        (reason, detail)
+    });
+    told.collect()
+}
+
 /// What would become the primary of Redis. Nothing of it keeps the group from failing over.
 pub(super) fn redis(facts: &Facts<'_>) -> Option<Item> {
-    let (to, seen) = (&facts.plan.to, facts.redis.as_ref()?);
-    let just = |reason: String| weak("redis", reason.clone(), reason);
+    let to = &facts.plan.to;
     let steps = facts.plan.steps().filter_map(|(_, step)| match &step.action {
         Action::Guarded { guard, name, params } if step.action.is_redis() => {
             Some(could_start(facts, guard, name, params))
         }
         _ => None,
     });
-    let shut: Vec<String> = steps.filter(|(holds, ..)| *holds != Holds::Yes).map(|(_, reason, _)| reason).collect();
-    if !shut.is_empty() {
-        return Some(just(shut.join("; ")));
+    let shut = steps.filter(|(holds, ..)| *holds != Holds::Yes).map(|(_, reason, _)| (reason.clone(), reason));
+    let (reasons, details): (Vec<String>, Vec<String>) = shut.chain(latched_redis(facts)).unzip();
+    if !reasons.is_empty() {
+        return Some(weak("redis", reasons.join("; "), details.join("; ")));
     }
-    Some(match seen {
+    let just = |reason: String| weak("redis", reason.clone(), reason);
+    Some(match facts.redis.as_ref()? {
         None => just(format!("no node sees the Redis server in {to} as it should be")),
         Some(RedisMeasure { is_primary: true, .. }) => just(format!("the Redis server in {to} follows nobody")),
         Some(RedisMeasure { linked: false, .. }) => {
