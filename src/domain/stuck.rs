@@ -1,6 +1,6 @@
 //! What a person may do about a stuck run, by what keeps it: the same words in status, in the run's page and in the pager.
 
-use super::plan::{Action, REDIS_FENCE, REDIS_HAND_OVER, Step};
+use super::plan::{Action, REDIS_FENCE, REDIS_HAND_OVER, REDIS_PROMOTE, REDIS_REJOIN, REDIS_RELEASE, Step};
 use super::run::{Run, RunPhase, StepPhase};
 
 /// Begins the reason of a run that waits for proof that the old primary is silent.
@@ -8,6 +8,12 @@ pub const NO_FENCE_PROOF: &str = "no fence proof";
 
 /// Begins the reason of a run that has nothing to promote.
 pub const NO_STANDBY: &str = "no standby to promote";
+
+/// Begins the reason of a run that waits for what an earlier one may still do.
+const UNSETTLED: &str = "its resource is unsettled";
+
+/// In the reason of a Redis server that is not promoted, since the old one runs again.
+const NO_MORE: &str = "does not hold any more";
 
 /// What clears a latch. A guard that refuses for its latch names it, and so a refusal for the latch is known.
 pub const UNLATCH: &str = "watchdog-guard unlatch";
@@ -36,6 +42,8 @@ enum Keeps {
     HigherToken,
     /// An earlier run's step may still take effect there.
     Unsettled,
+    /// It is Redis' own.
+    Redis,
     /// The step was tried, and failed.
     Failing,
 }
@@ -44,7 +52,8 @@ enum Keeps {
 pub fn ways_on(run: &Run) -> Vec<Way> {
     let RunPhase::Stuck { step, reason, .. } = &run.phase else { return Vec::new() };
     let Some(step) = run.plan.step(step) else { return vec![abort(run)] };
-    let mut ways = match keeps(run, step, reason) {
+    let kept_by = keeps(run, step, reason);
+    let mut ways = match kept_by {
         // Nobody's word takes the place of what a planned move proves.
         Keeps::FenceUnproved | Keeps::Loss if run.is_planned() => vec![way("look again", order(run, "retry", step))],
         Keeps::FenceUnproved => {
@@ -67,9 +76,14 @@ pub fn ways_on(run: &Run) -> Vec<Way> {
             vec![way("once you know who raised it, claim above it and go on", order(run, "retry", step))]
         }
         Keeps::Unsettled => vec![way("once its resource answers again, go on", order(run, "retry", step))],
+        Keeps::Redis => redis(run, step, reason),
         Keeps::Failing => vec![way("try it again, with fresh attempts", order(run, "retry", step))],
     };
     ways.extend(skip(run, step));
+    if kept_by == Keeps::Redis && step.action.is_named(REDIS_FENCE) {
+        // A person's eyes are what it waits for: that host's guard is asked by itself again and again.
+        ways.reverse();
+    }
     ways.push(abort(run));
     ways
 }
@@ -79,6 +93,8 @@ fn keeps(run: &Run, step: &Step, reason: &str) -> Keeps {
     let is_promote = matches!(step.action, Action::Promote { .. });
     if reason.contains(", above this run's ") {
         Keeps::HigherToken
+    } else if step.action.is_redis() && !reason.starts_with(UNSETTLED) {
+        Keeps::Redis
     } else if reason.contains(UNLATCH) {
         Keeps::Latched
     } else if reason.starts_with(NO_STANDBY) {
@@ -87,7 +103,7 @@ fn keeps(run: &Run, step: &Step, reason: &str) -> Keeps {
         Keeps::FenceUnproved
     } else if is_promote && run.loss_acceptance.is_none() && reason.contains(" would lose ") {
         Keeps::Loss
-    } else if reason.starts_with("its resource is unsettled") {
+    } else if reason.starts_with(UNSETTLED) {
         Keeps::Unsettled
     } else {
         Keeps::Failing
@@ -126,6 +142,37 @@ fn latched(run: &Run, step: &Step) -> Vec<Way> {
     ]
 }
 
+/// What to look at before a step of Redis is tried again.
+fn redis(run: &Run, step: &Step, reason: &str) -> Vec<Way> {
+    let (Action::Guarded { guard, name, .. }, from, to) = (&step.action, run.from(), run.to()) else {
+        return Vec::new();
+    };
+    let host = &guard.host;
+    let look = format!("`watchdog-guard status` on {host} tells what keeps it");
+    let mut ways = Vec::new();
+    let meaning = match name.as_str() {
+        REDIS_FENCE => format!("ask the guard of {host} again; when it answers the run goes on by itself too"),
+        REDIS_PROMOTE if reason.contains(UNLATCH) => {
+            ways.push(way(
+                format!("Redis on {host} was fenced earlier; on {host}, when you are sure that its data may serve"),
+                format!("{UNLATCH} --redis --group {} --confirm \"$(hostname)\" --reason …", run.group),
+            ));
+            "and then try it again".to_owned()
+        }
+        REDIS_PROMOTE if reason.contains(NO_MORE) => format!(
+            "somebody started the old Redis server in {from}: copy its RDB or AOF aside where that matters, stop it, then try again"
+        ),
+        REDIS_HAND_OVER => format!(
+            "Redis in {from} takes writes as before: see that its replica in {to} is linked and in step (`INFO replication` \
+             there), then try again"
+        ),
+        REDIS_REJOIN => format!("see that Redis' primary answers from {host}, {look}; then try again"),
+        _ => format!("{look}; then try again"),
+    };
+    ways.push(way(meaning, order(run, "retry", step)));
+    ways
+}
+
 /// Only where the log would allow it.
 fn skip(run: &Run, step: &Step) -> Option<Way> {
     let meaning = match &step.action {
@@ -139,10 +186,18 @@ fn skip(run: &Run, step: &Step) -> Option<Way> {
         Action::Guarded { name, .. } if name == REDIS_HAND_OVER => return None,
         Action::Guarded { name, .. } if name == REDIS_FENCE => {
             format!(
-                "look at the old Redis primary in {}; when it is silent and stays so, say so by going on",
-                run.from()
+                "look at the old Redis primary in {}; when it is silent and stays so, say so by going on: the one in {} is promoted",
+                run.from(),
+                run.to()
             )
         }
+        Action::Guarded { name, .. } if name == REDIS_PROMOTE => {
+            format!("go on with Redis as it is, or you have made the one in {} the primary by hand", run.to())
+        }
+        Action::Guarded { name, .. } if name == REDIS_RELEASE => format!(
+            "you have made Redis in {} the primary by hand: `{UNLATCH} --redis` there, `REPLICAOF NO ONE`, `CLIENT UNPAUSE`",
+            run.from()
+        ),
         Action::Guarded { .. } => "go on without it, or you have done it by hand".to_owned(),
         Action::Verify { .. } => format!("you have looked yourself, and {} serves as it shall", run.to()),
     };
@@ -182,8 +237,10 @@ mod tests {
     use super::super::command::{Change, RunOrder};
     use super::super::decide::loss_obstacle;
     use super::super::fixtures::{World, group, policy, region};
-    use super::super::ids::{RunId, StepId, Token};
+    use super::super::ids::{HostName, RunId, StepId, Token};
     use super::super::loss::Loss;
+    use super::super::plan::Stage;
+    use super::super::run::RunKind;
     use super::*;
 
     const RETRY: &str = "watchdogctl run retry shop promote --reason …";
@@ -257,6 +314,78 @@ mod tests {
         order(&mut world, RunOrder::AssertFence { region: region("hcmc") });
         let found = commands(&mut world, token, "promote", "promote after 3 attempts: the disk is full");
         assert_eq!(found, [RETRY, SKIP, ABORT]);
+    }
+
+    /// A run of that kind with Redis in it, under its first token.
+    fn with_redis(kind: RunKind) -> (World, Token) {
+        let mut world = World::new();
+        let mut open = if kind == RunKind::Failover { world.open_change("r1") } else { world.open_planned("r1") };
+        let Change::OpenRun { plan, .. } = &mut open else { panic!("{open:?}") };
+        let fences = if kind == RunKind::Failover { REDIS_FENCE } else { REDIS_HAND_OVER };
+        let wanted = [(fences, "hcmc"), (REDIS_PROMOTE, "hanoi"), (REDIS_RELEASE, "hcmc")];
+        let [first, promote, release] = wanted.map(|(name, region)| {
+            let step = plan.steps().next().expect("a step").1.clone();
+            let Action::Fence { mut guard } = step.action else { panic!("a fence comes first") };
+            guard.host = HostName(format!("redis-{region}"));
+            let action = Action::Guarded { guard, name: name.to_owned(), params: Default::default() };
+            let blocking = [REDIS_HAND_OVER, REDIS_RELEASE].contains(&name);
+            Step { id: name.into(), action, blocking, ..step }
+        });
+        if kind == RunKind::Failover {
+            plan.stages[1].steps.extend([first, promote]);
+        } else {
+            plan.stages.insert(2, Stage { steps: vec![first] });
+            plan.stages.insert(4, Stage { steps: vec![promote] });
+            plan.undo[0].steps.push(release);
+        }
+        world.must(open);
+        let token = world.claim("r1");
+        (world, token)
+    }
+
+    #[test]
+    fn each_step_of_redis_has_its_own_way_on() {
+        let latched =
+            "redis-promote after 1 attempt: guard refused (latched): or watchdog-guard unlatch --redis --group shop";
+        let started = "redis-fence does not hold any more: not latched; redis process 7 is a primary at offset 9";
+        let unlatch = "watchdog-guard unlatch --redis --group shop --confirm \"$(hostname)\" --reason …";
+        let higher = "host:redis-hcmc holds token 1.9, above this run's 1.1: find out who raised it";
+        let unsettled = "its resource is unsettled since run r0: it must answer once";
+        let (failover, switchover) = (RunKind::Failover, RunKind::Switchover);
+        let table: &[(RunKind, &str, &str, &[&str], &str)] = &[
+            (failover, REDIS_FENCE, "no route to host", &["skip", "retry"], "look at the old Redis primary in hcmc"),
+            (failover, REDIS_FENCE, higher, &["retry", "skip"], "once you know who raised it"),
+            (failover, REDIS_PROMOTE, latched, &[unlatch, "retry", "skip"], "Redis on redis-hanoi was fenced earlier"),
+            (failover, REDIS_PROMOTE, started, &["retry", "skip"], "copy its RDB or AOF aside"),
+            (failover, REDIS_PROMOTE, "refused", &["retry", "skip"], "`watchdog-guard status` on redis-hanoi"),
+            (failover, REDIS_PROMOTE, unsettled, &["retry", "skip"], "once its resource answers again"),
+            (
+                switchover,
+                REDIS_HAND_OVER,
+                "hanoi has 7 of 9 bytes",
+                &["retry"],
+                "its replica in hanoi is linked and in step",
+            ),
+            (
+                switchover,
+                REDIS_PROMOTE,
+                latched,
+                &[unlatch, "retry", "skip"],
+                "Redis on redis-hanoi was fenced earlier",
+            ),
+            (switchover, REDIS_RELEASE, "refused", &["retry", "skip"], "`watchdog-guard status` on redis-hcmc"),
+        ];
+        for (kind, step, reason, wanted, first) in table {
+            let (mut world, token) = with_redis(*kind);
+            let verb = |verb: &&str| match *verb {
+                "retry" | "skip" => format!("watchdogctl run {verb} shop {step} --reason …"),
+                other => other.to_owned(),
+            };
+            let wanted: Vec<String> = wanted.iter().map(verb).chain([ABORT.to_owned()]).collect();
+            assert_eq!(commands(&mut world, token, step, reason), wanted, "{step}: {reason}");
+            let said = ways_on(world.run()).remove(0).meaning;
+            assert!(said.contains(first), "{step}: {said}");
+        }
     }
 
     #[test]
