@@ -113,8 +113,12 @@ impl Connection {
                     length.ok_or_else(|| Trouble::Garbage(format!("an answer of {} bytes", cut(rest))))?;
                 let mut bytes = vec![0; length + 2];
                 self.stream.read_exact(&mut bytes).await?;
-                bytes.truncate(length);
-                Ok(String::from_utf8_lossy(&bytes).into_owned())
+                match bytes.strip_suffix(b"\r\n") {
+                    Some(text) => Ok(String::from_utf8_lossy(text).into_owned()),
+                    None => {
+                        Err(Trouble::Garbage(format!("an answer of more than the {length} bytes that it announced")))
+                    }
+                }
             }
             _ => Err(Trouble::Garbage(format!("no answer of Redis: {}", cut(&line)))),
         }
@@ -194,7 +198,7 @@ pub fn read_info(text: &str) -> Result<Shown, String> {
     let role = match need("role")? {
         "master" => Role::Primary,
         _ => Role::Replica {
-            of: format!("{}:{}", need("master_host")?, number("master_port")?),
+            of: format!("{}:{}", cut(need("master_host")?), number("master_port")?),
             linked: need("master_link_status")? == "up" && find("master_sync_in_progress") != Some("1"),
             // The rest of the key is a word of Redis'.
             read_only: text.lines().any(|line| line.trim_end().ends_with("_read_only:1")),
@@ -256,6 +260,48 @@ mod tests {
         }
         assert!(read_info(&PRIMARY.replace("1423", "-3")).unwrap_err().contains("-3, not a number"));
         assert!(read_info("").is_err());
+    }
+
+    #[test]
+    fn whom_it_follows_is_told_in_one_line() {
+        let text = PRIMARY.replace("role:master", LINK).replace("10.1.0.7", "10.1.0.7\r\u{1b}[2J");
+        let Role::Replica { of, .. } = read_info(&text).unwrap().role else { panic!("{text}") };
+        assert_eq!(of, "10.1.0.7  [2J:6379");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_as_announced_or_refused() {
+        for (bytes, wanted) in [
+            ("+PONG\r\n", Ok("PONG")),
+            (":7\r\n", Ok("7")),
+            ("$4\r\na\r\nb\r\n", Ok("a\r\nb")),
+            ("$0\r\n\r\n", Ok("")),
+            ("-ERR no\r\n", Err("it answered: ERR no")),
+            ("$2\r\nabcd\r\n", Err("more than the 2 bytes")),
+            ("$4\r\nab", Err("early eof")),
+            ("$-1\r\n", Err("an answer of -1 bytes")),
+            ("$262145\r\n", Err("an answer of 262145 bytes")),
+            ("*1\r\n$1\r\na\r\n", Err("no answer of Redis: *1")),
+            ("+PON", Err("no line of Redis: +PON")),
+            ("", Err("end of file")),
+        ] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read_exact(&mut [0; "*1\r\n$4\r\nPING\r\n".len()]).await.unwrap();
+                stream.write_all(bytes.as_bytes()).await.unwrap();
+            };
+            let asking = async {
+                let server = RedisEndpoint { address, user: None, password_file: None };
+                Connection::open(&server).await.unwrap().ask(&["PING"]).await
+            };
+            match (tokio::join!(answering, asking).1.map_err(|e| e.to_string()), wanted) {
+                (Ok(said), Ok(wanted)) => assert_eq!(said, wanted),
+                (Err(why), Err(words)) => assert!(why.contains(words), "{bytes:?}: {why}"),
+                (found, wanted) => panic!("{bytes:?}: {found:?}, not {wanted:?}"),
+            }
+        }
     }
 
     #[test]

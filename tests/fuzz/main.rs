@@ -27,6 +27,7 @@ mod mutate;
 mod peer;
 mod postgres;
 mod records;
+mod redis;
 mod runner;
 #[path = "../api/standin.rs"]
 #[allow(dead_code, reason = "shared with the tests of the API")]

@@ -1,7 +1,9 @@
 //! All targets by name: each a test here, and most guided by coverage besides (`libfuzzer`).
 
 use crate::runner::Trial;
-use crate::{admin, audit, config, dns, guard, guard_answer, http, lease, log, peer, postgres, records, stream, words};
+use crate::{
+    admin, audit, config, dns, guard, guard_answer, http, lease, log, peer, postgres, records, redis, stream, words,
+};
 
 /// `guided`: fast enough that coverage leads somewhere; there is a program of that name in `libfuzzer/targets`.
 macro_rules! targets {
@@ -50,6 +52,8 @@ targets! {
     guided "peer-payloads" => peer::any_payload_of_a_peer_is_sound_or_refused_by_field;
     guided "positions" => stream::any_position_is_read_as_it_is_printed;
     guided "postgresql-answers" => postgres::any_answer_of_a_database_is_a_measure_or_a_failure;
+    guided "redis-answers" => redis::any_answer_of_redis_is_read_within_its_bound_or_told;
+    guided "redis-info" => redis::any_info_of_redis_is_what_it_says_or_names_what_is_missing;
     guided "replication-streams" => stream::any_replication_stream_confirms_nothing_without_a_lease_and_ends_in_words;
     guided "route-53-answers" => dns::any_answer_of_route_53_is_judged_or_told;
     guided "sealed-records" => records::any_sealed_json_is_a_record_or_told;
