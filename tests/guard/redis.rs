@@ -364,3 +364,30 @@ fn a_hand_over_is_taken_back() {
     let why = failed(&pair.new_host, &simple("r1", "redis-release", 6));
     assert!(why.contains("nothing was released") && !is_primary(&pair.new), "{why}");
 }
+
+/// Nobody else has what it takes.
+#[test]
+fn a_replica_that_takes_writes_is_no_primary_and_not_silent() {
+    let pair = Pair::new();
+    let writable = ["CONFIG", "SET", "replica-read-only", "no"];
+    pair.new.ask(&writable);
+    let why = failed(&pair.new_host, &with_upstream("r1", "redis-hand-over", 5));
+    assert!(why.contains("nothing was handed over") && why.contains("takes writes"), "{why}");
+    must(&pair.new_host, &simple("r1", "redis-promote", 5));
+    assert!(is_primary(&pair.new));
+
+    pair.old.ask(&["REPLICAOF", "127.0.0.1", &pair.new.port.to_string()]);
+    pair.old.until_linked();
+    pair.old.ask(&writable);
+    leave_latched(&pair.old_host, "r2", "redis-hand-over", 6);
+    let hand_over = with_upstream("r2", "redis-hand-over", 6);
+    let look = Request { read_back: true, not_after_boottime_ms: None, boot_nonce: None, ..hand_over };
+    assert!(matches!(pair.old_host.ask(&look).0, Reply::NotDone { .. }));
+    let (seen, _) = pair.old_host.ask(&read_back(&warrant("r2", "redis-fence", 6), "redis-fence"));
+    assert!(matches!(seen, Reply::NotDone { .. }), "{seen:?}");
+    must(&pair.old_host, &with_upstream("r2", "redis-rejoin", 6));
+    assert!(pair.old.try_ask(&["SET", "x", "1"]).unwrap_err().contains("READONLY"));
+    pair.old.ask(&writable);
+    let evidence = must(&pair.old_host, &simple("r3", "redis-fence", 7));
+    assert!(evidence.contains("nobody listens"), "{evidence}");
+}

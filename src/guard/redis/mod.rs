@@ -32,10 +32,19 @@ pub enum State {
         /// In step with it.
         linked: bool,
     },
-    /// It takes writes, or will.
+    /// It follows another, and takes writes all the same (`replica-read-only no`): nobody else has those.
+    WritableReplica,
+    /// It takes writes, or will, and follows nobody.
     Primary,
     /// Cannot be told.
     Unknown,
+}
+
+impl State {
+    /// Nobody's writes are taken by it as it is.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, State::Stopped | State::Replica { .. })
+    }
 }
 
 /// A state and how it was seen.
@@ -151,7 +160,8 @@ pub fn look(redis: &Redis) -> Seen {
             seen(State::Primary, format!("redis process {pid} is a primary at offset {offset}"))
         }
         Ok(Shown { role: Role::Replica { of, read_only: false, .. }, pid, .. }) => {
-            seen(State::Primary, format!("redis process {pid} follows {of}, but takes writes (replica-read-only no)"))
+            let how = format!("redis process {pid} follows {of}, but takes writes (replica-read-only no)");
+            seen(State::WritableReplica, how)
         }
         Ok(Shown { role: Role::Replica { of, linked, .. }, offset, pid, .. }) => {
             let link = if linked { "in step" } else { "not in step" };

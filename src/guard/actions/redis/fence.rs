@@ -9,7 +9,7 @@
 //! | after the latch, before it follows | the same, latched. The next attempt takes the latch back, pauses and looks again: the server may have been started again since, and taken writes. One that stopped counts as handed over only where its configuration says that it followed |
 //! | after it follows | nothing was written since all was seen to be handed over: the next attempt finds it done |
 
-use super::{Context, Deed, End, Look, clear, is_by, keep};
+use super::{Context, Deed, End, Look, READ_ONLY, clear, is_by, keep};
 use crate::clock::unix_now;
 use crate::guard::exec::{self, Ended, Stop, Task, Watch};
 use crate::guard::host::{boottime_ms, pause};
@@ -38,7 +38,7 @@ pub fn fence(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor<'
     if let Err(end) = set_latch(context) {
         return end;
     }
-    if !matches!(redis::look(redis).state, State::Stopped | State::Replica { .. })
+    if !redis::look(redis).state.is_silent()
         && let Some(end) = stop(redis, context, supervisor, until)
     {
         return end;
@@ -85,7 +85,7 @@ pub fn hand_over(redis: &Redis, to: &str, context: &Context<'_>, supervisor: &mu
         let_go(redis, String::new());
         return end;
     }
-    for words in [&["CONFIG", "SET", "replica-read-only", "yes"][..], &["REPLICAOF", host, port]] {
+    for words in [&READ_ONLY[..], &["REPLICAOF", host, port]] {
         if let Err(why) = talk.command(words, ANSWER_MS) {
             return End::Unknown(format!("latched; unless it was started again meanwhile its writers wait: {why}"));
         }

@@ -44,6 +44,9 @@ pub const ACTIONS: [(&str, bool); 5] = [
     (REDIS_RELEASE, false),
 ];
 
+/// A replica that takes writes takes what nobody else has.
+const READ_ONLY: [&str; 4] = ["CONFIG", "SET", "replica-read-only", "yes"];
+
 impl<'a> Deed<'a> {
     /// By the action's name and the upstream's address.
     pub fn of(name: &str, upstream: Option<&'a str>) -> Option<Self> {
@@ -92,7 +95,7 @@ impl<'a> Deed<'a> {
             latch.mark.as_ref().map_or("not latched".to_owned(), |mark| format!("latched under {}", mark.token));
         let how = format!("{latched}; {}", seen.how);
         let is_so = match self {
-            Deed::Fence => latch.mark.is_some() && seen.state != State::Primary,
+            Deed::Fence => latch.mark.is_some() && seen.state.is_silent(),
             // By this very step: it latches only what was seen to be handed over whole. What stopped before it followed may
             // have been started again, and taken writes.
             Deed::HandOver(to) => {
@@ -102,7 +105,7 @@ impl<'a> Deed<'a> {
                     _ => Ok(true),
                 };
                 match followed {
-                    Ok(followed) => by_us && followed && seen.state != State::Primary,
+                    Ok(followed) => by_us && followed && seen.state.is_silent(),
                     Err(why) => return Look::CannotTell(format!("{how}; whether it followed {to}: {why}")),
                 }
             }

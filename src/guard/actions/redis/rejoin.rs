@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use super::{Context, Deed, End, clear, keep};
+use super::{Context, Deed, End, READ_ONLY, clear, keep};
 use crate::guard::exec::{self, Ended, Stop, Task};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch;
@@ -38,16 +38,19 @@ pub fn rejoin(redis: &Redis, of: &str, context: &Context<'_>, supervisor: &mut S
     let seen = redis::look(redis);
     match seen.state {
         State::Unknown => return again(seen.how),
-        State::Primary if !is_latched => return again(format!("it was not fenced: {}", seen.how)),
+        State::Primary | State::WritableReplica if !is_latched => {
+            return again(format!("it was not fenced: {}", seen.how));
+        }
         State::Stopped => {
             if let Err(why) = follow(&redis.config_file, Some((host, port))) {
                 return again(why);
             }
         }
-        State::Primary | State::Replica { .. } => {
-            let follow = redis::command(&redis::endpoint(redis), &["REPLICAOF", host, port], ANSWER_MS);
-            if let Err(why) = follow {
-                return End::Unknown(why);
+        State::Primary | State::WritableReplica | State::Replica { .. } => {
+            for words in [&READ_ONLY[..], &["REPLICAOF", host, port]] {
+                if let Err(why) = redis::command(&redis::endpoint(redis), words, ANSWER_MS) {
+                    return End::Unknown(why);
+                }
             }
         }
     }
@@ -79,13 +82,15 @@ pub fn release(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor
     let seen = redis::look(redis);
     match seen.state {
         State::Unknown => return again(seen.how),
-        State::Replica { .. } if !was_ours => return End::never(format!("nothing was released: {}", seen.how)),
+        State::WritableReplica | State::Replica { .. } if !was_ours => {
+            return End::never(format!("nothing was released: {}", seen.how));
+        }
         State::Stopped => {
             if let Err(why) = follow(&redis.config_file, None) {
                 return again(why);
             }
         }
-        State::Primary | State::Replica { .. } => {}
+        State::Primary | State::WritableReplica | State::Replica { .. } => {}
     }
     if let Err(end) = clear(context, supervisor, &context.files.redis_latch(), until, "nothing was released") {
         return end;
