@@ -12,6 +12,7 @@ use crate::lab::demo::fail_over;
 use crate::lab::homeward::{LONG, order, until_closed, until_open};
 use crate::lab::parts::{Lab, Options};
 use crate::lab::redis::Redis;
+use crate::lab::watch::brief;
 use crate::lab::{DR, GROUP, HOME, wait};
 use crate::scene::{fast, play};
 
@@ -92,6 +93,53 @@ async fn c3_redis_fails_over_with_its_group_rejoins_and_comes_home() -> Result<(
         is_done(&run, "redis-hand-over")?;
         is_primary(lab, HOME)?;
         follows(lab, DR).await
+    })
+    .await
+}
+
+/// The old host is gone with its guard: everything but Redis moves, and a person's word for Redis ends the run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c3_an_old_redis_host_that_cannot_be_reached_holds_up_nothing_but_redis() -> Result<()> {
+    let changes = vec![("fence_patience_s = 10".to_owned(), "fence_patience_s = 2".to_owned())];
+    play(Options { changes, ..with_redis() }, async |lab: &mut Lab| {
+        lab.redis[HOME].ask(&["SET", "before", "1"]);
+        wait::until("the replica to have it", LONG, async || {
+            ensure!(lab.redis[DR].try_ask(&["EXISTS", "before"]).as_deref() == Ok("1"), "not yet");
+            Ok(())
+        })
+        .await?;
+        lab.hosts.get_mut(HOME).map(|host| host.kill()).transpose()?;
+        lab.redis.get_mut(HOME).context("a server")?.kill();
+        lab.kill_home()?;
+        let stuck_at = async |lab: &Lab, step: &str| {
+            wait::until(&format!("the run to be stuck at {step}"), LONG, async || {
+                let run = lab.newest_run(Duration::from_secs(5)).await?;
+                let stuck = run.stuck.clone().with_context(|| format!("it is not: {}", brief(&run)))?;
+                ensure!(stuck.step == step, "it is stuck at {}: {}", stuck.step, stuck.reason);
+                Ok(run)
+            })
+            .await
+        };
+        stuck_at(lab, "fence").await?;
+        let word = ["--reason", "I pulled its plug", "--yes", GROUP];
+        let ctl = lab.node("witness-1")?;
+        ctl.ctl(&[&["run", "assert-fence", GROUP, "--region", HOME][..], &word].concat()).await?;
+        let run = stuck_at(lab, "redis-fence").await?;
+        let ways = run.stuck.clone().unwrap_or_default().ways;
+        let skip = format!("watchdogctl run skip {GROUP} redis-fence ");
+        ensure!(ways.iter().any(|way| way.command.starts_with(&skip)), "{ways:?}");
+        for step in run.steps.iter().filter(|step| !step.id.starts_with("redis-") && step.id != "verify") {
+            ensure!(step.phase() == StepPhase::Done || step.id == "fence", "{step:?}");
+        }
+        lab.client()?.first_from(&lab.standby.address.to_string(), Duration::from_secs(20)).await?;
+        ensure!(lab.redis[DR].info("role").as_deref() != Some("master"), "promoted without proof");
+
+        ctl.ctl(&[&["run", "skip", GROUP, "redis-fence"][..], &word].concat()).await?;
+        let run = until_closed(lab, RunKind::Failover, RunPhase::Succeeded).await?;
+        is_done(&run, "redis-promote")?;
+        is_primary(lab, DR)?;
+        ensure!(lab.redis[DR].ask(&["GET", "before"]) == "1", "what was written before is gone");
+        Ok(())
     })
     .await
 }
