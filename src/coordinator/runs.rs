@@ -250,7 +250,7 @@ impl Runs {
                 name.clone(),
                 resource.clone(),
                 left.clone(),
-                group.token,
+                (group.open_run.as_ref().map_or_else(|| left.run.clone(), |run| run.id.clone()), group.token),
             );
             self.under_way.spawn(task);
         }

@@ -9,24 +9,26 @@ use super::Coordinator;
 use super::steps::{GRACE, LOOK_DEADLINE, Over};
 use crate::domain::attempt::{Outcome, Raised, ReadBack, Warrant};
 use crate::domain::command::Change;
-use crate::domain::ids::{GroupName, ResourceName, StepId, Token};
+use crate::domain::ids::{GroupName, ResourceName, RunId, StepId, Token};
 use crate::domain::state::Unsettled;
 
 /// A fence may have to stop a server first.
 const FENCE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Raises the group's last token at a resource that an aborted or skipped step may still act upon, and records what it shows.
+/// `run` holds that token: a latch that is set under it may be cleared by that run's own steps, a rejoin's above all, and by later
+/// tokens.
 pub(super) async fn settle_left(
     coordinator: Arc<Coordinator>,
     group: GroupName,
     resource: ResourceName,
     left: Unsettled,
-    token: Token,
+    (run, token): (RunId, Token),
 ) -> Over {
     let warrant = Warrant {
         cluster: coordinator.policy.cluster.clone(),
         group: group.clone(),
-        run: left.run.clone(),
+        run,
         step: StepId::from("settle"),
         attempt: 0,
         token,

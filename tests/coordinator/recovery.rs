@@ -4,15 +4,15 @@ use watchdog::domain::command::{Applied, Change};
 use watchdog::domain::ids::RunId;
 use watchdog::domain::observation::Verdict;
 use watchdog::domain::plan::{Action, Plan};
-use watchdog::domain::run::{Cause, RunKind, RunOutcome, RunPhase, StepPhase};
+use watchdog::domain::run::{Cause, Run, RunKind, RunOutcome, RunPhase, StepPhase};
 
 use crate::world::{Mood, group};
 use crate::{Stage, is_stuck_at, phase};
 
-/// An operator's rejoin of the standby in hanoi.
-fn rejoin(stage: &Stage) {
+/// An operator's rejoin of that region.
+fn rejoin(stage: &Stage, region: &str) {
     let name = group(&stage.policy);
-    let known = stage.policy.groups[&name].rejoin_plans.iter().find(|known| known.plan.to.as_str() == "hanoi");
+    let known = stage.policy.groups[&name].rejoin_plans.iter().find(|known| known.plan.to.as_str() == region);
     recover(stage, known.unwrap().plan.clone());
 }
 
@@ -61,7 +61,7 @@ async fn a_recovery_at_work_or_stuck_gives_way_to_a_failover() {
     for mood in [Mood::Hangs, Mood::Hopeless] {
         let stage = Stage::new();
         stage.world.mood("rejoin", mood);
-        rejoin(&stage);
+        rejoin(&stage, "hanoi");
         let leader = stage.lead(3, Verdict::Up);
         stage
             .log
@@ -102,5 +102,25 @@ async fn a_restart_that_its_dead_host_leaves_unsettled_holds_up_no_failover() {
     stage.log.until("it is settled when it answers", |group| group.unsettled.is_empty()).await;
     assert_eq!(stage.world.effects("fence").len(), 1, "fenced for good");
     assert!(stage.world.effects("restart").is_empty(), "what was dropped came to nothing");
+    stage.end();
+}
+
+/// It is ordered while the old primary's host is away, which is fenced for good as it comes back, under the rejoin's token.
+#[tokio::test]
+async fn a_rejoin_may_clear_the_latch_that_was_set_under_its_own_token() {
+    let stage = crate::leased(true);
+    stage.world.mood("host:db-hcmc", Mood::Unreachable);
+    let leader = stage.lead(3, Verdict::Down);
+    let now = stage.until_closed().await;
+    assert!(now.unsettled.values().any(|left| left.is_due), "{:?}", now.unsettled);
+    rejoin(&stage, "hcmc");
+    let is_claimed = |run: &Run| !run.claims.is_empty();
+    stage.log.until("the rejoin is claimed", |group| group.open_run.as_ref().is_some_and(is_claimed)).await;
+    stage.world.mood("host:db-hcmc", Mood::Good);
+    let now =
+        stage.log.until("it is over, or stuck", |group| group.history.len() == 2 || is_stuck_at(group, "rejoin")).await;
+    assert_eq!((crate::outcome(&now), now.serving.region), (RunOutcome::Succeeded, Some("hanoi".into())));
+    assert_eq!((stage.world.effects("fence").len(), stage.world.effects("rejoin").len()), (1, 1));
+    drop(leader);
     stage.end();
 }

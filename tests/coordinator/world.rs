@@ -189,6 +189,8 @@ struct Resource {
     done: BTreeSet<String>,
     effects: Vec<(String, Token)>,
     refused: Vec<Token>,
+    /// A fence's: a rejoin under a later token clears it, or one of the run that set it.
+    latch: Option<(Token, RunId)>,
 }
 
 /// Every resource of the plan, by name; each remembers its token.
@@ -262,11 +264,24 @@ impl ModelWorld {
         resource.done.insert(action.verb().to_owned());
         // What is released is fenced no more.
         match action {
-            Action::Fence { .. } => drop(resource.done.remove("release")),
+            Action::Fence { .. } => {
+                resource.latch = Some((warrant.token, warrant.run.clone()));
+                resource.done.remove("release");
+            }
+            Action::Guarded { name, .. } if name == "rejoin" => resource.latch = None,
             Action::Release { .. } => drop(resource.done.remove("fence")),
             _ => {}
         }
         resource.effects.push((action.verb().to_owned(), warrant.token));
+    }
+
+    fn is_latched_against(&self, warrant: &Warrant, action: &Action) -> bool {
+        let resources = self.resources.lock().unwrap();
+        let resource = action.resource().and_then(|name| resources.get(&name));
+        let may_clear =
+            |(token, run): &(Token, RunId)| warrant.token > *token || warrant.token == *token && warrant.run == *run;
+        action.is_named("rejoin")
+            && resource.and_then(|resource| resource.latch.as_ref()).is_some_and(|l| !may_clear(l))
     }
 
     fn is_done(&self, action: &Action) -> bool {
@@ -319,7 +334,7 @@ impl Actuator for ModelWorld {
         if let Err(held) = self.raised(warrant, action) {
             return Outcome::Refused { held };
         }
-        if matches!(mood, Mood::Fails | Mood::Hopeless) {
+        if matches!(mood, Mood::Fails | Mood::Hopeless) || self.is_latched_against(warrant, action) {
             return Outcome::Failed { retryable: false, reason: "latched".to_owned() };
         }
         let is_held = self.moods.borrow().get("hold").is_some_and(|mood| *mood != Mood::Good);
