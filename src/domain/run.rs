@@ -168,10 +168,11 @@ impl Default for StepRecord {
 }
 
 impl StepRecord {
-    /// Gives the step its full number of attempts and its patience again.
-    pub fn refresh(&mut self) {
+    /// Gives the step its full number of attempts and its patience again. What is an open question is not started, but read back:
+    /// its patience runs from now, or nobody would ever be called again.
+    pub fn refresh(&mut self, now: UnixMs) {
         self.attempts_since_retry = 0;
-        self.first_started_at = None;
+        self.first_started_at = self.phase.is_open_question().then_some(now);
         self.is_permanent = false;
     }
 }

@@ -35,7 +35,7 @@ impl ClusterState {
         let was_stuck = matches!(run.phase, RunPhase::Stuck { .. });
         let word = Assertion { by: entry.by.clone(), at: entry.at, reason: reason.to_owned() };
         let open_question = match order {
-            RunOrder::Retry { step } => retry(run, step).map(|()| None)?,
+            RunOrder::Retry { step } => retry(run, step, entry.at).map(|()| None)?,
             RunOrder::Skip { step } => skip(run, step, &word)?,
             RunOrder::Abort => {
                 if matches!(run.phase, RunPhase::Aborting { .. }) {
@@ -62,7 +62,7 @@ impl ClusterState {
                 refuse_while_aborting(run)?;
                 refuse_in_planned(run, "accept-loss")?;
                 run.loss_acceptance = Some(word.clone());
-                go_on_if_stuck_at(run, |action| matches!(action, Action::Promote { .. }));
+                go_on_if_stuck_at(run, entry.at, |action| matches!(action, Action::Promote { .. }));
                 None
             }
         };
@@ -111,7 +111,7 @@ fn refuse_while_aborting(run: &Run) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn retry(run: &mut Run, step: &StepId) -> Result<(), Rejection> {
+fn retry(run: &mut Run, step: &StepId, now: UnixMs) -> Result<(), Rejection> {
     refuse_while_aborting(run)?;
     let Some(record) = run.steps.get_mut(step) else {
         return reject(RejectionCode::NotFound, format!("run {} has no step {step}", run.id));
@@ -125,7 +125,7 @@ fn retry(run: &mut Run, step: &StepId) -> Result<(), Rejection> {
             format!("run {} has turned back: step {step} is not tried again", run.id),
         );
     }
-    record.refresh();
+    record.refresh(now);
     run.phase = run.going();
     Ok(())
 }
@@ -198,16 +198,16 @@ fn assert_fence(run: &mut Run, word: &Assertion) -> Option<StepId> {
             open_question = Some(id);
         }
     }
-    go_on_if_stuck_at(run, |action| matches!(action, Action::Fence { .. } | Action::Promote { .. }));
+    go_on_if_stuck_at(run, word.at, |action| matches!(action, Action::Fence { .. } | Action::Promote { .. }));
     open_question
 }
 
-fn go_on_if_stuck_at(run: &mut Run, fits: impl Fn(&Action) -> bool) {
+fn go_on_if_stuck_at(run: &mut Run, now: UnixMs, fits: impl Fn(&Action) -> bool) {
     if let RunPhase::Stuck { step, .. } = &run.phase
         && run.plan.step(step).is_some_and(|step| fits(&step.action))
     {
         if let Some(record) = run.steps.get_mut(&step.clone()) {
-            record.refresh();
+            record.refresh(now);
         }
         run.phase = RunPhase::Open;
     }
@@ -221,5 +221,34 @@ pub(super) fn leave_unsettled(group: &mut GroupState, run: &Run, step: &Step, en
         let action = step.action.clone();
         let unsettled = Unsettled { run: run.id.clone(), token, since: entry.at, action, is_due: false };
         group.unsettled.insert(resource, unsettled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::advance::{Hand, Move, Patience, advance};
+    use crate::domain::attempt::Outcome;
+    use crate::domain::command::{Change, RunOrder};
+    use crate::domain::fixtures::{World, group};
+    use crate::domain::ids::UnixMs;
+
+    #[test]
+    fn a_person_is_called_again_where_nothing_answers_after_their_retry() {
+        let (mut world, token) = World::opened("r1");
+        world.must(world.start_change("fence", token));
+        world.must(world.finish_change("fence", token, Outcome::Unknown { reason: "no answer".to_owned() }));
+        let token = world.claim("r1");
+        let (run, step, reason) = (world.run().id.clone(), "fence".into(), "no answer".to_owned());
+        world.must(Change::MarkStuck { group: group(), run: run.clone(), token, step, reason: reason.clone() });
+        let order = RunOrder::Retry { step: "fence".into() };
+        world.must(Change::Order { group: group(), run, expected_token: None, order, reason });
+        let patience = Patience { fence_ms: 5000, unknown_ms: 5000, stopped_ms: u64::MAX };
+        let hand = Hand { token: Some(token), ..Hand::default() };
+        let calls = |now: UnixMs| {
+            let moves = advance(world.group(), world.run(), &hand, patience, now);
+            moves.iter().any(|due| matches!(due, Move::GiveUp { .. }))
+        };
+        assert!(!calls(world.now.plus(4000)), "its patience is given again");
+        assert!(calls(world.now.plus(6000)));
     }
 }

@@ -339,7 +339,7 @@ impl ClusterState {
             return reject(RejectionCode::Illegal, format!("run {} is not stuck", run.id));
         };
         if let Some(record) = run.steps.get_mut(&step) {
-            record.refresh();
+            record.refresh(entry.at);
         }
         run.phase = run.going();
         note(run, entry, Some(&step), format!("goes on: {reason}"));
