@@ -15,6 +15,7 @@ use crate::keeping::{self, Side};
 use crate::mutation::{self, Mutant};
 use crate::node::{Kit, Machine};
 use crate::promises::{self, Promises};
+use crate::recoveries;
 use crate::redis::{self, Redis};
 use crate::rest;
 use crate::schedule::{self, MENDED, Planned, When};
@@ -87,6 +88,9 @@ impl Simulation {
         let mut planned = schedule::draw(seed, &mut chance, &settings);
         if settings.redis.is_some() {
             planned.extend(redis::draw(seed));
+        }
+        if recoveries::is_for(seed) {
+            planned.extend(recoveries::draw(seed));
         }
         let policy = site::policy(&settings);
         let mut hosts = vec![

@@ -342,6 +342,8 @@ fn change_of(simulation: &Simulation, group: &GroupState, order: Order, wall_ms:
             Some(Change::MarkStuck { group: name, run: run.id.clone(), token, step: step.id.clone(), reason })
         }
         Order::Move => crate::moves::ordered(&simulation.kit.policy, group, now),
+        Order::Rejoin => crate::recoveries::rejoin(&simulation.kit.policy, group, now),
+        Order::Restart { host } => crate::recoveries::restart(&simulation.kit.policy, group, host, now),
         Order::Failover { accept_loss } => forced(&simulation.kit.policy, group, now, accept_loss),
     }
 }

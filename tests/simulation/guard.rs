@@ -270,6 +270,7 @@ fn begin(world: &mut World, at: usize, request: Request, asker: Back) {
             return reply(world, at, asker, Reply::Failed { retryable: true, reason }, true);
         }
     }
+    crate::recoveries::is_refused(world, at, &request);
     if let Some(no) = forbids(world, at, &request).or_else(|| redis_guard::forbids(&world.hosts[at], &request)) {
         return reply(world, at, asker, no, true);
     }
@@ -333,21 +334,26 @@ fn forbids(world: &World, at: usize, request: &Request) -> Option<Reply> {
     }
 }
 
-/// The first of a release's two effects, unless a later token was raised here meanwhile or it is too late. `false`: it ends.
-fn clear(world: &mut World, at: usize) -> bool {
+/// The first of a release's or rejoin's two effects, unless a later token was raised here meanwhile or it is too late. `false`: it
+/// ends.
+fn clear(world: &mut World, at: usize, action: &str) -> bool {
     let now_ms = world.hosts[at].boottime_ms(world.now());
     let host = &mut world.hosts[at];
     let Some(work) = host.work.as_mut() else { return false };
     let is_late = work.not_after_ms.is_some_and(|not_after| now_ms > not_after);
     work.preempted |= work.what.token != host.token || is_late;
     work.is_deaf = !work.preempted;
-    if work.is_deaf {
-        host.latch = None;
-        let text = format!("{}: release clears the latch", host.name);
+    let is_deaf = work.is_deaf;
+    if is_deaf {
+        let text = format!("{}: {action} clears the latch", host.name);
+        if action == REJOIN {
+            // From here on it starts as a standby only.
+            crate::host::make_a_standby(world, at);
+        }
+        world.hosts[at].latch = None;
         world.note(text);
-        return true;
     }
-    false
+    is_deaf
 }
 
 /// What was at work has come to its end, unless the power failed under it.
@@ -363,10 +369,11 @@ pub fn end(world: &mut World, at: usize, serial: u64) {
     if world.hosts[at].work.as_ref().is_some_and(|work| work.what.action.starts_with("redis-")) {
         return redis_guard::go_on(world, at, serial);
     }
-    if world.hosts[at].work.as_ref().is_some_and(|work| work.what.action == RELEASE && !work.is_deaf)
-        && clear(world, at)
+    let of_two = world.hosts[at].work.as_ref().filter(|work| [RELEASE, REJOIN].contains(&work.what.action.as_str()));
+    if let Some(action) = of_two.filter(|work| !work.is_deaf).map(|work| work.what.action.clone())
+        && clear(world, at, &action)
     {
-        let takes = duration(world, at, RELEASE);
+        let takes = duration(world, at, &action);
         world.later(takes, move |world| end(world, at, serial));
         return;
     }
@@ -376,9 +383,6 @@ pub fn end(world: &mut World, at: usize, serial: u64) {
         world.hosts[at].stop_database();
         crate::host::ship_the_last(world, at);
     }
-    if what.action == REJOIN && !is_preempted {
-        crate::host::make_a_standby(world, at);
-    }
     let reign = world.hosts.iter().map(|host| host.reign).max().unwrap_or(0) + 1;
     let host = &mut world.hosts[at];
     let answer = if is_preempted {
@@ -386,8 +390,7 @@ pub fn end(world: &mut World, at: usize, serial: u64) {
     } else {
         match what.action.as_str() {
             FENCE => host.stop_database(),
-            RELEASE => host.run_database(),
-            REJOIN => {}
+            RELEASE | REJOIN => host.run_database(),
             PROMOTE => {
                 host.database.kind = Kind::Primary;
                 host.reign = reign;

@@ -362,12 +362,14 @@ pub fn rejoin(world: &mut World, at: usize) {
     }
     let text = format!("{}: rejoined by hand, as a standby", host.name);
     make_a_standby(world, at);
+    world.hosts[at].run_database();
     redis::rejoin(&mut world.hosts[at]);
     world.note(text);
 }
 
-/// Its data is brought in line with the primary's, and it follows from there.
+/// Its data is brought in line with the primary's; it follows from there as soon as it is started.
 pub fn make_a_standby(world: &mut World, at: usize) {
+    crate::recoveries::demotes(world, at);
     let primary = world.hosts[1 - at].database.lsn;
     let host = &mut world.hosts[at];
     host.latch = None;
@@ -379,7 +381,7 @@ pub fn make_a_standby(world: &mut World, at: usize) {
     host.database.kind = Kind::Standby;
     host.database.shipped = None;
     host.services = false;
-    host.database.running = true;
+    host.database.running = false;
     host.database.is_orderly = true;
     host.wants_start = false;
 }

@@ -22,6 +22,7 @@ mod mutation;
 mod node;
 mod pager;
 mod promises;
+mod recoveries;
 mod redis;
 mod redis_guard;
 mod rest;
@@ -52,6 +53,11 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (714, "a planned move that turned back was followed by a failover, on the silence that it had made itself"),
     (830, "nothing was released on a host without a gate since its boot, and nobody put one in place"),
     (970, "a leader spun over a look that turning back had made needless"),
+    (
+        143,
+        "a rejoin's own token latched its host in another run's name as it came back, and the rejoin failed for ever",
+    ),
+    (109, "nobody was called again where a step stayed unanswered after a person's retry"),
     (102, "the writers that a dead guard's hand-over of Redis had paused waited on after the move had turned back"),
 ];
 

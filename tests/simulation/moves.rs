@@ -196,11 +196,11 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
     }
 }
 
-/// A host is called settled: no release of that run is at work there, and nothing of Redis.
+/// A host is called settled: no release or rejoin of that run is at work there, and nothing of Redis.
 pub fn is_settled(world: &mut World, resource: &ResourceName, run: &RunId) {
     let at_work = |host: &&crate::host::Host| {
         let is_here = resource.0 == format!("host:{}", host.name);
-        let undoes = |action: &str| action == RELEASE || action.starts_with("redis-");
+        let undoes = |action: &str| [RELEASE, REJOIN].contains(&action) || action.starts_with("redis-");
         is_here && host.work.as_ref().is_some_and(|work| undoes(&work.what.action) && &work.what.run == run)
     };
     if let Some(host) = world.hosts.iter().find(at_work) {

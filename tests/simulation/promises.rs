@@ -125,6 +125,7 @@ pub fn committed(world: &mut World, index: u64, command: &Command) {
         world.broken("P10", missing);
     }
     world.note(format!("log {index}: {}", in_words(command, &applied)));
+    crate::recoveries::changes(world, &before, &after);
     world.promises.reference = Arc::new(after);
     let latest = world.promises.reference.clone();
     world.promises.states.push_back(latest);
@@ -198,6 +199,7 @@ fn judge(world: &mut World, command: &Command, applied: &Applied, before: &Clust
             judge_closing(world, run, *outcome, before);
             if let Some(run) = open_run(before) {
                 crate::redis::closes(world, run, *outcome);
+                crate::recoveries::closes(world, run, *outcome);
             }
         }
         Change::Settle { resource, .. } => {
@@ -456,7 +458,8 @@ pub fn effect_begins(world: &mut World, at: usize, what: &InFlight) {
     let run = group.and_then(|group| group.open_run.as_ref().filter(|run| run.id == what.run));
     let started = run.and_then(|run| run.record(&what.step)).is_some_and(|record| record.attempts >= what.attempt);
     let lapsed = run.filter(|run| run.lease_lapsed).is_some();
-    let started = started || lapsed && what.step.as_str() == FOR_GOOD;
+    let is_due = group.is_some_and(|group| group.unsettled.values().any(|left| left.is_due));
+    let started = started || (lapsed || is_due) && what.step.as_str() == FOR_GOOD;
     let known = group.is_some_and(|group| group.history.iter().any(|run| run.id == what.run));
     if !started && !known {
         world.broken("P2", format!("{name}: {} #{} begins, but was never committed", what.action, what.attempt));

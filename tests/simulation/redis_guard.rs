@@ -50,7 +50,8 @@ pub fn look(host: &Host, request: &Request) -> Option<Look> {
         REDIS_FENCE => mark.is_some() && state != State::Primary,
         // What stopped before it followed may have been started again, and taken writes.
         REDIS_HAND_OVER => mark.is_some_and(by_us) && state != State::Primary && redis.follows,
-        REDIS_PROMOTE => state == State::Primary,
+        // Started past its boot gate, it may lack what another has taken since.
+        REDIS_PROMOTE => mark.is_none() && state == State::Primary,
         REDIS_REJOIN => mark.is_none() && state == State::Replica { linked: true },
         _ => mark.is_none() && state == State::Primary && !may_wait(host, request),
     };

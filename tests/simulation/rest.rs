@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use watchdog::domain::decide::Standing;
-use watchdog::domain::ids::StepId;
+use watchdog::domain::ids::{RunId, StepId};
 use watchdog::domain::page::Delivery;
 use watchdog::domain::plan::{REDIS_FENCE, REDIS_PROMOTE};
-use watchdog::domain::run::{Run, RunOutcome, RunPhase};
+use watchdog::domain::run::{Run, RunKind, RunOutcome, RunPhase};
 use watchdog::domain::state::GroupState;
 use watchdog::guard::protocol::PostgresRole;
 
@@ -31,6 +31,8 @@ pub struct Watcher {
     /// A person was called to this step, and when.
     called: Option<(StepId, u64)>,
     acted_at: u64,
+    /// They had a step of this run tried again.
+    retried: Option<RunId>,
 }
 
 impl Watcher {
@@ -156,8 +158,15 @@ fn look_at_run(simulation: &mut Simulation, run: &Run) -> Option<String> {
         simulation.rest.state = "stuck for what promoting would lose".to_owned();
         return None;
     }
-    act(simulation, if now > since + 4 * CALLED { Order::Abort } else { Order::Retry });
+    try_again(simulation, run, now > since + 4 * CALLED);
     Some(format!("a person tries {step} again: {reason}"))
+}
+
+/// A recovery that tells them twice what is wrong is ordered again another day.
+fn try_again(simulation: &mut Simulation, run: &Run, is_enough: bool) {
+    let was_retried = run.kind == RunKind::Recovery && simulation.rest.retried.as_ref() == Some(&run.id);
+    act(simulation, if was_retried || is_enough { Order::Abort } else { Order::Retry });
+    simulation.rest.retried = Some(run.id.clone());
 }
 
 /// Its host is without power.

@@ -33,6 +33,12 @@ pub enum Order {
     },
     /// A switchover, or a failback where the group is away.
     Move,
+    /// The region that does not serve becomes the standby of the one that does.
+    Rejoin,
+    /// A host's service is started anew.
+    Restart {
+        host: usize,
+    },
     /// Nobody's order: a command of the claim before the present one comes late, past every check but the log's own.
     Late,
 }

@@ -136,6 +136,8 @@ pub fn policy(settings: &Settings) -> Arc<ClusterPolicy> {
     let mut policy = config.policy();
     for rules in policy.groups.values_mut() {
         let plans = rules.failover_plans.iter_mut().chain(&mut rules.switchover_plans);
+        let plans = plans.chain(rules.rejoin_plans.iter_mut().map(|known| &mut known.plan));
+        let plans = plans.chain(rules.services.iter_mut().flat_map(|service| service.plans.values_mut()));
         let stages = plans.flat_map(|plan| plan.stages.iter_mut().chain(&mut plan.undo));
         for step in stages.flat_map(|stage| &mut stage.steps) {
             step.deadline_ms = step.deadline_ms.min(5000);
