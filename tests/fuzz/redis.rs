@@ -14,8 +14,8 @@ use crate::corpus;
 use crate::postgres::{TURN, server};
 use crate::runner::{Target, Trial, holds, printable, runtime};
 
-/// Characters of one thing that is told.
-const TOLD_MAX: usize = 240;
+/// Characters of one thing that is told: what is kept of a server's words, and ours around it.
+const TOLD_MAX: usize = 300;
 
 fn told(text: &str) -> Result<(), String> {
     printable(text)?;
