@@ -194,14 +194,12 @@ fn way_back(group: &GroupState, run: &Run, hand: &Hand, patience: Patience, now:
         let outcome = if run.was_begun() { RunOutcome::Reverted } else { RunOutcome::Withdrawn };
         return if hand.busy.is_empty() { vec![Move::Close { outcome }] } else { Vec::new() };
     }
-    if run.forward_questions().next().is_some() && !is_out(Mutation::ReleaseOverOpenQuestion) {
-        let questions: Vec<_> = run.forward_questions().filter(|step| !hand.busy.contains(&step.id)).collect();
-        return moves_of(questions.into_iter(), group, run, hand, patience, now);
-    }
-    if run.plan.steps().any(|(_, step)| hand.busy.contains(&step.id)) && !is_out(Mutation::ReleaseOverOpenQuestion) {
-        return Vec::new();
-    }
-    let due = run.plan.undo_steps().filter(|(stage, _)| run.undo_is_due(*stage)).map(|(_, step)| step);
+    let is_out = is_out(Mutation::ReleaseOverOpenQuestion);
+    let questions = run.forward_questions().filter(|step| !hand.busy.contains(&step.id) && !is_out);
+    let in_hand: Vec<_> = run.plan.steps().map(|(_, step)| step).filter(|step| hand.busy.contains(&step.id)).collect();
+    let is_free = |step: &Step| is_out || !in_hand.iter().any(|forward| step.action.waits_for(&forward.action));
+    let undo = run.plan.undo_steps().filter(|(stage, step)| run.undo_is_due(*stage, step) && is_free(step));
+    let due = questions.chain(undo.map(|(_, step)| step));
     moves_of(due, group, run, hand, patience, now)
 }
 
@@ -239,7 +237,8 @@ fn moves_of<'a>(
             continue;
         }
         if let Some(reason) = hopeless(step, record, patience, since, now)
-            && (step.blocking || is_last_hope(run, hand, step))
+            && !gives_way(run, step)
+            && (step.blocking || hand.busy.is_empty())
         {
             if run.turns_back_by_itself() {
                 return vec![Move::TurnBack { reason }];
@@ -287,18 +286,18 @@ fn hopeless(step: &Step, record: &StepRecord, patience: Patience, since: UnixMs,
     Some(format!("{missing} after {} attempt{plural}: {detail}", record.attempts))
 }
 
-/// A step that the next stage does not wait for calls a person only when nothing else is left to do.
-fn is_last_hope(run: &Run, hand: &Hand, step: &Step) -> bool {
-    hand.busy.is_empty() && !gives_way(run, step)
-}
-
-/// Whether a person is not called for a step yet, since a stuck run begins nothing and others are still to be done: the
-/// blocking ones, and for Redis whatever is not Redis. Each of those ends, or calls a person itself.
+/// Whether a person is not called for a step yet, since a stuck run begins nothing and others are still to be done: for one that
+/// the next stage does not wait for the blocking ones, and for Redis whatever is not Redis, on the way back too. Each of those
+/// ends, or calls a person itself.
 pub fn gives_way(run: &Run, step: &Step) -> bool {
-    let last_stage = run.plan.stages.len().saturating_sub(1);
+    let is_left = |other: &Step| other.id != step.id && !run.phase_of(&other.id).is_settled();
+    if run.turned_back.is_some() {
+        let mut undo = run.plan.undo_steps().map(|(_, other)| other);
+        return step.action.is_redis() && undo.any(|other| !other.action.is_redis() && is_left(other));
+    }
     let comes_first = |other: &Step| other.blocking || step.action.is_redis() && !other.action.is_redis();
-    let mut others = run.plan.steps().filter(|(stage, other)| *stage < last_stage && other.id != step.id);
-    !step.blocking && others.any(|(_, other)| comes_first(other) && !run.phase_of(&other.id).is_settled())
+    let mut others = run.plan.steps().filter(|(stage, _)| !run.waits_for_all(*stage)).map(|(_, other)| other);
+    !step.blocking && others.any(|other| comes_first(other) && is_left(other))
 }
 
 /// The wait before the next attempt: doubles from `backoff_ms` to its limit. The executor adds jitter.

@@ -253,6 +253,11 @@ impl Action {
         matches!(self, Action::Guarded { name, .. } if name.starts_with("redis-"))
     }
 
+    /// On the way back: whether what `forward` did must be known first. Redis holds no database up.
+    pub fn waits_for(&self, forward: &Action) -> bool {
+        self.is_redis() || !forward.is_redis()
+    }
+
     /// It stops a server of the side that is left, or lets it go on: that host may come back any moment.
     pub fn is_at_old_primary(&self) -> bool {
         let is_of_redis = || [REDIS_FENCE, REDIS_RELEASE].iter().any(|name| self.is_named(name));
@@ -293,7 +298,7 @@ pub struct Step {
     pub deadline_ms: u64,
     /// How often it is tried.
     pub retry: Retry,
-    /// The next stage waits for it. The last stage waits for every step, blocking or not; so does the run's end.
+    /// The next stage waits for it. A last stage that only looks waits for every step, blocking or not; so does the run's end.
     pub blocking: bool,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{ConfigDigest, GroupName, NodeId, Principal, RegionName, RunId, StepId, Token, UnixMs};
 use super::monitor::Monitor;
 use super::mutation::{Mutation, is_out};
-use super::plan::{Action, Plan, Step};
+use super::plan::{Action, Plan, Stage, Step};
 use super::policy::Fencing;
 
 /// What a run is for.
@@ -444,16 +444,22 @@ impl Run {
         self.steps.get(id).map_or(StepPhase::Pending, |record| record.phase)
     }
 
-    /// Whether `stage` may begin: every blocking step before it is settled; the last stage waits for all before it.
+    /// Whether `stage` waits for every step before it, blocking or not: the last one, where all it does is to look at the whole.
+    pub fn waits_for_all(&self, stage: usize) -> bool {
+        let looks = |last: &Stage| last.steps.iter().all(|step| step.action.is_repeatable());
+        stage + 1 == self.plan.stages.len() && self.plan.stages.last().is_some_and(looks)
+    }
+
+    /// Whether `stage` may begin: every blocking step before it is settled, and for a last look at the whole every step.
     pub fn stage_is_due(&self, stage: usize) -> bool {
-        let is_last = stage + 1 == self.plan.stages.len();
+        let waits_for_all = self.waits_for_all(stage);
         if is_out(Mutation::NoFenceProof) {
             return true;
         }
         let is_needless = |step: &Step| is_out(Mutation::NoCatchUp) && matches!(step.action, Action::CatchUp { .. });
         self.plan
             .steps()
-            .filter(|(n, step)| *n < stage && (step.blocking || is_last) && !is_needless(step))
+            .filter(|(n, step)| *n < stage && (step.blocking || waits_for_all) && !is_needless(step))
             .all(|(_, step)| self.phase_of(&step.id).is_settled())
     }
 
@@ -521,9 +527,10 @@ impl Run {
     }
 
     /// Whether a step of the way back may begin: what the way forward did is known, and every step of the stages of the way
-    /// back before it is settled.
-    pub fn undo_is_due(&self, stage: usize) -> bool {
-        (self.forward_questions().next().is_none() || is_out(Mutation::ReleaseOverOpenQuestion))
+    /// back before it is settled. The database's way back does not wait for what became of Redis.
+    pub fn undo_is_due(&self, stage: usize, step: &Step) -> bool {
+        let mut questions = self.forward_questions().filter(|question| step.action.waits_for(&question.action));
+        (questions.next().is_none() || is_out(Mutation::ReleaseOverOpenQuestion))
             && self.plan.undo_steps().filter(|(n, _)| *n < stage).all(|(_, step)| self.phase_of(&step.id).is_settled())
     }
 

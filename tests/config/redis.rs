@@ -149,7 +149,7 @@ fn steps(text: &str, plan: &str) -> Vec<String> {
 fn redis_moves_behind_the_database() {
     let text = moved(&[]);
     let failover = steps(&text, "failover").join(" ");
-    assert!(failover.contains("2 promote 2 redis-fence 2 redis-promote 3 services"), "{failover}");
+    assert!(failover.contains("2 promote 3 redis-fence 3 redis-promote 4 services"), "{failover}");
     let planned = steps(&text, "switchover").join(" ");
     assert!(planned.starts_with("1 fence 2 catch-up 3 redis-hand-over 4 promote 5 redis-promote 6 dns"), "{planned}");
     assert!(
@@ -174,7 +174,7 @@ fn a_cache_is_promoted_on_a_standing_word() {
     let word = "redis_fencing = \"none\"\nredis_fencing_none_asserted_by = \"Linh, 2026-11-01\"";
     let text = moved(&[("hold_down_ms = 3000", &format!("hold_down_ms = 3000\n{word}"))]);
     let failover = steps(&text, "failover").join(" ");
-    assert!(failover.contains("2 promote 2 redis-promote 3 services"), "{failover}");
+    assert!(failover.contains("2 promote 3 redis-promote 4 services"), "{failover}");
     let (_, report) = judge(text.as_bytes());
     assert!(render(&report, "test").contains("on the word of Linh"), "{}", render(&report, "test"));
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use watchdog::domain::command::RunOrder;
 use watchdog::domain::ids::{HostName, RegionName};
 use watchdog::domain::observation::Verdict;
-use watchdog::domain::plan::{Action, GuardEndpoint, Plan, REDIS_FENCE, REDIS_PROMOTE, Retry, Step};
+use watchdog::domain::plan::{
+    Action, GuardEndpoint, Plan, REDIS_FENCE, REDIS_PROMOTE, Retry, Stage as PlanStage, Step,
+};
 use watchdog::domain::run::{RunOutcome, RunPhase, StepPhase};
 use watchdog::domain::state::GroupState;
 
@@ -21,8 +23,8 @@ fn stage() -> Stage {
         let fence = redis(plan, REDIS_FENCE, &plan.from);
         let promote = redis(plan, REDIS_PROMOTE, &plan.to);
         let is_promotion = |step: &Step| matches!(step.action, Action::Promote { .. });
-        let promotion = plan.stages.iter_mut().find(|stage| stage.steps.iter().any(is_promotion));
-        promotion.unwrap().steps.extend([fence, promote]);
+        let promotion = plan.stages.iter().position(|stage| stage.steps.iter().any(is_promotion)).unwrap();
+        plan.stages.insert(promotion + 1, PlanStage { steps: vec![fence, promote] });
     }
     let policy = Arc::new(policy);
     Stage { log: ModelLog::new(&policy), policy, world: stage.world }

@@ -326,9 +326,12 @@ impl Pair<'_> {
         for stage in stages {
             let named = stage.iter().flat_map(|kind| steps(kind));
             let steps: Vec<Step> = named.map(|(id, action)| step(id, action, overrides)).collect();
-            if !steps.is_empty() {
-                resolved.push(Stage { steps });
-            }
+            // Redis has a stage of its own behind the database's promotion: while that waits for a person's word no Redis that
+            // serves is stopped.
+            let promotes = steps.iter().any(|step| matches!(step.action, Action::Promote { .. }));
+            let (redis, steps): (Vec<Step>, Vec<Step>) =
+                steps.into_iter().partition(|step| promotes && step.action.is_redis());
+            resolved.extend([steps, redis].into_iter().filter(|steps| !steps.is_empty()).map(|steps| Stage { steps }));
         }
         Plan { from: self.from.clone(), to: self.to.clone(), stages: resolved, undo: Vec::new() }
     }
@@ -382,7 +385,7 @@ impl Pair<'_> {
         if steps.is_empty() { Vec::new() } else { vec![Stage { steps }] }
     }
 
-    /// Behind the database's own fence, beside its promotion. The promotion waits for the fence, the next stage for neither.
+    /// Its promotion waits for its fence, the next stage for neither.
     fn redis_steps(&self) -> Named {
         let fence = self.recipe.fences_redis.then(|| self.redis(self.from, REDIS_FENCE, None)).flatten();
         fence.into_iter().chain(self.redis(self.to, REDIS_PROMOTE, None)).collect()

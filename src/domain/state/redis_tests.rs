@@ -1,9 +1,10 @@
 //! Redis beside the database in the log: promoted only behind its fence or its hand-over, whatever an executor proposes.
 
+use crate::domain::advance::gives_way;
 use crate::domain::attempt::Outcome;
 use crate::domain::command::{Change, RejectionCode, RunOrder};
 use crate::domain::fixtures::{World, done, group, plan};
-use crate::domain::ids::{HostName, RunId, Token};
+use crate::domain::ids::{HostName, ResourceName, RunId, Token};
 use crate::domain::invariants::violations;
 use crate::domain::plan::{Action, Plan, REDIS_FENCE, REDIS_HAND_OVER, REDIS_PROMOTE, REDIS_RELEASE, Stage, Step};
 use crate::domain::run::{RunOutcome, StepPhase};
@@ -151,6 +152,33 @@ fn neither_holds_the_database_or_its_services_up_and_the_run_ends_with_neither_o
     }
 }
 
+/// Where nothing is verified services are the last: they look at nothing, and wait for nobody but the database.
+#[test]
+fn services_wait_for_it_no_more_where_they_are_the_last() {
+    let (mut world, open) = {
+        let world = World::new();
+        let mut open = world.open_change("r1");
+        if let Change::OpenRun { plan, .. } = &mut open {
+            plan.stages.retain(|stage| stage.steps.iter().all(|step| step.id != "verify".into()));
+            let steps = vec![redis(REDIS_FENCE, "hcmc", false), redis(REDIS_PROMOTE, "hanoi", false)];
+            plan.stages.insert(2, Stage { steps });
+        }
+        (world, open)
+    };
+    world.must(open);
+    let token = world.claim("r1");
+    for step in ["fence", "promote"] {
+        world.do_step(step, token);
+    }
+    bring(&mut world, token, REDIS_FENCE, UNPROVED[3].1);
+    let fence = world.run().plan.step(&REDIS_FENCE.into()).cloned().expect("a step");
+    assert!(gives_way(world.run(), &fence), "services are still to be started");
+    for step in ["services", "dns"] {
+        world.do_step(step, token);
+    }
+    assert!(!gives_way(world.run(), &fence), "now a person is called");
+}
+
 #[test]
 fn a_planned_move_promotes_it_behind_its_hand_over_and_the_databases_promotion() {
     let ahead = ["fence", "catch-up", REDIS_HAND_OVER, "promote"];
@@ -217,6 +245,11 @@ fn a_planned_move_opens_only_with_a_hand_over_that_is_taken_back() {
 /// The hand-over is taken back only under a later token than its own, and only once it is known what it did.
 #[test]
 fn a_hand_over_is_taken_back_under_a_later_token() {
+    [true, false].into_iter().for_each(taken_back);
+}
+
+/// The database does not wait for what became of Redis.
+fn taken_back(is_known: bool) {
     let (mut world, open) = switching_over(|_| {});
     world.must(open);
     let token = world.claim("r1");
@@ -226,10 +259,21 @@ fn a_hand_over_is_taken_back_under_a_later_token() {
     let token = world.claim("r1");
     let release = world.start_change(REDIS_RELEASE, token);
     assert_eq!(world.rejected(release), RejectionCode::Illegal, "nobody knows what the hand-over did");
-    world.must(world.finish_change(REDIS_HAND_OVER, token, done()));
+    let redis_release = world.run().plan.step(&REDIS_RELEASE.into()).cloned().expect("a step");
+    assert!(gives_way(world.run(), &redis_release), "the database is not released yet");
+    world.do_step("release", token);
+    assert!(!gives_way(world.run(), &redis_release));
+    match is_known {
+        true => drop(world.must(world.finish_change(REDIS_HAND_OVER, token, done()))),
+        // Its host does not come back: a person leaves it at that.
+        false => drop(world.must(skip(REDIS_HAND_OVER))),
+    }
     must_wait(&mut world, token, "on the way back");
-    for step in [REDIS_RELEASE, "release"] {
-        world.do_step(step, token);
+    if !is_known {
+        assert!(world.group().unsettled.contains_key(&ResourceName("host:redis-hcmc".to_owned())), "it may still come");
+        world.must(skip(REDIS_RELEASE));
+    } else {
+        world.do_step(REDIS_RELEASE, token);
     }
     let (group, run, reason) = (group(), RunId::from("r1"), String::new());
     let outcome = RunOutcome::Reverted;

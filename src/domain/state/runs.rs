@@ -441,7 +441,8 @@ fn may_start<'a>(run: &'a Run, step: &StepId, attempt: u32) -> Result<(&'a Step,
     let planned = match run.phase {
         RunPhase::Open => run.plan.steps().find(is_it).map(|(stage, planned)| (run.is_due(stage, planned), planned)),
         RunPhase::Reverting => {
-            let undo = run.plan.undo_steps().find(is_it).map(|(stage, planned)| (run.undo_is_due(stage), planned));
+            let undo =
+                run.plan.undo_steps().find(is_it).map(|(stage, planned)| (run.undo_is_due(stage, planned), planned));
             let forward = || run.plan.steps().find(is_it).map(|(stage, planned)| (run.is_due(stage, planned), planned));
             undo.or_else(|| if is_out(Mutation::ForwardOnTheWayBack) { forward() } else { None })
         }
