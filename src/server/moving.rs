@@ -11,12 +11,13 @@ use super::actuators::guards_of_plan;
 use super::backend::{Backend, DRY_RUN_DEADLINE};
 use super::dry_run::{gate, opened_before, refused, same_wish, settled_gates, standing_gates, token_as_seen};
 use super::journal::CONFIRM_TIMEOUT;
+use super::readiness;
 use crate::api::backend::{AdminBackend, DryRun, Gate, OpenFailover, ProposeError};
 use crate::api::moving::{MoveKind, MovingBackend, PlanMove};
 use crate::domain::command::RejectionCode;
-use crate::domain::ids::{HostName, RegionName, RunId};
+use crate::domain::ids::{GroupName, HostName, RegionName, RunId};
 use crate::domain::moving::{self, Facts};
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Plan, Stage};
 use crate::domain::policy::GroupPolicy;
 use crate::domain::readiness::GuardSeen;
 use crate::domain::run::RunKind;
@@ -76,7 +77,13 @@ impl Backend {
             MoveKind::Rejoin => rules.rejoin_plan(&region, here),
             MoveKind::Switchover | MoveKind::Failback => rules.switchover_plan(here, &region),
         };
-        let Some(plan) = plan.cloned().filter(|plan| !plan.stages.is_empty()) else {
+        let mut plan = plan.cloned();
+        if ask.kind == MoveKind::Rejoin && !self.redis_serves(&ask.group, &rules, here) {
+            // Its fence would stop the only server that there is.
+            let is_redis = |stage: &Stage| stage.steps.iter().any(|step| step.action.is_redis());
+            plan.iter_mut().for_each(|plan| plan.stages.retain(|stage| !is_redis(stage)));
+        }
+        let Some(plan) = plan.filter(|plan| !plan.stages.is_empty()) else {
             let message = format!(
                 "this leader's configuration has no plan for a {} of {here} and {region}: both regions of the group need a \
                  database_host with a guard",
@@ -85,6 +92,12 @@ impl Backend {
             return Err(refused(RejectionCode::OtherConfig, message));
         };
         Ok((group, rules, plan))
+    }
+
+    /// A node sees that the region's Redis server is a primary.
+    fn redis_serves(&self, group: &GroupName, rules: &GroupPolicy, region: &RegionName) -> bool {
+        let seen = |target| readiness::redis(group, target, rules.observation_ttl_ms, &self.view());
+        rules.redis.get(region).and_then(seen).is_some_and(|measure| measure.is_primary)
     }
 
     /// Every gate, judged by what is seen and read now.
@@ -123,6 +136,13 @@ impl Backend {
         let judged = if is_rejoin { moving::of_rejoin(&facts) } else { moving::of_move(&facts, run_kind(ask.kind)) };
         let mut gates = standing_gates(group);
         gates.extend(judged.into_iter().map(|found| gate(found.name, found.is_open, found.detail)));
+        let moves_redis = |plan: &Plan| plan.steps().any(|(_, step)| step.action.is_redis());
+        if is_rejoin && rules.rejoin_plan(&plan.to, &group.serving.last).is_some_and(moves_redis) && !moves_redis(plan)
+        {
+            let here = &group.serving.last;
+            let detail = format!("left as it is: no node sees a Redis primary in {here} that it could follow");
+            gates.push(gate("redis", true, detail));
+        }
         gates.extend(settled_gates(group));
         gates
     }

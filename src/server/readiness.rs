@@ -183,7 +183,7 @@ impl Judge for Backend {
 }
 
 /// The Redis server as the node sees it that knows most of it: in step, and by the newest word of its primary.
-fn redis(name: &GroupName, target: &TargetName, ttl_ms: u64, view: &View) -> Option<RedisMeasure> {
+pub(super) fn redis(name: &GroupName, target: &TargetName, ttl_ms: u64, view: &View) -> Option<RedisMeasure> {
     let seen = view.fresh(ttl_ms).filter_map(|(_, sight)| {
         let (seen, _) = sight.of(name, target)?;
         match &seen.measure {
