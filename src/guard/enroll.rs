@@ -165,17 +165,26 @@ fn traces(files: &GroupFiles) -> Vec<Token> {
         .flatten()
         .map(|entry| entry.token)
         .collect();
-    tokens.extend(latch::load(files).ok().and_then(|latch| latch.mark).map(|mark| mark.token));
+    let latches = [files.latch(), files.redis_latch()];
+    tokens.extend(latches.iter().filter_map(|file| Some(latch::load_at(file).ok()?.mark?.token)));
     tokens
 }
 
-/// An unreadable ledger may hide that it was.
+/// An unreadable ledger may hide that it was, also one that was set aside.
 fn redis_was_acted_upon(files: &GroupFiles) -> bool {
-    [files.ledger(), files.ledger().with_extension("old")].iter().any(|path| match ledger::load(path) {
-        Ok(entries) => entries.iter().any(|entry| entry.action.starts_with("redis-")),
-        Err(RecordError::Missing(_)) => false,
-        Err(_) => true,
-    })
+    let aside = files.ledger().with_extension("damaged-");
+    let is_aside = |name: &std::ffi::OsStr| {
+        aside.file_name().is_some_and(|begin| name.as_encoded_bytes().starts_with(begin.as_encoded_bytes()))
+    };
+    // A folder that cannot be read hides it too.
+    let was_set_aside = fs::read_dir(files.dir())
+        .map_or(true, |found| found.into_iter().any(|file| file.map_or(true, |file| is_aside(&file.file_name()))));
+    was_set_aside
+        || [files.ledger(), files.ledger().with_extension("old")].iter().any(|path| match ledger::load(path) {
+            Ok(entries) => entries.iter().any(|entry| entry.action.starts_with("redis-")),
+            Err(RecordError::Missing(_)) => false,
+            Err(_) => true,
+        })
 }
 
 fn enroll_latch(file: &Path, typed: &Enrolment, token: Token, first: bool) -> Result<String, EnrollError> {

@@ -391,3 +391,21 @@ fn a_replica_that_takes_writes_is_no_primary_and_not_silent() {
     let evidence = must(&pair.old_host, &simple("r3", "redis-fence", 7));
     assert!(evidence.contains("nobody listens"), "{evidence}");
 }
+
+#[test]
+fn what_is_left_of_redis_counts_when_a_host_is_enrolled_again() {
+    let host = Host::new("[redis]\naddress = \"127.0.0.1:1\"\nconfig_file = \"/nowhere\"\nrun_as = \"root\"\n");
+    leave_latched(&host, "r1", "redis-fence", 9);
+    std::fs::remove_file(host.state("token.json")).unwrap();
+    assert!(!host.state("ledger.log").exists());
+    host.enroll(1);
+    assert_eq!(host.status().groups[0].token.unwrap().to_string(), "1.9");
+
+    std::fs::write(host.state("ledger.log"), "no entry\n").unwrap();
+    let words = ["--group", "aicamera", "--confirm", &name()];
+    assert!(host.run(&[&["set-ledger-aside"], &words[..]].concat()).status.success());
+    std::fs::remove_file(host.state("redis-latch.json")).unwrap();
+    let out = host.run(&[&["enroll", "--cluster", "demo", "--epoch", "1"], &words[..]].concat());
+    assert!(text(&out.stderr).contains("--latch set (safe)"), "{}{}", text(&out.stdout), text(&out.stderr));
+    assert_eq!(gate(&host), Some(41));
+}
