@@ -361,8 +361,8 @@ fn a_hand_over_is_taken_back() {
     refuses_lower(&pair.old_host, &simple("r1", "redis-release", 5));
     pair.new.until_linked();
     // A replica that was never handed over is not made a primary by it.
-    let why = failed(&pair.new_host, &simple("r1", "redis-release", 6));
-    assert!(why.contains("nothing was released") && !is_primary(&pair.new), "{why}");
+    let evidence = must(&pair.new_host, &simple("r1", "redis-release", 6));
+    assert!(evidence.contains("nothing of this run's") && !is_primary(&pair.new), "{evidence}");
 }
 
 /// Nobody else has what it takes.
@@ -390,6 +390,107 @@ fn a_replica_that_takes_writes_is_no_primary_and_not_silent() {
     pair.old.ask(&writable);
     let evidence = must(&pair.old_host, &simple("r3", "redis-fence", 7));
     assert!(evidence.contains("nobody listens"), "{evidence}");
+}
+
+#[test]
+fn only_what_a_run_took_is_taken_back_by_it() {
+    let mut pair = Pair::new();
+    must(&pair.old_host, &with_upstream("r1", "redis-hand-over", 5));
+    let release = |run, n| simple(run, "redis-release", n);
+    let evidence = must(&pair.old_host, &release("r2", 6));
+    assert!(evidence.contains("nothing of this run's") && evidence.contains("r1/redis-hand-over, which stays"));
+    assert!(gate(&pair.old_host) == Some(40) && !is_primary(&pair.old));
+
+    // Memory was all that held every byte here.
+    pair.old.kill();
+    let follows = format!("replicaof 127.0.0.1 {}", pair.new.port);
+    for (run, n, words) in [("r1", 7, "come up with older data"), ("r2", 8, "not by this run")] {
+        let why = failed(&pair.old_host, &release(run, n));
+        assert!(why.contains("not started") && why.contains(words), "{why}");
+    }
+    assert_eq!(gate(&pair.old_host), Some(40));
+    let unlatch = ["unlatch", "--redis", "--group", "aicamera", "--confirm", &name(), "--reason", "test"];
+    assert!(pair.old_host.run(&unlatch).status.success());
+    let why = failed(&pair.old_host, &release("r1", 9));
+    assert!(why.contains("This run did not stop it"), "{why}");
+    assert!(pair.old.try_ask(&["PING"]).is_err() && config(&pair.old).contains(&follows));
+
+    pair.old.start();
+    let why = failed(&pair.old_host, &release("r1", 10));
+    assert!(why.contains("its latch was cleared since (operator: test)"), "{why}");
+    must(&pair.old_host, &release("r2", 11));
+    assert!(!is_primary(&pair.old));
+}
+
+/// As a guard leaves it that dies before it lets them go on.
+#[test]
+fn nobody_is_left_waiting_behind_a_hand_over() {
+    let pair = Pair::new();
+    let pause = ["CLIENT", "PAUSE", "86400000", "WRITE"];
+    pair.new.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    failed(&pair.old_host, &brief(with_upstream("r1", "redis-hand-over", 5)));
+    pair.old.ask(&pause);
+    let said = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| pair.old.try_ask(&["SET", "key", "1"]));
+        server::wait_until("a writer to wait", || pair.old.ask(&["CLIENT", "LIST"]).contains("cmd=set"));
+        leave_latched(&pair.old_host, "r1", "redis-hand-over", 6);
+        pair.old.ask(&["REPLICAOF", "127.0.0.1", &pair.new.port.to_string()]);
+        let hand_over = with_upstream("r1", "redis-hand-over", 6);
+        let look = Request { read_back: true, not_after_boottime_ms: None, boot_nonce: None, ..hand_over.clone() };
+        let (seen, _) = pair.old_host.ask(&look);
+        assert!(matches!(&seen, Reply::NotDone { evidence } if evidence.contains("may wait still")), "{seen:?}");
+        must(&pair.old_host, &hand_over);
+        is_there_already(&pair.old_host, &hand_over);
+        waiting.join().unwrap()
+    });
+    assert!(said.unwrap_err().contains("READONLY"));
+
+    pair.new.ask(&pause);
+    must(&pair.new_host, &simple("r1", "redis-promote", 6));
+    assert_eq!(pair.new.ask(&["SET", "key", "2"]), "OK");
+    pair.old.ask(&pause);
+    must(&pair.old_host, &with_upstream("r1", "redis-rejoin", 6));
+    pair.old.ask(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(pair.old.ask(&["SET", "key", "3"]), "OK");
+}
+
+#[test]
+fn a_latch_stays_until_the_servers_own_file_names_whom_it_follows() {
+    let mut pair = Pair::new();
+    let rejoin = |n| with_upstream("r2", "redis-rejoin", n);
+    let own = pair.old.config();
+    let other = pair.old.folder.join("other.conf");
+    std::fs::copy(&own, &other).unwrap();
+    let toml = guarded(&pair.old, &pair.new);
+    let astray = Host::new(&toml.replace(&own.display().to_string(), &other.display().to_string()));
+    let names_both = |why: &str| [&own, &other].iter().all(|file| why.contains(&format!("{}", file.display())));
+    let why = failed(&astray, &with_upstream("r1", "redis-hand-over", 5));
+    assert!(why.contains("nothing was handed over") && names_both(&why), "{why}");
+    must(&pair.new_host, &simple("r1", "redis-promote", 5));
+    for host in [&astray, &pair.old_host] {
+        leave_latched(host, "r1", "redis-hand-over", 6);
+    }
+    let why = failed(&astray, &rejoin(7));
+    assert!(why.contains("nothing was rejoined") && names_both(&why) && gate(&astray) == Some(40), "{why}");
+
+    let text = config(&pair.old);
+    pair.old.ask(&["ACL", "SETUSER", "default", "-config|rewrite"]);
+    let why = failed(&pair.old_host, &rejoin(7));
+    assert!(why.contains("stays latched") && why.contains("was not rewritten"), "{why}");
+    assert_eq!(gate(&pair.old_host), Some(40));
+    // Started with a file that names nobody.
+    pair.old.kill();
+    let stray_start =
+        format!("start_argv = [\"/usr/bin/redis-server\", \"{}\", \"--daemonize\", \"yes\"]\n", other.display());
+    let wrong = Host::new(&(toml + &stray_start));
+    must(&wrong, &simple("r1", "redis-fence", 6));
+    let why = failed(&wrong, &rejoin(7));
+    assert!(why.contains("came up as a primary") && why.contains("stopped again") && names_both(&why), "{why}");
+    assert!(pair.old.try_ask(&["PING"]).is_err() && gate(&wrong) == Some(40));
+
+    std::fs::write(&own, format!("{text}replica-read-only no\n")).unwrap();
+    must(&pair.old_host, &rejoin(8));
+    assert!(pair.old.try_ask(&["SET", "x", "1"]).unwrap_err().contains("READONLY"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ pub mod config;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -54,6 +54,8 @@ pub struct Seen {
     pub state: State,
     /// How that was seen, for people and the evidence.
     pub how: String,
+    /// It works with another file than the configured one, in words: what is read in that or written to it counts for nothing.
+    pub other_file: Option<String>,
 }
 
 /// How this host's own server is reached.
@@ -147,13 +149,16 @@ pub fn info(server: &RedisEndpoint, limit_ms: u64) -> Result<Shown, String> {
 
 /// What it may do. One that listens and does not say what it is may take writes.
 pub fn look(redis: &Redis) -> Seen {
-    let seen = |state, how: String| Seen { state, how };
+    let seen = |state, how: String| Seen { state, how, other_file: None };
     match gone(redis) {
         Ok(how) => return seen(State::Stopped, how),
         Err(Listens::Unknown(why)) => return seen(State::Unknown, why),
         Err(Listens::Processes(_)) => {}
     }
-    match info(&endpoint(redis), ANSWER_MS) {
+    let answer = info(&endpoint(redis), ANSWER_MS);
+    let other_file = answer.as_ref().ok().and_then(|shown| other_file(redis, &shown.config_file));
+    let seen = |state, how: String| Seen { state, how, other_file: other_file.clone() };
+    match answer {
         Err(why) => seen(State::Unknown, why),
         Ok(shown) if shown.loading => seen(State::Unknown, format!("redis process {} loads its data", shown.pid)),
         Ok(Shown { role: Role::Primary, offset, pid, .. }) => {
@@ -169,6 +174,17 @@ pub fn look(redis: &Redis) -> Seen {
             seen(State::Replica { of, linked }, how)
         }
     }
+}
+
+fn other_file(redis: &Redis, named: &str) -> Option<String> {
+    let (configured, named) = (&redis.config_file, Path::new(named));
+    let is_same = configured == named
+        || matches!((configured.canonicalize(), named.canonicalize()), (Ok(one), Ok(other)) if one == other);
+    let named = if named.as_os_str().is_empty() { "no file".to_owned() } else { named.display().to_string() };
+    (!is_same).then(|| {
+        let configured = configured.display();
+        format!("the server works with {named}, but config_file of [redis] is {configured}: make them the same")
+    })
 }
 
 /// What shows that it is not gone.

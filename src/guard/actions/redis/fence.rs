@@ -9,7 +9,7 @@
 //! | after the latch, before it follows | the same, latched. The next attempt takes the latch back, pauses and looks again: the server may have been started again since, and taken writes. One that stopped counts as handed over only where its configuration says that it followed |
 //! | after it follows | nothing was written since all was seen to be handed over: the next attempt finds it done |
 
-use super::{Context, Deed, End, Look, READ_ONLY, clear, is_by, keep};
+use super::{Context, Deed, End, Look, READ_ONLY, clear, is_by, keep, let_go_on};
 use crate::clock::unix_now;
 use crate::guard::exec::{self, Ended, Stop, Task, Watch};
 use crate::guard::host::{boottime_ms, pause};
@@ -47,7 +47,7 @@ pub fn fence(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor<'
 }
 
 fn answer(deed: Deed<'_>, redis: &Redis, context: &Context<'_>) -> End {
-    match deed.look(redis, context) {
+    match deed.shows(redis, context) {
         Look::There(evidence) => End::Done(evidence),
         Look::NotThere(why) | Look::OnItsWay(why) => End::again(format!("latched, but not fenced: {why}")),
         Look::CannotTell(why) => End::Unknown(format!("latched, but {why}")),
@@ -65,7 +65,13 @@ pub fn hand_over(redis: &Redis, to: &str, context: &Context<'_>, supervisor: &mu
     } else {
         "nothing was handed over"
     };
+    if let Look::There(how) = Deed::HandOver(to).shows(redis, context) {
+        return all_refused(redis, how);
+    }
     let seen = redis::look(redis);
+    if let Some(why) = seen.other_file {
+        return End::never(format!("{nothing}: {why}"));
+    }
     if seen.state != State::Primary {
         return End::again(format!("{nothing}: {}", seen.how));
     }
@@ -91,12 +97,20 @@ pub fn hand_over(redis: &Redis, to: &str, context: &Context<'_>, supervisor: &mu
         }
     }
     let kept = keep(redis);
-    // What waited is refused now.
-    let told = redis::command(&redis::endpoint(redis), &["CLIENT", "UNPAUSE"], ANSWER_MS).err();
-    let told = told.map(|why| format!("; its writers wait instead of being refused: {why}")).unwrap_or_default();
     match answer(Deed::HandOver(to), redis, context) {
-        End::Done(how) => End::Done(format!("{evidence}; {how}{kept}{told}")),
+        End::Done(how) => all_refused(redis, format!("{evidence}; {how}{kept}")),
         end => end,
+    }
+}
+
+/// It is handed over: what waited is refused now.
+fn all_refused(redis: &Redis, evidence: String) -> End {
+    if redis::gone(redis).is_ok() {
+        return End::Done(evidence);
+    }
+    match let_go_on(redis) {
+        Ok(()) => End::Done(evidence),
+        Err(why) => End::Unknown(format!("{evidence}; {why}")),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::guard::exec::{Stop, Watch};
 use crate::guard::host::{self, boottime_ms, pause};
 use crate::guard::in_flight::Supervisor;
 use crate::guard::latch::{self, Latch};
-use crate::guard::ledger::{self, Event};
+use crate::guard::ledger::{self, Entry, Event};
 use crate::guard::protocol::{
     LatchMark, REDIS_FENCE, REDIS_HAND_OVER, REDIS_PROMOTE, REDIS_REJOIN, REDIS_RELEASE, Refusal,
 };
@@ -71,14 +71,36 @@ impl<'a> Deed<'a> {
 
     /// Is it so?
     pub fn look(self, redis: &Redis, context: &Context<'_>) -> Look {
-        match (self, self.shows(redis, context)) {
-            (Deed::Release, Look::There(how)) => match left_waiting(context) {
+        match self.shows(redis, context) {
+            Look::There(how) => match self.left_waiting(context) {
                 Ok(None) => Look::There(how),
                 Ok(Some(why)) => Look::NotThere(format!("{how}; {why}")),
                 Err(e) => Look::CannotTell(format!("{how}; whether its writers wait: {e}")),
             },
-            (_, found) => found,
+            found => found,
         }
+    }
+
+    /// A hand-over whose guard died leaves the writers waiting, and no server says that of itself: after one of the same run only
+    /// what came to its end has let them go on for certain.
+    fn left_waiting(self, context: &Context<'_>) -> Result<Option<String>, RecordError> {
+        let counts: fn(&Entry) -> bool = match self {
+            Deed::Fence | Deed::Promote => return Ok(None),
+            Deed::HandOver(_) => |entry| entry.action == REDIS_HAND_OVER,
+            Deed::Rejoin(_) => |entry| entry.action == REDIS_REJOIN,
+            Deed::Release => {
+                |entry| entry.action == REDIS_HAND_OVER || entry.action == REDIS_RELEASE && entry.event == Event::Done
+            }
+        };
+        let entries = ledger::load(&context.files.ledger())?;
+        let newest = entries.iter().rfind(|entry| entry.run == context.who.run && counts(entry));
+        let left = newest.filter(|entry| {
+            entry.event != Event::Done || matches!(self, Deed::Release) && entry.action == REDIS_HAND_OVER
+        });
+        Ok(left.map(|entry| {
+            let (step, attempt) = (&entry.step, entry.attempt);
+            format!("its writers may wait still for {step}, attempt {attempt}")
+        }))
     }
 
     /// What server and latch show.
@@ -172,18 +194,11 @@ fn is_by(mark: &LatchMark, context: &Context<'_>) -> bool {
     mark.run == context.who.run && mark.step == context.who.step
 }
 
-/// A hand-over whose guard died leaves the writers waiting, and no server says that of itself: after one of the same run only a
-/// release that came to its end lets them go on for certain.
-fn left_waiting(context: &Context<'_>) -> Result<Option<String>, RecordError> {
-    let entries = ledger::load(&context.files.ledger())?;
-    let mut of_run = entries.iter().filter(|entry| entry.run == context.who.run);
-    let newest = of_run
-        .rfind(|entry| entry.action == REDIS_HAND_OVER || entry.action == REDIS_RELEASE && entry.event == Event::Done);
-    let left = newest.filter(|entry| entry.action == REDIS_HAND_OVER);
-    Ok(left.map(|entry| {
-        let (step, attempt) = (&entry.step, entry.attempt);
-        format!("its writers may wait still for {step}, attempt {attempt}")
-    }))
+/// Nobody waits any more for what a hand-over paused: where it takes no writes they are refused.
+fn let_go_on(redis: &Redis) -> Result<(), String> {
+    redis::command(&redis::endpoint(redis), &["CLIENT", "UNPAUSE"], ANSWER_MS)
+        .map(|_| ())
+        .map_err(|why| format!("whether its writers wait is not known: {why}"))
 }
 
 /// A fenced server's data may be older than what the other side has taken since.
@@ -212,6 +227,9 @@ fn promote(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor<'_>
     if let Err(why) = redis::command(&server, &["REPLICAOF", "NO", "ONE"], ANSWER_MS) {
         return End::Unknown(why);
     }
+    if let Err(why) = let_go_on(redis) {
+        return End::Unknown(why);
+    }
     let kept = keep(redis);
     match Deed::Promote.until_so(redis, context, supervisor, until_boottime_ms) {
         End::Done(evidence) => End::Done(format!("{evidence}{kept}")),
@@ -221,8 +239,11 @@ fn promote(redis: &Redis, context: &Context<'_>, supervisor: &mut Supervisor<'_>
 
 /// Lets the server rewrite its configuration file; in words, where it could not.
 fn keep(redis: &Redis) -> String {
-    match redis::command(&redis::endpoint(redis), &["CONFIG", "REWRITE"], ANSWER_MS) {
-        Ok(_) => String::new(),
-        Err(why) => format!("; BUT A RESTART WOULD UNDO IT, its configuration file was not rewritten: {why}"),
-    }
+    rewrite(redis).map_or_else(|why| format!("; BUT A RESTART WOULD UNDO IT, {why}"), |()| String::new())
+}
+
+fn rewrite(redis: &Redis) -> Result<(), String> {
+    redis::command(&redis::endpoint(redis), &["CONFIG", "REWRITE"], ANSWER_MS)
+        .map(|_| ())
+        .map_err(|why| format!("its configuration file was not rewritten: {why}"))
 }
