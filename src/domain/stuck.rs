@@ -148,6 +148,10 @@ fn redis(run: &Run, step: &Step, reason: &str) -> Vec<Way> {
         return Vec::new();
     };
     let host = &guard.host;
+    if name == REDIS_HAND_OVER && run.turned_back.is_some() {
+        // Not tried again: the run goes on by itself when that host answers.
+        return Vec::new();
+    }
     let look = format!("`watchdog-guard status` on {host} tells what keeps it");
     let mut ways = Vec::new();
     let meaning = match name.as_str() {
@@ -183,7 +187,13 @@ fn skip(run: &Run, step: &Step) -> Option<Way> {
         Action::UpsertDns { .. } => "go on with the names as they are, or as you have set them".to_owned(),
         // Nobody's word takes the place of what was acknowledged, nor of a primary that takes writes.
         Action::CatchUp { .. } | Action::Release { .. } => return None,
-        Action::Guarded { name, .. } if name == REDIS_HAND_OVER => return None,
+        Action::Guarded { name, .. } if name == REDIS_HAND_OVER && run.turned_back.is_none() => return None,
+        Action::Guarded { name, .. } if name == REDIS_HAND_OVER => {
+            let from = run.from();
+            format!(
+                "leave Redis in {from} as it is, where its host does not come back; when it answers the run goes on by itself"
+            )
+        }
         Action::Guarded { name, .. } if name == REDIS_FENCE => {
             format!(
                 "look at the old Redis primary in {}; when it is silent and stays so, say so by going on: the one in {} is promoted",

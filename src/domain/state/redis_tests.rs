@@ -8,6 +8,7 @@ use crate::domain::ids::{HostName, ResourceName, RunId, Token};
 use crate::domain::invariants::violations;
 use crate::domain::plan::{Action, Plan, REDIS_FENCE, REDIS_HAND_OVER, REDIS_PROMOTE, REDIS_RELEASE, Stage, Step};
 use crate::domain::run::{RunOutcome, StepPhase};
+use crate::domain::stuck::ways_on;
 
 /// A step of that name at the Redis server of `region`, as the configuration makes it.
 fn redis(name: &str, region: &str, blocking: bool) -> Step {
@@ -266,7 +267,13 @@ fn taken_back(is_known: bool) {
     match is_known {
         true => drop(world.must(world.finish_change(REDIS_HAND_OVER, token, done()))),
         // Its host does not come back: a person leaves it at that.
-        false => drop(world.must(skip(REDIS_HAND_OVER))),
+        false => {
+            let (run, reason) = (world.run().id.clone(), "no answer".to_owned());
+            world.must(Change::MarkStuck { group: group(), run, token, step: REDIS_HAND_OVER.into(), reason });
+            let offered = |word: &str| ways_on(world.run()).iter().any(|way| way.command.contains(word));
+            assert!(offered("run skip shop redis-hand-over") && !offered("retry"), "{:?}", ways_on(world.run()));
+            world.must(skip(REDIS_HAND_OVER));
+        }
     }
     must_wait(&mut world, token, "on the way back");
     if !is_known {
