@@ -211,7 +211,9 @@ impl Route53 {
             ("TMPDIR", &*home),
             ("SERVICES", "route53"),
         ];
-        let program = Program::start(&["ministack"], &env, &log);
+        // Where `scripts/install` has put it, if it is in no folder of the PATH.
+        let ministack = std::env::var("WATCHDOG_LAB_MINISTACK").unwrap_or_else(|_| "ministack".to_owned());
+        let program = Program::start(&[&ministack], &env, &log);
         let address = format!("127.0.0.1:{port}");
         wait_until("ministack listens", || async { tokio::net::TcpStream::connect(&address).await.is_ok() }).await;
         let config = Config::builder()
