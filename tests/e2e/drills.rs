@@ -5,9 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use watchdog::proto::Verdict;
 
 use crate::lab::homeward::{LONG, until_it_follows, until_open, writes_at};
 use crate::lab::parts::{Lab, Options};
+use crate::lab::process::kill_all;
 use crate::lab::{GROUP, HOME, browser, wait};
 use crate::scene::{effects, fast, nothing_happened, play, points_at};
 
@@ -171,6 +173,37 @@ async fn d1_a_tabletop_changes_nothing_and_a_simulated_fault_is_failed_over_from
         let is_real = |page: &&crate::lab::receiver::Received| page.says("\"DR_FAILOVER_");
         ensure!(told.iter().find(is_real).is_none(), "{:?}", told.iter().find(is_real));
         Ok(())
+    })
+    .await
+}
+
+/// D2: what its settings name as an alarm ends a drill at once, and before anything was touched it ends with nothing touched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d2_an_alarm_ends_a_live_drill_and_the_group_stays_where_it_is() -> Result<()> {
+    let region = "[[group.region]]\nname = \"hcmc\"\n";
+    let schedule = "[[group.drill]]\nname = \"monthly\"\nkind = \"live\"\ncron = \"0 2 1 * *\"\nabort_targets = [\"hcmc-api\"]\n\n";
+    let mut options = rehearsing("");
+    options.changes.push((region.to_owned(), format!("{schedule}{region}")));
+    play(options, async |lab: &mut Lab| {
+        until_open(lab, "switchover").await?;
+        let pid = std::fs::read_to_string(&lab.services[HOME].pid_file)?.trim().parse()?;
+        kill_all(&[pid]);
+        wait::until("its service to be seen down", LONG, async || {
+            let status = lab.status().await?;
+            let votes = &crate::lab::watch::group(&status)?.votes;
+            let down = votes.iter().filter(|vote| vote.target == "hcmc-api" && vote.verdict() == Verdict::Down).count();
+            ensure!(down == 3, "{votes:?}");
+            Ok(())
+        })
+        .await?;
+        let drill = start(lab, "live").await?;
+        let report = until_over(lab, &drill).await?;
+        let closing = &report["drill"]["closing"];
+        ensure!(closing["outcome"] == "aborted", "{closing:#}");
+        ensure!(closing.to_string().contains("a quorum sees hcmc-api down"), "{closing:#}");
+        ensure!(lab.runs().await?.is_empty(), "{:?}", lab.runs().await?);
+        nothing_happened(lab)?;
+        points_at(lab, HOME)
     })
     .await
 }
