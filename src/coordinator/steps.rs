@@ -392,7 +392,7 @@ impl Executor {
                 if record.phase.is_open_question() && self.keeps_out(id) {
                     let reason = format!("found not done: {evidence}");
                     self.report(id, record.attempts, Outcome::Failed { retryable: true, reason }).await;
-                    if self.run.turned_back.is_some() && self.run.plan.steps().any(|(_, forward)| &forward.id == id) {
+                    if self.run.turned_back.is_some() && self.run.plan.is_forward(id) {
                         self.unstick("what became of the step is known").await;
                         return Rest::none();
                     }

@@ -334,6 +334,11 @@ impl Plan {
         numbered(&self.undo)
     }
 
+    /// The step of that name stands on the way forward.
+    pub fn is_forward(&self, id: &StepId) -> bool {
+        self.steps().any(|(_, step)| &step.id == id)
+    }
+
     /// It promotes a standby.
     pub fn promotes(&self) -> bool {
         self.steps().any(|(_, step)| matches!(step.action, Action::Promote { .. }))

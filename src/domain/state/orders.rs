@@ -119,7 +119,7 @@ fn retry(run: &mut Run, step: &StepId, now: UnixMs) -> Result<(), Rejection> {
     if record.phase.is_settled() {
         return reject(RejectionCode::Illegal, format!("step {step} is {}: nothing to retry", record.phase));
     }
-    if run.turned_back.is_some() && run.plan.steps().any(|(_, forward)| &forward.id == step) {
+    if run.turned_back.is_some() && run.plan.is_forward(step) {
         return reject(
             RejectionCode::Illegal,
             format!("run {} has turned back: step {step} is not tried again", run.id),
@@ -156,7 +156,7 @@ fn skip(run: &mut Run, step: &StepId, word: &Assertion) -> Result<Option<StepId>
     {
         refuse_in_planned(run, "skip")?;
     }
-    if run.turned_back.is_some() && !is_left_behind && run.plan.steps().any(|(_, forward)| &forward.id == step) {
+    if run.turned_back.is_some() && !is_left_behind && run.plan.is_forward(step) {
         return reject(RejectionCode::Illegal, format!("run {} has turned back: step {step} is not begun", run.id));
     }
     if matches!(action, Action::Fence { .. }) && run.fence_assertion.is_none() {
