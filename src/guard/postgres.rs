@@ -190,14 +190,17 @@ pub fn gone(pg: &Postgres) -> Result<String, Seen> {
     ))
 }
 
+/// The file, if any, by which a server started in the data directory comes up in recovery.
+pub fn standby_marker(data_dir: &Path) -> Option<&'static str> {
+    ["standby.signal", "recovery.signal"].into_iter().find(|name| data_dir.join(name).exists())
+}
+
 /// Whether it takes writes, or would where it was started now.
 pub fn may_serve(pg: &Postgres) -> bool {
     match look(pg).role {
         Role::Writable | Role::Promoting => true,
         Role::InRecovery => false,
-        Role::Stopped | Role::Unknown => {
-            !["standby.signal", "recovery.signal"].iter().any(|name| pg.data_dir.join(name).exists())
-        }
+        Role::Stopped | Role::Unknown => standby_marker(&pg.data_dir).is_none(),
     }
 }
 
@@ -213,7 +216,7 @@ pub fn look(pg: &Postgres) -> Seen {
             Err(seen) => seen.how,
         },
     };
-    let standby = pg.data_dir.join("standby.signal").exists() || pg.data_dir.join("recovery.signal").exists();
+    let standby = standby_marker(&pg.data_dir).is_some();
     match control_state(&pg.data_dir) {
         Err(why) => Seen::new(Role::Unknown, format!("{running}, but {why}")),
         Ok(ControlState::InProduction) => Seen::new(Role::Writable, format!("{running}; pg_control: in production")),

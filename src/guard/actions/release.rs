@@ -54,7 +54,7 @@ pub fn look(pg: &Postgres, context: &Context<'_>) -> Look {
 /// Why this data directory is not the old primary's own any more, if so.
 fn left_its_timeline(pg: &Postgres) -> Option<String> {
     let data_dir = &pg.data_dir;
-    if let Some(name) = ["standby.signal", "recovery.signal"].iter().find(|name| data_dir.join(name).exists()) {
+    if let Some(name) = postgres::standby_marker(data_dir) {
         return Some(format!("{} has {name}: it is a standby's, or a restored one", data_dir.display()));
     }
     if super::rejoin::was_begun(pg) {

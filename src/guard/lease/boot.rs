@@ -4,6 +4,7 @@ use super::config::Lease;
 use super::files;
 use crate::guard::config::Config;
 use crate::guard::host::{boottime_ms, pause};
+use crate::guard::postgres;
 use crate::guard::token_store::GroupFiles;
 
 /// Between two looks, milliseconds.
@@ -15,7 +16,7 @@ pub fn waits_for(config: &Config, wait_s: u64) -> Option<String> {
     let (Some(lease), Some(pg), Some(group)) = (&config.lease, &config.postgres, config.postgres_group()) else {
         return None;
     };
-    if ["standby.signal", "recovery.signal"].iter().any(|name| pg.data_dir.join(name).exists()) {
+    if postgres::standby_marker(&pg.data_dir).is_some() {
         return None;
     }
     let files = GroupFiles::new(&config.state_dir, group);
