@@ -162,9 +162,9 @@ fn whole(redis: &Redis, own: &Shown, to: &str) -> Result<String, String> {
 
 /// Lets the writers go on.
 fn let_go(redis: &Redis, why: String) -> End {
-    match redis::command(&redis::endpoint(redis), &["CLIENT", "UNPAUSE"], ANSWER_MS) {
-        Ok(_) => End::again(format!("nothing was handed over, writes go on: {why}")),
-        Err(e) => End::Unknown(format!("{why}; whether its writers go on is not known: {e}")),
+    match let_go_on(redis) {
+        Ok(()) => End::again(format!("nothing was handed over, writes go on: {why}")),
+        Err(e) => End::Unknown(format!("{why}; {e}")),
     }
 }
 
